@@ -1,0 +1,47 @@
+"""The errors a user can meet. Each is two lines: what happened, and what to do about it.
+
+The exit code is part of the class, so that a shell script can tell bad usage from bad input from a missing model.
+Anything that is not an `Sg3Error` is a bug of ours and ends with code 1.
+"""
+
+from __future__ import annotations
+
+
+class Sg3Error(Exception):
+    """An expected failure: `str(e)` says what, `hint` what to do, `code` is the exit status."""
+
+    code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+class UsageError(Sg3Error):
+    """The command line or a parameter is wrong (unknown direction, strength `nan`, not a project)."""
+
+    code = 2
+
+
+class InputError(Sg3Error):
+    """The footage or an output place cannot be used (unreadable, no face, not writable, disk full)."""
+
+    code = 3
+
+
+class ModelError(Sg3Error):
+    """A model is missing, has the wrong digest, or does not belong to the codes."""
+
+    code = 4
+
+
+class DeviceError(Sg3Error):
+    """The device is absent or out of memory."""
+
+    code = 5
+
+
+class BatchError(Sg3Error):
+    """Some inputs of a batch failed; the others are done."""
+
+    code = 6
