@@ -1,0 +1,79 @@
+"""Filtered leaky ReLU: the alias-free non-linearity of StyleGAN3.
+
+Karras et al., Alias-Free Generative Adversarial Networks (2021), Section 3.2: the leaky ReLU is applied on a
+temporarily up-sampled grid between two low-pass filters, so that the frequencies it creates do not alias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
+
+# The torch path works through the channels in chunks of at most this many up-sampled samples.
+CHUNK_SAMPLES = 1 << 22
+
+
+def filtered_lrelu(
+    x: Tensor,
+    fu: Tensor | None = None,
+    fd: Tensor | None = None,
+    b: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | Sequence[int] = (0, 0, 0, 0),
+    gain: float = 2**0.5,
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """Bias, up-sample, leaky ReLU, clamp, down-sample: `x` [N, C, H, W] -> [N, C, H', W'].
+
+    `fu`, `fd` are [taps] (separable), [h, w] or None (identity); `b` [C]; `padding` (x0, x1, y0, y1) in samples
+    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto".
+    """
+    pad = parse_padding(padding)
+    if impl not in ("auto", "torch", "kernel"):
+        raise ValueError(f"impl must be auto, torch or kernel, not {impl!r}")
+    return _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+
+
+def _torch_path(
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    pad: tuple[int, int, int, int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip_filter: bool,
+) -> Tensor:
+    """The reference, in chunks of channels that are recomputed in the backward pass to keep memory small."""
+
+    def run(chunk: Tensor, bias: Tensor | None) -> Tensor:
+        if bias is not None:
+            chunk = chunk + bias[:, None, None]
+        chunk = upfirdn2d(chunk, fu, up=up, padding=pad, gain=up**2, flip_filter=flip_filter)
+        chunk = F.leaky_relu(chunk, slope) * gain
+        if clamp is not None:
+            chunk = chunk.clamp(-clamp, clamp)
+        return upfirdn2d(chunk, fd, down=down, flip_filter=flip_filter)
+
+    n, channels, h, w = x.shape
+    size = max(1, CHUNK_SAMPLES // max(1, n * h * w * up * up))
+    if size >= channels:
+        return run(x, b)
+    biases = [None] * -(-channels // size) if b is None else list(b.split(size))
+    parts = zip(x.split(size, dim=1), biases, strict=True)
+    if torch.is_grad_enabled():
+        return torch.cat([checkpoint(run, part, bias, use_reentrant=False) for part, bias in parts], dim=1)
+    return torch.cat([run(part, bias) for part, bias in parts], dim=1)
