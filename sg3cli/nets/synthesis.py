@@ -1,0 +1,207 @@
+"""Synthesis network of StyleGAN3: Fourier features, then layers that are alias-free by construction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping as MappingABC
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sg3cli.nets.config import GeneratorConfig, LayerSpec
+from sg3cli.nets.layers import EqualLinear
+from sg3cli.nets.ops.filtered_lrelu import filtered_lrelu
+from sg3cli.nets.ops.filters import design_lowpass_filter
+from sg3cli.nets.ops.modulated_conv import modulated_conv2d
+
+Styles = MappingABC[str, Tensor]
+
+
+@lru_cache(maxsize=256)
+def _designed(taps: int, cutoff: float, width: float, rate: int, radial: bool) -> Tensor | None:
+    with torch.device("cpu"):  # a real filter also while a network is laid out on the meta device
+        return design_lowpass_filter(taps, cutoff=cutoff, width=width, fs=rate, radial=radial)
+
+
+def layer_filters(spec: LayerSpec) -> tuple[Tensor | None, Tensor | None]:
+    """Up- and down-sampling filter of a layer, cut off at the band of its input and of its output."""
+    up = _designed(spec.up_taps, spec.in_cutoff, 2 * spec.in_half_width, spec.tmp_rate, False)
+    down = _designed(
+        spec.down_taps, spec.out_cutoff, 2 * spec.out_half_width, spec.tmp_rate, spec.down_radial
+    )
+    return (None if up is None else up.clone()), (None if down is None else down.clone())
+
+
+class SynthesisInput(nn.Module):
+    """Fourier features on a canvas that w turns and shifts; the picture spans [-0.5, 0.5] of it."""
+
+    transform: Tensor
+    freqs: Tensor
+    phases: Tensor
+
+    def __init__(self, w_dim: int, channels: int, size: int, rate: float, bandwidth: float) -> None:
+        super().__init__()
+        self.channels, self.size, self.rate, self.bandwidth = channels, size, rate, bandwidth
+        self.weight = nn.Parameter(torch.randn(channels, channels))
+        # Frequencies fill the disc of the first band evenly.
+        radius = bandwidth * torch.rand(channels).sqrt()
+        angle = 2 * math.pi * torch.rand(channels)
+        self.register_buffer("transform", torch.eye(3))
+        self.register_buffer("freqs", torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1))
+        self.register_buffer("phases", torch.rand(channels) - 0.5)
+        self.affine = EqualLinear(w_dim, 4, weight_init=0.0, bias_init=(1.0, 0.0, 0.0, 0.0))
+
+    def styles(self, w: Tensor) -> Tensor:
+        """w [N, w_dim] -> [N, 4]: cosine and sine of the learned rotation, translation in picture widths."""
+        pose = self.affine(w)
+        return pose / pose[:, :2].norm(dim=1, keepdim=True)
+
+    def forward(self, pose: Tensor, transform: Tensor | None = None) -> Tensor:
+        """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size]."""
+        matrix = _rotate_shift(pose) @ (self.transform if transform is None else transform.to(pose))
+        phases = self.phases + torch.einsum("ck,nk->nc", self.freqs, matrix[:, :2, 2])
+        freqs = self.freqs @ matrix[:, :2, :2]
+        # A transform that zooms out raises the frequencies; those that leave the band fade before they alias.
+        excess = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
+        amplitudes = (1 - excess).clamp(0, 1)
+
+        axis = (
+            torch.arange(self.size, device=pose.device, dtype=pose.dtype) + 0.5 - self.size / 2
+        ) / self.rate
+        angle = freqs[:, :, 0, None, None] * axis[None, :] + freqs[:, :, 1, None, None] * axis[:, None]
+        x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
+        mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
+        return mixed.unflatten(2, (self.size, self.size))
+
+
+def _rotate_shift(pose: Tensor) -> Tensor:
+    """[N, 4] (c, s, tx, ty) -> [N, 3, 3]: rotation by (c, s) after translation by (-tx, -ty)."""
+    c, s, tx, ty = pose.unbind(dim=1)
+    zero, one = torch.zeros_like(c), torch.ones_like(c)
+    rotate = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], dim=1).view(-1, 3, 3)
+    shift = torch.stack([one, zero, -tx, zero, one, -ty, zero, zero, one], dim=1).view(-1, 3, 3)
+    return rotate @ shift
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated convolution, then leaky ReLU evaluated at a higher rate between two low-pass filters."""
+
+    magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
+
+    def __init__(self, spec: LayerSpec, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.spec = spec
+        self.clamp = config.conv_clamp
+        self.magnitude_ema_beta = config.magnitude_ema_beta
+        kernel = spec.conv_kernel
+        self.weight = nn.Parameter(torch.randn(spec.out_channels, spec.in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels))
+        up_filter, down_filter = layer_filters(spec)
+        self.register_buffer("magnitude_ema", torch.ones([]))
+        self.register_buffer("up_filter", up_filter)
+        self.register_buffer("down_filter", down_filter)
+        self.affine = EqualLinear(config.w_dim, spec.in_channels, bias_init=1.0)
+
+    def styles(self, w: Tensor) -> Tensor:
+        """w [N, w_dim] -> one scale for each input channel [N, in_channels]."""
+        s = self.affine(w)
+        # ToRGB is not demodulated, so its fan-in is divided out here.
+        return s / math.sqrt(self.spec.in_channels) if self.spec.is_torgb else s
+
+    def forward(
+        self, x: Tensor, s: Tensor, update_emas: bool = False, remat: bool = False, impl: str = "auto"
+    ) -> Tensor:
+        """x [N, I, in_size, in_size], styles s [N, I] -> [N, O, out_size, out_size].
+
+        With `remat` nothing inside the layer is kept for the backward pass; it is computed again there.
+        """
+        if update_emas:
+            magnitude = x.detach().float().square().mean()
+            self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
+        gain = self.magnitude_ema.rsqrt()  # outside of `_run`: its second run must see the same gain
+        if remat and torch.is_grad_enabled():
+            return checkpoint(self._run, x, s, gain, impl, use_reentrant=False)
+        return self._run(x, s, gain, impl)
+
+    def _run(self, x: Tensor, s: Tensor, gain: Tensor, impl: str) -> Tensor:
+        spec = self.spec
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            s,
+            demodulate=not spec.is_torgb,
+            padding=spec.conv_kernel - 1,
+            input_gain=gain,
+        )
+        return filtered_lrelu(
+            x,
+            fu=self.up_filter,
+            fd=self.down_filter,
+            b=self.bias,
+            up=spec.up,
+            down=spec.down,
+            padding=spec.padding,
+            gain=1.0 if spec.is_torgb else math.sqrt(2),
+            slope=1.0 if spec.is_torgb else 0.2,
+            clamp=self.clamp,
+            impl=impl,
+        )
+
+
+class Synthesis(nn.Module):
+    """Codes to pictures.
+
+    checkpoint_layers: layers whose inside is recomputed in the backward pass (True: all), to save memory.
+    impl: "auto", "torch" or "kernel", handed to `filtered_lrelu`.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        specs = config.layers()
+        first = specs[0]
+        self.num_ws = config.num_ws
+        self.output_scale = config.output_scale
+        self.layer_names = config.layer_names
+        self.checkpoint_layers: set[int] | bool = False
+        self.impl = "auto"
+        self.input = SynthesisInput(
+            config.w_dim, first.in_channels, first.in_size, first.in_rate, bandwidth=first.in_cutoff
+        )
+        for spec in specs:
+            self.add_module(spec.name, SynthesisLayer(spec, config))
+
+    def layers(self) -> list[SynthesisLayer]:
+        return [getattr(self, name) for name in self.layer_names]
+
+    def forward(self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False) -> Tensor:
+        """ws [N, num_ws, w_dim] -> images [N, 3, R, R] float32, about [-1, 1].
+
+        `transform` [3, 3] or [N, 3, 3] takes the place of the buffer `input.transform` in this call. It maps
+        output to feature coordinates: give the inverse of the motion that the picture shall make.
+        """
+        return self.from_styles(self.style_space(ws), transform, update_emas)
+
+    def style_space(self, ws: Tensor) -> dict[str, Tensor]:
+        """ws [N, num_ws, w_dim] -> StyleSpace S: "input" [N, 4] and each layer's name [N, in_channels]."""
+        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
+            raise ValueError(f"ws must be [N, {self.num_ws}, w_dim], not {list(ws.shape)}")
+        first, *rest = ws.float().unbind(dim=1)
+        styles = {"input": self.input.styles(first)}
+        for name, layer, w in zip(self.layer_names, self.layers(), rest, strict=True):
+            styles[name] = layer.styles(w)
+        return styles
+
+    def from_styles(
+        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False
+    ) -> Tensor:
+        """StyleSpace S (see `style_space`) -> images [N, 3, R, R]."""
+        x = self.input(styles["input"], transform)
+        for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
+            chosen = self.checkpoint_layers
+            remat = chosen if isinstance(chosen, bool) else i in chosen
+            x = layer(x, styles[name], update_emas=update_emas, remat=remat, impl=self.impl)
+        return x.float() * self.output_scale
