@@ -1,0 +1,214 @@
+"""Generator and ReStyle encoder trained together on labelled renders.
+
+A GAN from noise needs days of a GPU. Renders come with exact labels, so a CPU can do something better: the encoder maps a
+face to W+, the generator draws it back, and the loss is what the eye and the labels say about the difference. What comes
+out is an ordinary StyleGAN3 generator with an encoder that belongs to it; `mapping.py` then fits z -> w to the codes and
+`adversarial.py` sharpens the pictures.
+
+    codes_1 = w_avg + E(x, G(w_avg));  codes_2 = codes_1 + E(x, G(codes_1))       (ReStyle, arXiv 2104.02699 eq. 1)
+    loss    = weighted L1 over three scales + probe features + ||w - w_avg - M a||^2 + ||delta||^2
+
+A share of every batch is drawn from its labels alone, w = w_avg + M a (`conditions.py`). The quadratic term makes the
+encoder's w follow M a as far as the labels reach, so the columns of M are directions of the encoder's codes as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sg3cli.nets.encoder import Encoder, EncoderConfig
+from sg3cli.nets.generator import Generator, GeneratorConfig
+from sg3cli.training.conditions import Conditions
+from sg3cli.training.data import Batches, FaceSet
+from sg3cli.training.probe import FaceProbe, augment, perceptual_distance
+
+PEOPLE_128 = GeneratorConfig(
+    z_dim=256, w_dim=256, img_resolution=128, channel_base=4096, channel_max=256, num_layers=10,
+    margin_size=8, conv_kernel=1, use_radial_filters=True,
+)  # fmt: skip
+PEOPLE_128_ENCODER = EncoderConfig(
+    input_size=64, stem=32, stages=((48, 2), (96, 2), (160, 3), (192, 2)), head_dim=192,
+    num_ws=PEOPLE_128.num_ws, w_dim=PEOPLE_128.w_dim, kind="e4e",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """One run. `second` is the share of steps that train the second ReStyle pass, once `second_from` is reached."""
+
+    steps: int = 6000
+    batch: int = 8
+    lr_generator: float = 2.5e-3
+    lr_encoder: float = 1e-3
+    warmup: int = 100
+    decay_from: float = 0.6
+    second: float = 0.4
+    second_from: float = 0.35
+    perceptual: float = 0.5
+    residual: float = 0.02
+    delta: float = 0.02
+    from_labels: float = 0.5
+    from_labels_end: float = 0.25
+    delta_dropout: float = 0.3
+    ema: float = 0.999
+    seed: int = 0
+
+
+def face_weight(size: int) -> Tensor:
+    """[1,1,R,R], mean 1: the aligned face counts about four times as much as the corners, which are background."""
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    r2 = axis[None, :] ** 2 + (axis[:, None] - 0.05) ** 2
+    weight = 0.35 + torch.exp(-r2 / (2 * 0.22**2))
+    return (weight / weight.mean())[None, None]
+
+
+def pixel_loss(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 at full, quarter and sixteenth size: sharp edges and right colours both pull."""
+    total = (weight * (y - x).abs()).mean()
+    for factor in (4, 16):
+        pooled = F.avg_pool2d(weight, factor)
+        total = total + (pooled * (F.avg_pool2d(y, factor) - F.avg_pool2d(x, factor)).abs()).mean()
+    return total
+
+
+class Autoencoder(nn.Module):
+    """Encoder, generator and the label matrix M [w_dim, C], with the mean of w (which becomes `mapping.w_avg`)."""
+
+    def __init__(self, G: Generator, encoder: Encoder, conditions: int) -> None:
+        super().__init__()
+        self.G, self.encoder = G, encoder
+        self.M = nn.Parameter(torch.randn(G.w_dim, conditions) / conditions**0.5)
+        self.pool = nn.AdaptiveAvgPool2d(encoder.config.input_size)
+
+    @torch.no_grad()
+    def average_picture(self) -> Tensor:
+        """G(w_avg) at the encoder's size, [1,3,S,S]."""
+        ws = self.G.mapping.w_avg.expand(1, self.G.num_ws, -1)
+        return self.pool(self.G.synthesis(ws))
+
+    def step(self, x: Tensor, previous: Tensor, ws: Tensor | None) -> Tensor:
+        """One ReStyle update: picture [N,3,R,R], last picture [N,3,S,S], last codes -> codes [N,num_ws,w_dim]."""
+        start = self.G.mapping.w_avg if ws is None else ws
+        return self.encoder(torch.cat([self.pool(x), previous], 1)) + start
+
+
+class AutoencoderTrainer:
+    """The loop: `for log in trainer.run(): ...`; `state()`/`restore()` continue exactly."""
+
+    def __init__(
+        self, faces: FaceSet, conditions: Conditions, probe: FaceProbe, config: AutoencoderConfig,
+        generator: GeneratorConfig = PEOPLE_128, encoder: EncoderConfig = PEOPLE_128_ENCODER,
+    ) -> None:  # fmt: skip
+        torch.manual_seed(config.seed)
+        self.faces, self.config = faces, config
+        self.probe = probe.eval().requires_grad_(False)
+        self.conditions = torch.from_numpy(conditions.vectors)
+        self.net = Autoencoder(Generator(generator), Encoder(encoder), len(conditions.names))
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        synthesis = list(self.net.G.synthesis.parameters())
+        others = [*self.net.encoder.parameters(), self.net.M]
+        self.optimiser = torch.optim.Adam(
+            [{"params": synthesis, "lr": config.lr_generator}, {"params": others, "lr": config.lr_encoder}],
+            betas=(0.9, 0.99), eps=1e-8,
+        )  # fmt: skip
+        self.base_lr = [group["lr"] for group in self.optimiser.param_groups]
+        self.batches = Batches(len(faces), config.batch, config.seed)
+        self.weight = face_weight(generator.img_resolution)
+        self.now, self.average = 0, torch.zeros(0)
+
+    def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
+        """Train to step `until`; yields the log of every step."""
+        while self.now < (until or self.config.steps):
+            log = self._train_step()
+            self.now += 1
+            yield log
+
+    def _train_step(self) -> dict[str, float]:
+        self._schedule()
+        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.now)
+        rows = self.batches.rows(self.now)
+        x = augment(self.faces.batch(rows), rng)
+        encoded, from_labels = self._codes(x, self.conditions[rows], rng)
+        y = self.net.G.synthesis(torch.cat([from_labels, encoded]), update_emas=True)
+        losses = self._losses(x, y, encoded, self.conditions[rows])
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        self._update_averages(encoded)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _codes(self, x: Tensor, a: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(encoder's codes of the last pictures, label codes of the first ones), together one per picture."""
+        c, w_avg = self.config, self.net.G.mapping.w_avg
+        share = c.from_labels + (c.from_labels_end - c.from_labels) * min(1.0, 2 * self.now / c.steps)
+        count = round(share * len(x))
+        from_labels = (w_avg + a[:count] @ self.net.M.T)[:, None].expand(-1, self.net.G.num_ws, -1)
+        return self._encode(x[count:], rng), from_labels
+
+    def _encode(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """One or two ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
+        if self.now % 50 == 0 or not len(self.average):
+            self.average = self.net.average_picture()
+        ws = self.net.step(x, self.average.expand(len(x), -1, -1, -1), None)
+        chance = torch.rand(1, generator=rng).item()
+        if self.now >= self.config.second_from * self.config.steps and chance < self.config.second:
+            with torch.no_grad():
+                previous = self.net.pool(self.net.G.synthesis(ws))
+            ws = self.net.step(x, previous, ws.detach())
+        flat = torch.rand(len(x), 1, 1, generator=rng) < self.config.delta_dropout
+        return torch.where(flat, ws[:, :1].expand_as(ws), ws)
+
+    def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor) -> dict[str, Tensor]:
+        """x, y [N,3,R,R] pictures; ws [n,num_ws,w_dim] the codes of the last n; a [N,C] conditions."""
+        c = self.config
+        expected = self.net.G.mapping.w_avg + a[len(a) - len(ws) :] @ self.net.M.T
+        losses = {
+            "pixel": pixel_loss(y, x, self.weight),
+            "perceptual": perceptual_distance(self.probe, y, x).mean(),
+            "residual": (ws[:, 0] - expected).square().mean(),
+            "delta": (ws - ws[:, :1]).square().mean(),
+        }
+        losses["total"] = (
+            losses["pixel"] + c.perceptual * losses["perceptual"] + c.residual * losses["residual"]
+            + c.delta * losses["delta"]
+        )  # fmt: skip
+        return losses
+
+    def _schedule(self) -> None:
+        """Linear warm-up, flat, then linear decay to 5 %."""
+        c = self.config
+        done = self.now / c.steps
+        decay = 1.0 if done < c.decay_from else 1 - 0.95 * (done - c.decay_from) / (1 - c.decay_from)
+        for group, lr in zip(self.optimiser.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr * min(1.0, (self.now + 1) / c.warmup) * max(decay, 0.05)
+
+    @torch.no_grad()
+    def _update_averages(self, ws: Tensor) -> None:
+        """w_avg follows the mean code; the shipped weights are an exponential average of the trained ones."""
+        decay = min(self.config.ema, (self.now + 1) / (self.now + 10))
+        self.net.G.mapping.w_avg.lerp_(ws[:, 0].mean(0), 0.01)
+        for shown, trained in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
+            if shown.dtype.is_floating_point:
+                shown.lerp_(trained, 1 - decay)
+            else:
+                shown.copy_(trained)
+
+    def state(self) -> dict[str, object]:
+        """Everything that `restore` needs to continue as if nothing had happened."""
+        return {
+            "net": self.net.state_dict(), "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "now": self.now, "average": self.average,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, object]) -> None:
+        self.net.load_state_dict(state["net"])  # type: ignore[arg-type]
+        self.ema.load_state_dict(state["ema"])  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        self.now, self.average = int(state["now"]), state["average"]  # type: ignore[call-overload,assignment]

@@ -1,0 +1,102 @@
+"""A model bundle: one folder with a generator, the encoder that belongs to it and the directions fitted on it.
+
+    people-128/model.json             name, resolution, licence, source, how it was made
+    people-128/generator.safetensors  weights, with the architecture in the file's metadata
+    people-128/encoder.safetensors
+    people-128/directions/age.safetensors ...
+
+Bundles are looked up by name in the package, then in the model store, or given as a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sg3cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from sg3cli.nets.encoder import Encoder
+    from sg3cli.nets.generator import Generator
+
+EMBEDDED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model on disk. Nothing heavy is read before `generator()` or `encoder()` is called."""
+
+    path: Path
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.meta["name"])
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:...` of the generator's file; codes and directions carry it."""
+        from sg3cli.nets.checkpoint import file_digest
+
+        return file_digest(self.path / "generator.safetensors")
+
+    @cached_property
+    def encoder_digest(self) -> str:
+        from sg3cli.nets.checkpoint import file_digest
+
+        return file_digest(self.path / "encoder.safetensors")
+
+    def generator(self) -> Generator:
+        """The generator on the CPU, float32, eval mode, no gradients."""
+        from sg3cli.nets.checkpoint import load_generator_file
+
+        G, _ = load_generator_file(self.path / "generator.safetensors")
+        return G.eval().requires_grad_(False)
+
+    def encoder(self) -> Encoder:
+        """The encoder on the CPU, float32, eval mode, no gradients."""
+        from sg3cli.nets.checkpoint import load_encoder_file
+
+        encoder, _ = load_encoder_file(self.path / "encoder.safetensors")
+        return encoder.eval().requires_grad_(False)
+
+    def direction_names(self) -> list[str]:
+        return sorted(p.stem for p in (self.path / "directions").glob("*.safetensors"))
+
+    def direction_path(self, name: str) -> Path:
+        """The file of a direction; ModelError that lists the known ones otherwise."""
+        path = self.path / "directions" / f"{name}.safetensors"
+        if not path.is_file():
+            known = ", ".join(self.direction_names()) or "none"
+            raise ModelError(f"{self.name} has no direction {name!r}", f"it has: {known}")
+        return path
+
+
+def load_bundle(name_or_path: str | Path) -> Bundle:
+    """Find a bundle by name (`people-128`) or folder. ModelError names what is missing."""
+    folder = _find(name_or_path)
+    try:
+        meta = json.loads((folder / "model.json").read_text(encoding="utf8"))
+    except (OSError, ValueError) as cause:
+        raise ModelError(f"{folder} holds no readable model.json ({cause})", "is it a model folder?") from cause
+    if not isinstance(meta, dict) or meta.get("schema") != 1:
+        raise ModelError(f"{folder}/model.json has an unknown schema", "it was written by another version of sg3")
+    for part in ("generator.safetensors", "encoder.safetensors"):
+        if not (folder / part).is_file():
+            raise ModelError(f"model {folder} lacks {part}", "copy the whole folder, or pull the model again")
+    return Bundle(folder, {"name": folder.name, **meta})
+
+
+def _find(name_or_path: str | Path) -> Path:
+    from sg3cli.weights.store import models_dir
+
+    given = Path(name_or_path).expanduser()
+    for folder in (EMBEDDED / given.name, models_dir() / given.name) if given.name == str(given) else ():
+        if (folder / "model.json").is_file():
+            return folder
+    if given.is_dir():
+        return given
+    raise ModelError(f"model {str(name_or_path)!r} is neither a known name nor a folder", "see `sg3 models list`")
