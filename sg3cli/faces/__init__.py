@@ -1,0 +1,60 @@
+"""Faces in frames: detection, landmarks in the 68-point iBUG convention, and tracks that keep a person's number.
+
+`make_detector` gives an object whose `update` is called once per frame, in order. Coordinates are continuous frame
+pixels: the centre of the first pixel lies at (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sg3cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_FACES = 4
+KINDS = ("mesh", "fan")
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one frame."""
+
+    box: np.ndarray  # [4] float32, x0 y0 x1 y1
+    landmarks: np.ndarray  # [68, 2] float32, iBUG order
+    score: float  # 0..1
+    track: int  # the same number for the same face in every frame
+
+
+class Detector(Protocol):
+    """Finds faces in consecutive frames; keeps track numbers, at most `MAX_FACES` faces at a time."""
+
+    def update(self, rgb: np.ndarray, time: float | None = None) -> list[Face]:
+        """Faces of the next frame `[H, W, 3] uint8`, `time` in seconds (None: 25 frames a second), by track."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What the next `update` depends on, as JSON-able data."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state` was taken."""
+        ...
+
+
+def make_detector(kind: str = "mesh", allow_pull: bool = False) -> Detector:
+    """The detector called `kind`: `mesh` (BlazeFace + face mesh, fast) or `fan` (the reference's 68 points, slow).
+
+    Raises `ModelError` when its weights are not on this machine and may not be pulled, `UsageError` for other kinds.
+    """
+    if kind == "mesh":
+        from sg3cli.faces.tracker import MeshDetector
+
+        return MeshDetector.load(allow_pull)
+    if kind == "fan":
+        from sg3cli.faces.fan import FanDetector
+
+        return FanDetector.load(allow_pull)
+    raise UsageError(f"no landmark model is called '{kind}'", f"--landmarks {'|'.join(KINDS)}")
