@@ -20,9 +20,7 @@ from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator, GeneratorConfig
 from sg3cli.nets.synthesis import layer_filters
 
-_HEADER = (
-    "sg3"  # one header entry only: the order of several is not fixed, and the file's digest would wander
-)
+_HEADER = "sg3"  # one header entry only: the order of several is not fixed, and the file's digest would wander
 _SCHEMA = 1
 _HALF_MAX = torch.finfo(torch.float16).max
 
@@ -118,13 +116,9 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dic
             header = json.loads((f.metadata() or {}).get(_HEADER, "null"))
             state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, json.JSONDecodeError) as e:
-        raise ModelError(
-            f"{path} is damaged or no safetensors file: {e}", "get or make the file again"
-        ) from e
+        raise ModelError(f"{path} is damaged or no safetensors file: {e}", "get or make the file again") from e
     if not isinstance(header, dict) or header.get("kind") != kind or header.get("schema") != _SCHEMA:
-        raise ModelError(
-            f"{path} is not a {kind} of sg3", "official files are converted with `sg3 models import`"
-        )
+        raise ModelError(f"{path} is not a {kind} of sg3", "official files are converted with `sg3 models import`")
     return state, header["config"], header["meta"]
 
 
@@ -134,9 +128,7 @@ def _fill(net: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     wrong = sorted(want.keys() ^ state.keys())
     wrong += sorted(k for k in want.keys() & state.keys() if want[k].shape != state[k].shape)
     if wrong:
-        raise ModelError(
-            f"{path} does not fit its own configuration: {_some(wrong)}", "get or make the file again"
-        )
+        raise ModelError(f"{path} does not fit its own configuration: {_some(wrong)}", "get or make the file again")
     net.load_state_dict(state)
 
 

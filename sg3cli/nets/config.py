@@ -150,9 +150,7 @@ class GeneratorConfig:
                 "the file may come from a newer version or from a modified StyleGAN3",
             )
         if "img_resolution" not in values:
-            raise ModelError(
-                "the generator's settings lack img_resolution", "the file is incomplete; get it again"
-            )
+            raise ModelError("the generator's settings lack img_resolution", "the file is incomplete; get it again")
         return cls(**values)
 
     @property

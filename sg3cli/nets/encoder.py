@@ -23,8 +23,8 @@ from sg3cli.nets.layers import EqualLinear
 class EncoderConfig:
     """Shape of an encoder; the defaults are those of the published IR-SE50 encoders.
 
-    `stages` lists (channels, blocks). Each IR-SE stage halves the picture; a ResNet's stem does, and all stages but
-    the first.
+    `stages` lists (channels, blocks). Each IR-SE stage halves the picture; a ResNet's stem does, and all of its
+    stages but the first.
     """
 
     input_nc: int = 6
@@ -40,9 +40,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in ("psp", "e4e") or self.trunk not in ("irse", "resnet"):
-            raise ModelError(
-                f"no such encoder: {self.kind} on {self.trunk}", "kinds: psp, e4e; trunks: irse, resnet"
-            )
+            raise ModelError(f"no such encoder: {self.kind} on {self.trunk}", "kinds: psp, e4e; trunks: irse, resnet")
 
     @classmethod
     def resnet34(cls, **changes: Any) -> EncoderConfig:
@@ -154,9 +152,7 @@ def ir_body(in_channels: int, stages: tuple[tuple[int, int], ...], se_reduction:
     blocks = []
     for channels, count in stages:
         for i in range(count):
-            blocks.append(
-                IRBlock(in_channels, channels, stride=2 if i == 0 else 1, se_reduction=se_reduction)
-            )
+            blocks.append(IRBlock(in_channels, channels, stride=2 if i == 0 else 1, se_reduction=se_reduction))
             in_channels = channels
     return nn.Sequential(*blocks)
 

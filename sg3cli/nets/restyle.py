@@ -37,9 +37,7 @@ def restyle_steps(
             current = _pool(_upright(G, ws), size)
 
 
-def restyle_codes(
-    encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None
-) -> Tensor:
+def restyle_codes(encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None) -> Tensor:
     """The codes [N, num_ws, w_dim] after the last step; no picture is made of them."""
     *_, ws = restyle_steps(encoder, G, x, steps, avg_image)
     return ws

@@ -28,9 +28,7 @@ def _designed(taps: int, cutoff: float, width: float, rate: int, radial: bool) -
 def layer_filters(spec: LayerSpec) -> tuple[Tensor | None, Tensor | None]:
     """Up- and down-sampling filter of a layer, cut off at the band of its input and of its output."""
     up = _designed(spec.up_taps, spec.in_cutoff, 2 * spec.in_half_width, spec.tmp_rate, False)
-    down = _designed(
-        spec.down_taps, spec.out_cutoff, 2 * spec.out_half_width, spec.tmp_rate, spec.down_radial
-    )
+    down = _designed(spec.down_taps, spec.out_cutoff, 2 * spec.out_half_width, spec.tmp_rate, spec.down_radial)
     return (None if up is None else up.clone()), (None if down is None else down.clone())
 
 
@@ -67,9 +65,7 @@ class SynthesisInput(nn.Module):
         excess = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)
 
-        axis = (
-            torch.arange(self.size, device=pose.device, dtype=pose.dtype) + 0.5 - self.size / 2
-        ) / self.rate
+        axis = (torch.arange(self.size, device=pose.device, dtype=pose.dtype) + 0.5 - self.size / 2) / self.rate
         angle = freqs[:, :, 0, None, None] * axis[None, :] + freqs[:, :, 1, None, None] * axis[:, None]
         x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
         mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
@@ -195,9 +191,7 @@ class Synthesis(nn.Module):
             styles[name] = layer.styles(w)
         return styles
 
-    def from_styles(
-        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False
-    ) -> Tensor:
+    def from_styles(self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False) -> Tensor:
         """StyleSpace S (see `style_space`) -> images [N, 3, R, R]."""
         x = self.input(styles["input"], transform)
         for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
