@@ -1,0 +1,120 @@
+"""Perceptual distances between image batches: LPIPS where its backbone is at hand, else a structural loss.
+
+Both map `a, b [N, 3, H, W]` float32 in [-1, 1] to `[N]`, are 0 for equal images and differentiable.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sg3cli.errors import ModelError, UsageError
+from sg3cli.metrics.ssim import gaussian_window, ssim_maps
+
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # the name torchvision gives the backbone in the torch hub cache
+
+
+class PerceptualLoss(nn.Module):
+    """A distance with a `name` for notices and reports."""
+
+    name: str
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class StructuralLoss(PerceptualLoss):
+    """Multi-scale structural loss: dissimilarity of structure plus difference of gradients at every scale.
+
+    The structure term is 1 - SSIM with a 7x7 window at scales 1, 1/2, 1/4, ... (Zhao et al. 2017); the
+    gradient term keeps edges sharp where SSIM's window averages them away. Needs no weights.
+    """
+
+    name = "structural"
+
+    def __init__(self, max_scales: int = 4, gradient: float = 1.0, taps: int = 7, sigma: float = 1.5) -> None:
+        super().__init__()
+        self.max_scales = max_scales
+        self.gradient = gradient
+        self.window = gaussian_window(taps, sigma)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        terms: list[Tensor] = []
+        while len(terms) < self.max_scales and min(a.shape[-2:]) >= len(self.window):
+            terms.append(self._at_one_scale(a, b))
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        if not terms:
+            raise ValueError(f"images of {tuple(a.shape[-2:])} are too small for the structural loss")
+        return torch.stack(terms).mean(dim=0)
+
+    def _at_one_scale(self, a: Tensor, b: Tensor) -> Tensor:
+        luminance, structure = ssim_maps(a, b, self.window)
+        dissimilarity = (1 - luminance * structure).mean(dim=(1, 2, 3)) / 2
+        return dissimilarity + self.gradient * gradient_distance(a, b)
+
+
+def gradient_distance(a: Tensor, b: Tensor, eps: float = 1e-3) -> Tensor:
+    """Mean Charbonnier distance of horizontal and vertical first differences, `[N]`.
+
+    Smooth at 0, so that its gradient is finite (and zero) where the images agree.
+    """
+    d = a - b
+    dx, dy = d[..., :, 1:] - d[..., :, :-1], d[..., 1:, :] - d[..., :-1, :]
+    x, y = (((g * g + eps * eps).sqrt() - eps).mean(dim=(1, 2, 3)) for g in (dx, dy))
+    return (x + y) / 2
+
+
+class LPIPSLoss(PerceptualLoss):
+    """LPIPS with the AlexNet backbone (Zhang et al. 2018), float32, frozen."""
+
+    name = "lpips"
+
+    def __init__(self) -> None:
+        super().__init__()
+        import lpips
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torchvision's `pretrained=` deprecation
+            self.net = lpips.LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        distance: Tensor = self.net(a, b)
+        return distance.flatten()
+
+
+def lpips_missing(allow_pull: bool = False) -> str | None:
+    """Why LPIPS cannot be used here without a download, or None when it can."""
+    try:
+        import lpips  # noqa: F401
+    except (
+        ImportError,
+        RuntimeError,
+        OSError,
+    ) as e:  # torchvision built for another torch raises RuntimeError
+        return f"the lpips package does not load ({str(e).splitlines()[0]})"
+    if not allow_pull and not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE).is_file():
+        return f"its AlexNet backbone {ALEXNET_FILE} is not in the torch hub cache"
+    return None
+
+
+def make_perceptual(kind: str = "auto", allow_pull: bool = False) -> PerceptualLoss:
+    """`kind`: "lpips", "structural", or "auto" (LPIPS when possible without a download, else structural).
+
+    Raises ModelError when LPIPS is demanded and cannot be had, UsageError for an unknown kind.
+    """
+    if kind not in ("auto", "lpips", "structural"):
+        raise UsageError(f"unknown loss `{kind}`", "choose auto, lpips or structural")
+    if kind == "structural":
+        return StructuralLoss()
+    reason = lpips_missing(allow_pull)
+    if reason is None:
+        return LPIPSLoss()
+    if kind == "lpips":
+        raise ModelError(
+            f"LPIPS is not available: {reason}", "allow the download with --pull, or use --loss structural"
+        )
+    return StructuralLoss()
