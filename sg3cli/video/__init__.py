@@ -1,0 +1,22 @@
+"""Frames and packets in and out. Nothing outside this package imports PyAV.
+
+A frame is identified by its presentation timestamp (pts), never by `index / fps`: what is read is written back with
+the same count, the same pts and the same duration, and the sound's packets are copied untouched.
+"""
+
+from sg3cli.video.probe import AudioInfo, SubtitleInfo, VideoInfo, frame_pts, packet_digest, probe
+from sg3cli.video.reader import Frame, VideoReader, spool
+from sg3cli.video.writer import VideoWriter
+
+__all__ = [
+    "AudioInfo",
+    "Frame",
+    "SubtitleInfo",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "frame_pts",
+    "packet_digest",
+    "probe",
+    "spool",
+]

@@ -1,0 +1,142 @@
+"""The place an output goes: checked before work begins, written beside it, renamed at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sg3cli.errors import InputError, UsageError
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".nut": "nut"}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Output:
+    """A file that appears under its name whole or not at all, or standard output (`-`).
+
+    `target` is what FFmpeg writes to: the path of a temporary file in the same folder, or a file object.
+    """
+
+    def __init__(self, out: str | Path, source: Path, container: str | None) -> None:
+        self.piped = str(out) == "-"
+        self.format = _format_of(out, container, self.piped)
+        self.target: str | BinaryIO
+        if self.piped:
+            self.name, self._final, self._temp = "standard output", None, None
+            self.target = _stdout()
+        else:
+            # Through a link the file it points to is replaced, not the link.
+            self.name, self._final = str(out), Path(out).resolve()
+            self._check(source)
+            self._sweep()
+            self._temp = self._final.with_name(f"{self._prefix}{os.getpid()}-{secrets.token_hex(3)}.part")
+            self.target = str(self._temp)
+
+    @property
+    def _prefix(self) -> str:
+        assert self._final is not None
+        return f".{self._final.name}.{socket.gethostname()}-"
+
+    def _check(self, source: Path) -> None:
+        final = self._final
+        assert final is not None
+        if final.is_dir():
+            raise InputError(f"cannot write {self.name}: it is a folder", "give a file name, as in out.mp4")
+        if not final.parent.is_dir():
+            raise InputError(f"cannot write {self.name}: folder {final.parent} does not exist", "make the folder first")
+        if final.exists() and not final.is_file():
+            raise InputError(f"cannot write {self.name}: it is not a regular file", "give a file name, or - for a pipe")
+        if final.exists() and source.exists() and final.samefile(source):
+            raise InputError(f"output and input are the same file, {self.name}", "choose another output name")
+        if not os.access(final.parent, os.W_OK) or (final.exists() and not os.access(final, os.W_OK)):
+            raise InputError(f"cannot write {self.name}: permission denied", "choose a place you may write to")
+
+    def _sweep(self) -> None:
+        """Remove what a killed run of this machine left for this name."""
+        assert self._final is not None
+        for left in self._final.parent.glob(f"{_escape(self._prefix)}*.part"):
+            pid = left.name.removeprefix(self._prefix).split("-")[0]
+            if pid.isdigit() and not _alive(int(pid)):
+                left.unlink(missing_ok=True)
+
+    def commit(self) -> None:
+        """Make the finished file durable and give it its name."""
+        if self._temp is None or self._final is None:
+            assert not isinstance(self.target, str)
+            self.target.flush()
+            return
+        with self._temp.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(self._temp, self._final)
+        with suppress(OSError):  # not every file system lets a folder be synced
+            folder = os.open(self._final.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def discard(self) -> None:
+        """Remove the temporary file, if any."""
+        if self._temp is not None:
+            self._temp.unlink(missing_ok=True)
+
+    def failure(self, error: Exception) -> InputError:
+        """What a failed write means to the user."""
+        code = getattr(error, "errno", None)
+        kept = "" if self.piped else "; an earlier file of that name is untouched"
+        if code in NO_ROOM:
+            return InputError(f"no room left while writing {self.name}", f"free some space and run again{kept}")
+        why = getattr(error, "strerror", None) or str(error)
+        return InputError(f"cannot write {self.name}: {why}", f"check the place it goes to{kept}")
+
+
+class _Stdout:
+    """Standard output for a muxer: writing only, so that FFmpeg does not try to seek in a pipe."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        self._stream.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _stdout() -> Any:
+    if sys.stdout.isatty():
+        raise UsageError("`-` writes a video to standard output, which is a terminal", "pipe it on, or name a file")
+    return _Stdout(sys.stdout.buffer)
+
+
+def _format_of(out: str | Path, container: str | None, piped: bool) -> str:
+    if container:
+        return FORMATS.get(f".{container.lstrip('.')}", container)
+    if piped:
+        return "matroska"
+    suffix = Path(out).suffix.lower()
+    if suffix not in FORMATS:
+        known = " ".join(sorted(FORMATS))
+        raise UsageError(f"{out}: no video format goes by the suffix {suffix or '(none)'!r}", f"use one of {known}")
+    return FORMATS[suffix]
+
+
+def _escape(text: str) -> str:
+    return "".join(f"[{c}]" if c in "[]*?" else c for c in text)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

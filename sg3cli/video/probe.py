@@ -1,0 +1,368 @@
+"""What a media file holds: opening it with errors a user can act on, and the exact list of its frames' timestamps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from sg3cli.color import ColorTags
+from sg3cli.errors import InputError
+
+# Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
+    "yuv4mpegpipe,h264,hevc,av1,obu,m4v,vob,wtv,webp_pipe,wav,mp3,aac,ac3,flac,aiff,caf"
+)
+# Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
+# packets that show nothing, AVI hides the display order: those are counted by decoding.
+ONE_FRAME_CODECS = {"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1", "dnxhd", "png", "rawvideo", "mpeg4"}
+ONE_FRAME_CONTAINERS = {"mov", "matroska", "nut", "mpegts"}
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """A sound track; `index` is its stream number in the file."""
+
+    index: int
+    codec: str
+    rate: int
+    channels: int
+    language: str
+
+
+@dataclass(frozen=True)
+class SubtitleInfo:
+    """A subtitle track."""
+
+    index: int
+    codec: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
+
+    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them.
+    """
+
+    pts: np.ndarray
+    durations: np.ndarray
+    seekable: bool = True
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts about a video. Sizes are upright (after rotation), `duration` is seconds from first frame to last's end."""
+
+    path: Path
+    format: str
+    codec: str
+    pix_fmt: str
+    bit_depth: int
+    width: int
+    height: int
+    time_base: Fraction
+    average_rate: Fraction
+    start_pts: int
+    duration: float
+    frames: int
+    variable_rate: bool
+    rotation: int  # degrees counter-clockwise that make the stored picture upright
+    orientation: tuple[bool, bool, bool]  # what that is on an array: transpose, then mirror columns, then mirror rows
+    color: ColorTags  # as tagged; `color.resolve` fills the gaps
+    sample_aspect_ratio: Fraction
+    interlaced: bool
+    stream: int
+    audio: tuple[AudioInfo, ...] = ()
+    subtitles: tuple[SubtitleInfo, ...] = ()
+    others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; fractions as text `num/den`."""
+        plain = asdict(replace(self, path=self.path))
+        plain |= {"path": str(self.path), "color": self.color.to_dict()}
+        for name in ("time_base", "average_rate", "sample_aspect_ratio"):
+            plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
+        return plain
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file."""
+    return examine(path)[0]
+
+
+def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:
+    """Facts and timeline of the first video stream. Reads every packet once, decodes one frame."""
+    path = Path(path)
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        first = _first_frame(container, stream, path)
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        timeline = _timeline(container, stream, path)
+        return _describe(container, stream, first, timeline, path), timeline
+
+
+@contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why."""
+    _check_readable(path)
+    try:
+        # An absolute path cannot be taken for a protocol ("concat:a|b").
+        container = av.open(
+            str(path.absolute()), options={"format_whitelist": FORMATS, "fflags": "+genpts"}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a video", "give a video file")
+    if not path.exists():
+        raise InputError(f"{path} does not exist", "check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)", "the copy or recording that made it failed; make it again")
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, PermissionError):
+        return InputError(f"{path} may not be read (permission denied)", "change its permissions or run as its owner")
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return InputError(
+            f"{path} is a cut-off or damaged MP4: its index (moov) is missing",
+            "the recording or copy ended early; copy it again, or repair it with a tool such as untrunc",
+        )
+    return InputError(
+        f"{path} is not a video that can be read", "check that it plays; a text or archive file will not do"
+    )
+
+
+def main_video(container: Any, path: Path) -> Any:
+    """The first video stream that is not a cover picture, with frame and slice threads on."""
+    for stream in container.streams.video:
+        if not _is_cover(stream):
+            if stream.codec_context is None:
+                raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
+            stream.thread_type = "AUTO"
+            return stream
+    kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
+    what = "only sound" if kinds == ["audio"] else "no video stream"
+    raise InputError(f"{path} holds {what}", "give a file with a picture")
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def packets(container: Any, streams: Any, path: Path) -> Iterator[Any]:
+    """Demux `streams`; a broken container ends in an `InputError` that says where."""
+    seconds = 0.0
+    try:
+        for packet in container.demux(streams):
+            if packet.pts is not None:
+                seconds = float(packet.pts * packet.time_base)
+            yield packet
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged near {seconds:.2f} s ({error.__class__.__name__})", "copy it again or re-encode it"
+        ) from error
+
+
+def decoded(stream_packets: Iterable[Any]) -> Iterator[Any]:
+    """Every frame of the packets, the decoder's tail included; packets that do not decode are passed over."""
+    for packet in stream_packets:
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue  # one bad packet; the gap shows in the timestamps and is filled by the reader
+
+
+def _first_frame(container: Any, stream: Any, path: Path) -> Any:
+    for frame in decoded(packets(container, stream, path)):
+        return frame
+    raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
+
+
+def _timeline(container: Any, stream: Any, path: Path) -> Timeline:
+    """Timestamps of all frames, from the packets where one packet is one frame, else by decoding."""
+    rows = [
+        (packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
+        for packet in packets(container, stream, path)
+        if packet.size
+    ]
+    _check_complete(container, stream, rows, path)
+    by_packets = container.format.name.split(",")[0] in ONE_FRAME_CONTAINERS and stream.codec.name in ONE_FRAME_CODECS
+    if not by_packets or any(pts is None for pts, *_ in rows):
+        return _decoded_timeline(path)
+    # What comes before the first key frame, in display order too, cannot be decoded.
+    first_key = next((pts for pts, _, key, _ in rows if key), rows[0][0])
+    shown = {pts: duration for pts, duration, _, discard in rows if not discard and pts >= first_key}
+    if not shown:
+        return _decoded_timeline(path)
+    pts = np.array(sorted(shown), np.int64)
+    return Timeline(pts, _display_durations(pts, shown[int(pts[-1])], stream))
+
+
+def _decoded_timeline(path: Path) -> Timeline:
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        last, pts = None, []
+        for frame in decoded(packets(container, stream, path)):
+            last = frame_timestamp(frame, last, stream)
+            pts.append(last)
+        unique = np.unique(np.array(pts, np.int64))
+        return Timeline(unique, _display_durations(unique, int(frame.duration or 0), stream), seekable=False)
+
+
+def frame_timestamp(frame: Any, previous: int | None, stream: Any) -> int:
+    """The frame's pts; where the file gives none (raw streams), one frame after `previous`."""
+    if frame.pts is not None:
+        return int(frame.pts)
+    return 0 if previous is None else previous + _nominal_duration(stream)
+
+
+def _nominal_duration(stream: Any) -> int:
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    return max(1, round(1 / (rate * stream.time_base)))
+
+
+def _display_durations(pts: np.ndarray, last: int, stream: Any) -> np.ndarray:
+    """Time to the next frame; for the last one what the file says, else the median, else the nominal duration."""
+    steps = np.diff(pts)
+    if last <= 0:
+        last = int(np.median(steps)) if len(steps) else _nominal_duration(stream)
+    return np.append(steps, last).astype(np.int64)
+
+
+def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) -> None:
+    """A file whose index or header promises more than is there was cut off: say so instead of editing a part."""
+    if not rows:
+        raise InputError(f"{path} holds no frames", "the file is damaged or cut off; copy it again")
+    name = container.format.name.split(",")[0]
+    if name == "mov" and len(stream.index_entries):
+        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        size, missing = path.stat().st_size, 0
+        missing = sum(end > size for end in ends)
+        if missing:
+            raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
+    if name == "matroska" and container.duration and rows[-1][0] is not None:
+        end = float((rows[-1][0] + rows[-1][1]) * stream.time_base)
+        declared = container.duration / av.time_base
+        if declared - end > max(1.0, 0.05 * declared) and not _others_reach(container, path, declared):
+            raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")
+
+
+def _others_reach(container: Any, path: Path, seconds: float) -> bool:
+    """Whether another stream (sound that outlasts the picture) fills the declared duration."""
+    with open_media(path) as again:
+        others = [s for s in again.streams if s.type in ("audio", "subtitle")]
+        ends = [
+            float((p.pts + (p.duration or 0)) * p.time_base)
+            for p in (packets(again, others, path) if others else ())
+            if p.pts is not None
+        ]
+    return bool(ends) and seconds - max(ends) <= max(1.0, 0.05 * seconds)
+
+
+def _cut_off(path: Path, detail: str) -> InputError:
+    return InputError(f"{path} is cut off: {detail}", "copy it again, or cut it cleanly with `ffmpeg -c copy` first")
+
+
+def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path: Path) -> VideoInfo:
+    orientation = _orientation(first)
+    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
+    pts, durations = timeline.pts, timeline.durations
+    span = int(pts[-1] - pts[0] + durations[-1])
+    return VideoInfo(
+        path=path,
+        format=container.format.name,
+        codec=stream.codec.name,
+        pix_fmt=first.format.name,
+        bit_depth=max((component.bits for component in first.format.components), default=8),
+        width=width,
+        height=height,
+        time_base=Fraction(stream.time_base),
+        average_rate=Fraction(stream.average_rate or Fraction(len(pts)) / (span * stream.time_base)),
+        start_pts=int(pts[0]),
+        duration=float(span * stream.time_base),
+        frames=len(pts),
+        # A coarse time base (1/1000 in Matroska) makes the steps of a constant rate differ by one unit.
+        variable_rate=len(pts) > 2 and int(np.ptp(durations[:-1])) > 1,
+        rotation=int(first.rotation) % 360,
+        orientation=orientation,
+        color=ColorTags(
+            *(int(v) for v in (first.colorspace, first.color_primaries, first.color_trc, first.color_range))
+        ),
+        sample_aspect_ratio=_aspect(stream, swap=orientation[0]),
+        interlaced=bool(first.interlaced_frame),
+        stream=stream.index,
+        metadata=dict(container.metadata),
+        **_other_streams(container, stream),
+    )
+
+
+def _orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return (False, False, False)
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return (True, c < 0, b < 0)
+    return (False, a < 0, d < 0)
+
+
+def _aspect(stream: Any, swap: bool) -> Fraction:
+    ratio = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+    return 1 / ratio if swap else ratio
+
+
+def _other_streams(container: Any, video: Any) -> dict[str, Any]:
+    audio, subtitles, others = [], [], []
+    for stream in container.streams:
+        name = stream.codec_context.name if stream.codec_context else "unknown"
+        language = stream.metadata.get("language", "und")
+        if stream.type == "audio":
+            audio.append(AudioInfo(stream.index, name, stream.rate, stream.channels, language))
+        elif stream.type == "subtitle":
+            subtitles.append(SubtitleInfo(stream.index, name, language))
+        elif stream.index != video.index:
+            others.append(f"{'cover' if _is_cover(stream) else stream.type} {name}")
+    return {"audio": tuple(audio), "subtitles": tuple(subtitles), "others": tuple(others)}
+
+
+def frame_pts(path: str | Path) -> list[int]:
+    """The pts of every frame of the first video stream in display order, by decoding all of them."""
+    path = Path(path)
+    with open_media(path) as container:
+        stream = main_video(container, path)
+        return [int(frame.pts) for frame in decoded(packets(container, stream, path))]
+
+
+def packet_digest(path: str | Path, kind: str = "audio") -> list[str]:
+    """SHA-256 of every packet of the streams of `kind` (audio, subtitle, video), one stream after the other."""
+    path = Path(path)
+    with open_media(path) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        digests: dict[int, list[str]] = {stream.index: [] for stream in streams}
+        for packet in packets(container, streams, path) if streams else ():
+            if packet.size:
+                digests[packet.stream.index].append(hashlib.sha256(bytes(packet)).hexdigest())
+    return [digest for per_stream in digests.values() for digest in per_stream]

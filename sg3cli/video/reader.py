@@ -1,0 +1,245 @@
+"""Frames in: upright RGB pictures with their exact timestamps, decoded a few frames ahead in a thread."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from sg3cli.color import FULL, RGB, resolve
+from sg3cli.errors import InputError, UsageError
+from sg3cli.video.prefetch import Prefetch
+from sg3cli.video.probe import VideoInfo, decoded, examine, frame_timestamp, main_video, open_media, packets
+
+QUEUE_FRAMES = 4
+MAX_MISSING = 8  # consecutive frames that may fail to decode before the file counts as damaged
+
+# swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture. `rgb` is `[H, W, 3]` uint8, upright; `pts` and `duration` count units of `time_base` seconds."""
+
+    index: int
+    pts: int
+    time_base: Fraction
+    rgb: np.ndarray
+    duration: int
+    start_pts: int = 0
+
+    @property
+    def time(self) -> float:
+        """Seconds since the first frame of the stream."""
+        return float((self.pts - self.start_pts) * self.time_base)
+
+
+class VideoReader:
+    """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
+
+    `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
+    `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
+    or 10-bit values narrowed). Errors are `InputError`.
+    """
+
+    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES) -> None:
+        self._spool = spool() if str(path) == "-" else None
+        try:
+            self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
+        except BaseException:
+            self.close()
+            raise
+        self._depth = depth
+        self.repeated = 0  # frames that could not be decoded and show the one before
+        self.notices: list[str] = _reading_notices(self.info)
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary copy of standard input, if there is one."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def __len__(self) -> int:
+        return self.info.frames
+
+    @property
+    def pts(self) -> np.ndarray:
+        """`[T]` int64: the pts of every frame."""
+        return self.timeline.pts
+
+    @property
+    def times(self) -> np.ndarray:
+        """`[T]` float64: seconds since the first frame."""
+        return (self.pts - self.pts[0]) * float(self.info.time_base)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def frames(self, start: int = 0) -> Iterator[Frame]:
+        """The frames from index `start` on, the same as a full pass would give."""
+        if not 0 <= start <= len(self):
+            raise IndexError(f"frame {start} of {len(self)}")
+        yield from Prefetch(lambda: self._produce(start), self._depth)
+
+    def _produce(self, start: int) -> Iterator[Frame]:
+        """Frames from `start`; a frame that did not decode shows the picture before it, or the first one there is."""
+        info, timeline, to_rgb = self.info, self.timeline, _ToRgb(self.info)
+        held, missing, self.repeated = None, 0, 0
+        waiting: list[int] = []
+        for index, picture in self._matched(start):
+            missing = missing + 1 if picture is None else 0
+            if missing > MAX_MISSING:
+                raise self._damaged(index)
+            held = picture if picture is not None else held
+            if index < start:
+                continue
+            waiting.append(index)
+            self.repeated += picture is None
+            if held is None:
+                continue
+            rgb = to_rgb(held)
+            for i in waiting:
+                pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
+                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts)
+            waiting.clear()
+        if waiting:
+            raise self._damaged(waiting[0])
+        self._announce(to_rgb)
+
+    def _matched(self, start: int) -> Iterator[tuple[int, Any]]:
+        """(index, picture) for every index of the timeline from a key frame at or before `start`; None: no picture."""
+        pts = self.timeline.pts
+        index = -1
+        for stamp, picture in self._pictures(start):
+            if index < 0:
+                index = 0 if start == 0 else max(0, int(np.searchsorted(pts, stamp)))
+            while index < len(pts) and pts[index] < stamp:
+                yield index, None
+                index += 1
+            if index < len(pts) and pts[index] == stamp:
+                yield index, picture
+                index += 1
+        for rest in range(max(index, 0), len(pts)):
+            yield rest, None
+
+    def _pictures(self, start: int) -> Iterator[tuple[int, Any]]:
+        """(pts, decoded picture), beginning at the latest key frame from which frame `start` comes out right."""
+        if start == len(self):
+            return
+        target, second = int(self.timeline.pts[start]), round(1 / self.info.time_base)
+        for back in (0, 2, 10) if start and self.timeline.seekable else ():
+            with open_media(self.info.path) as container:
+                stream = main_video(container, self.info.path)
+                container.seek(target - back * second, stream=stream)
+                pictures = self._decode(container, stream, key_before=target)
+                first = next(pictures, None)
+                if first is not None and first[0] <= target:
+                    yield first
+                    yield from pictures
+                    return
+        with open_media(self.info.path) as container:
+            yield from self._decode(container, main_video(container, self.info.path))
+
+    def _decode(self, container: Any, stream: Any, key_before: int | None = None) -> Iterator[tuple[int, Any]]:
+        """(pts, picture) from here on; nothing when the first packet is no key frame at or before `key_before`."""
+        stamp, stream_packets = None, packets(container, stream, self.info.path)
+        if key_before is not None:
+            first = next(stream_packets, None)
+            if first is None or not first.is_keyframe or first.pts is None or first.pts > key_before:
+                return
+            stream_packets = chain([first], stream_packets)
+        for frame in decoded(stream_packets):
+            stamp = frame_timestamp(frame, stamp, stream)
+            yield stamp, frame
+
+    def _damaged(self, index: int) -> InputError:
+        seconds = float((self.timeline.pts[index] - self.timeline.pts[0]) * self.info.time_base)
+        return InputError(
+            f"{self.info.path} is damaged: no picture could be decoded near {seconds:.2f} s",
+            "copy it again, or re-encode it with a player that shows it",
+        )
+
+    def _announce(self, to_rgb: _ToRgb) -> None:
+        if self.repeated:
+            self._notice(f"{self.repeated} damaged frames show the picture before them")
+        if to_rgb.scaled:
+            self._notice(f"{to_rgb.scaled} frames of another size were scaled to {self.info.width}x{self.info.height}")
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+
+class _ToRgb:
+    """Decoded picture -> upright RGB `[H, W, 3]` uint8, by the stream's colour tags. One swscale context per pass."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._reformatter = VideoReformatter()
+        self._transpose, self._mirror_columns, self._mirror_rows = info.orientation
+        self._size = (info.height, info.width) if self._transpose else (info.width, info.height)
+        self._colors = resolve(info.color, *self._size, info.pix_fmt)
+        self.scaled = 0  # pictures of another size than the stream's first
+
+    def __call__(self, picture: Any) -> np.ndarray:
+        matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
+        self.scaled += (picture.width, picture.height) != self._size
+        rgb = self._reformatter.reformat(
+            picture,
+            *self._size,
+            format="rgb24",
+            src_colorspace=matrix,
+            src_color_range=self._colors.range,
+            dst_color_range=FULL,
+            interpolation=EXACT,
+            threads=1,
+        ).to_ndarray()
+        if self._transpose:
+            rgb = rgb.transpose(1, 0, 2)
+        rgb = rgb[:: -1 if self._mirror_rows else 1, :: -1 if self._mirror_columns else 1]
+        return np.ascontiguousarray(rgb)
+
+
+def _reading_notices(info: VideoInfo) -> list[str]:
+    notices = []
+    if info.color.hdr:
+        notices.append("the source is HDR (PQ or HLG); it is read as if it were standard range, without tone mapping")
+    if info.bit_depth > 8:
+        notices.append(f"the source has {info.bit_depth} bits a channel; it is read with 8")
+    if info.interlaced:
+        notices.append("the source is interlaced; its frames are not deinterlaced")
+    return notices
+
+
+def spool(stream: BinaryIO | None = None) -> Any:
+    """Copy standard input (or `stream`) to a named temporary file that disappears when closed; `.name` is its path."""
+    stream = stream or sys.stdin.buffer
+    if stream.isatty():
+        raise UsageError("`-` reads a video from standard input, which is a terminal", "pipe a file into it")
+    file = tempfile.NamedTemporaryFile(prefix="sg3-stdin-", suffix=".media")  # noqa: SIM115 (the caller closes it)
+    try:
+        shutil.copyfileobj(stream, file, 1 << 20)
+        file.flush()
+    except OSError as error:
+        file.close()
+        raise InputError(
+            f"standard input could not be stored in {tempfile.gettempdir()} ({error.strerror})",
+            "set TMPDIR to a disk with room",
+        ) from error
+    return file
