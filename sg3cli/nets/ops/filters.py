@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 
-def design_lowpass_filter(
-    numtaps: int, cutoff: float, width: float, fs: float, radial: bool = False
-) -> Tensor | None:
+def design_lowpass_filter(numtaps: int, cutoff: float, width: float, fs: float, radial: bool = False) -> Tensor | None:
     """Design a low-pass FIR filter: [numtaps] float32, [numtaps, numtaps] if `radial`, None for one tap.
 
     `cutoff` is the -6 dB frequency, `width` the width of the transition band and `fs` the sampling rate, all

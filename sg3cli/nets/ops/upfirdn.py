@@ -44,9 +44,7 @@ def upfirdn2d(
     return _resample(x, f * gain, (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1))
 
 
-def _resample(
-    x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], pad: tuple[int, ...]
-) -> Tensor:
+def _resample(x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], pad: tuple[int, ...]) -> Tensor:
     """One pass with a full filter `f` [h, w]; `up`, `down` as (x, y), `pad` as (x0, x1, y0, y1)."""
     channels = x.shape[1]
     if up == (1, 1):

@@ -1,0 +1,151 @@
+"""Compile the CPU kernel at first use and keep it in a per-user cache.
+
+Anything that goes wrong (no compiler, read-only cache, a build that is killed or takes too long, a library that does
+not load or computes something else than the torch reference) costs one notice, and the torch path is used instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+log = logging.getLogger("sg3cli.ops")
+
+SOURCE = Path(__file__).with_name("kernels") / "filtered_lrelu.cpp"
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
+BUILD_SECONDS = 120.0
+LOCK_SECONDS = 150.0
+
+_lock = threading.Lock()
+_library: ctypes.CDLL | None = None
+_tried = False
+
+
+class BuildError(Exception):
+    """The kernel cannot be had; the message says why."""
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded kernel, built if needed; None (and one notice) if it cannot be had. `SG3_KERNEL=off` is silent."""
+    global _library, _tried
+    if _tried:
+        return _library
+    if os.environ.get("SG3_KERNEL", "").lower() in ("off", "0"):
+        return None
+    with _lock:
+        if not _tried:
+            try:
+                _library = _load_and_check(cache_folder())
+            except (BuildError, OSError) as e:
+                log.warning("the compiled CPU kernel is not available, using plain torch (slower): %s", e)
+            _tried = True
+    return _library
+
+
+def reset() -> None:
+    """Forget the loaded kernel, so that the next call looks for it again."""
+    global _library, _tried
+    _library, _tried = None, False
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    return platformdirs.user_cache_path("sg3") / "kernels"
+
+
+def _load_and_check(folder: Path) -> ctypes.CDLL:
+    from sg3cli.nets.ops.cpu_kernel import bind, self_check
+
+    path = ensure_built(folder)
+    try:
+        lib = bind(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError):  # cut off or damaged in the cache: build it once more
+        path = ensure_built(folder, rebuild=True)
+        lib = bind(ctypes.CDLL(str(path)))
+    error = self_check(lib)
+    if error is not None:
+        raise BuildError(f"it failed its self check ({error})")
+    return lib
+
+
+def ensure_built(folder: Path, rebuild: bool = False) -> Path:
+    """Path of the compiled library in `folder`; compiles it under a lock if it is not there."""
+    compiler = _compiler()
+    path = folder / f"filtered_lrelu-{_key(compiler)}.so"
+    if path.is_file() and not rebuild:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+            if rebuild or not path.is_file():
+                _compile(compiler, path)
+    except filelock.Timeout as e:
+        raise BuildError("another process has been building it for too long") from e
+    return path
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise BuildError("no C++ compiler was found")
+
+
+def _ninja() -> str:
+    try:
+        import ninja
+    except ImportError:
+        found = shutil.which("ninja")
+        if found is None:
+            raise BuildError("ninja was not found") from None
+        return found
+    return str(Path(ninja.BIN_DIR) / "ninja")
+
+
+def _key(compiler: str) -> str:
+    """Digest of everything the binary depends on: source, flags, compiler and the CPU it is made for."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=False).stdout
+    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), compiler.encode(), version, _cpu_flags().encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compile into a temporary folder beside `path`, then rename."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as work:
+        (Path(work) / "build.ninja").write_text(
+            f"rule cxx\n  command = {_escape(compiler)} {' '.join(FLAGS)} $in -o $out\n"
+            f"build kernel.so: cxx {_escape(str(SOURCE))}\n"
+        )
+        try:
+            run = subprocess.run(
+                [_ninja(), "-C", work], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as e:
+            raise BuildError(f"the compiler took more than {BUILD_SECONDS:.0f} s") from e
+        if run.returncode != 0:
+            raise BuildError(f"the compiler failed: {(run.stdout + run.stderr).strip()[-400:]}")
+        os.replace(Path(work) / "kernel.so", path)
+
+
+def _escape(text: str) -> str:
+    """Escape a path for a ninja file."""
+    return text.replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
