@@ -1,0 +1,1 @@
+"""Directions in latent space: reading them, combining them. (Fitting them is `training`'s.)"""

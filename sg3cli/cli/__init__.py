@@ -1,0 +1,84 @@
+"""The `sg3` command: parse, run, and turn every ending into its exit code and at most two lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import typer
+
+from sg3cli.cli.options import debugging
+from sg3cli.console import Console
+from sg3cli.errors import DeviceError, Sg3Error, UsageError
+
+# typer brings its own click; its base error is reached through the class that typer exports.
+ParseError = typer.BadParameter.__mro__[2]
+BROKEN_PIPE = 141
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived: leave by the ordinary way, so that temporary files are removed and locks released."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main() -> None:
+    """Entry point of `sg3` and `python -m sg3cli`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    from sg3cli.cli.app import app, command_name
+
+    console = Console(as_json="--json" in argv)
+    name = command_name(argv)
+    try:
+        code = typer.main.get_command(app).main(argv, prog_name="sg3", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except Stopped as stop:
+        _trace_if_debugging(argv)
+        word = "interrupted" if stop.number == signal.SIGINT else "terminated"
+        console.failure(name, 128 + stop.number, f"{name} was {word}", "nothing is lost: the same command continues")
+        return 128 + stop.number
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 (the one place where every failure becomes an exit code)
+        _trace_if_debugging(argv)
+        expected = as_expected(error, name)
+        console.failure(name, expected.code, str(expected), expected.hint)
+        return expected.code
+
+
+def as_expected(error: Exception, command: str) -> Sg3Error:
+    """The error in two lines; what is not foreseen is a bug and ends with code 1."""
+    if isinstance(error, Sg3Error):
+        return error
+    if isinstance(error, ParseError):
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return UsageError(message[:1].lower() + message[1:], f"sg3 {command} --help".replace("  ", " "))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return DeviceError("out of memory", "use smaller batches (--invert-batch, --render-batch) or --device cpu")
+    return Sg3Error(
+        f"{type(error).__name__}: {error}".splitlines()[0],
+        "this is a bug in sg3; run it again with --debug and report what it prints",
+    )
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise Stopped(number)
+
+
+def _trace_if_debugging(argv: list[str]) -> None:
+    if debugging(argv):
+        traceback.print_exc()

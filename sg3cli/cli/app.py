@@ -1,0 +1,203 @@
+"""The commands. Each is thin: find the project, run the stages, say what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import sg3cli
+from sg3cli.cli import models, settings, target
+from sg3cli.cli.options import Session, command
+from sg3cli.cli.report import doctor_lines, project_facts, project_lines
+from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
+from sg3cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job
+
+app = typer.Typer(
+    help="Edit the face in a video with StyleGAN3: same frames, same timing, same sound.",
+    epilog="PROJECT may be left out: it is read from a pipe, from $SG3_PROJECT, or is the only *.sg3 here.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.add_typer(models.app, name="models")
+app.add_typer(models.directions_app, name="directions")
+
+ALL = ("align", "invert", "finetune", "render", "encode")
+INPUT_HELP = "A video, or a project (*.sg3)."
+ESSENTIAL = ("face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # listed by `sg3 run --help`
+
+Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
+RequiredInput = Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
+Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
+Output = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The video to write; `-` is stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
+NoFinetune = Annotated[
+    bool,
+    typer.Option("--no-finetune", help="Render with the untuned generator (fast, less alike).", show_default=False),
+]
+Edits = Annotated[
+    list[str] | None,
+    typer.Option("--edit", metavar="DIRECTION=STRENGTH", help="An edit, e.g. age=2 or smile=1@0s..2s; repeatable."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version.", show_default=False)] = False,
+) -> None:
+    """Options before the command."""
+    if version:
+        typer.echo(f"sg3 {sg3cli.__version__}")
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(0)
+
+
+@command(app, own=ALL, show=ESSENTIAL)
+def run(
+    session: Session,
+    source: RequiredInput,
+    output: Output,
+    edit: Edits = None,
+    no_finetune: NoFinetune = False,
+    force: Force = False,
+) -> None:
+    """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
+    edits = [parse_edit(text) for text in edit or []]
+    with working(session, source, "run") as job:
+        job.check_output(output, force)
+        if edits:
+            job.set_edits(edits)
+        job.render(output, finetune=not no_finetune)
+
+
+@command(app, own=("align",))
+def align(session: Session, source: Input = None) -> None:
+    """Find the face in every frame."""
+    with working(session, source, "align") as job:
+        job.align()
+
+
+@command(app, own=("invert",), before=("align",))
+def invert(session: Session, source: Input = None) -> None:
+    """Find the latent codes of the face (aligns first if that is not done)."""
+    with working(session, source, "invert") as job:
+        job.invert()
+
+
+@command(app, own=("finetune",), before=("align", "invert"))
+def finetune(
+    session: Session,
+    project: Target = None,
+    smooth: Annotated[str | None, typer.Option("--smooth", help="Smoothing that `render` will use.")] = None,
+) -> None:
+    """Tune the generator to the person in the clip."""
+    if smooth is not None:
+        session.flags.setdefault("render", {})["smooth"] = settings.check("render", "smooth", smooth, "--smooth")
+    with working(session, project, "finetune") as job:
+        job.finetune()
+
+
+@command(app, before=("align", "invert"))
+def edit(
+    session: Session,
+    project: Target = None,
+    direction: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="What to change.")] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(metavar="S", help="How much: 2, keyframes 0s:0,1s:2,3s:0:ease, or 1@0s..2s; 0 removes the edit."),
+    ] = None,
+    layers: Annotated[str | None, typer.Option(metavar="L", help="Layers to move, e.g. 1-15 or 1-4,8.")] = None,
+    space: Annotated[str, typer.Option(metavar="w", help="Latent space of the direction.")] = "w",
+    preserve: Annotated[
+        list[str] | None, typer.Option(metavar="NAME|FILE", help="Keep this attribute as it is; repeatable.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
+) -> None:
+    """Set the strength of one direction (setting it again replaces it)."""
+    change = _change(direction, strength, layers, space, preserve or [])
+    if change is None and not clear:
+        raise UsageError("nothing to edit", "give --direction and --strength, or --clear")
+    with working(session, project, "edit") as job:
+        edits = [] if clear else [Edit.from_dict(fields) for fields in job.project.edits]
+        job.set_edits(edits if change is None else set_edit(edits, change))
+
+
+def _change(
+    direction: str | None, strength: str | None, layers: str | None, space: str, preserve: list[str]
+) -> Edit | None:
+    if (direction is None) != (strength is None):
+        missing = "--strength" if strength is None else "--direction"
+        raise UsageError(f"{missing} is missing", "an edit needs both --direction and --strength")
+    if direction is None or strength is None:
+        return None
+    return make_edit(direction, strength, layers, space, preserve)
+
+
+@command(app, own=("render", "encode"), before=("align", "invert", "finetune"))
+def render(
+    session: Session, output: Output, project: Target = None, no_finetune: NoFinetune = False, force: Force = False
+) -> None:
+    """Write the edited video (runs whatever is missing before it)."""
+    with working(session, project, "render") as job:
+        job.check_output(output, force)
+        job.render(output, finetune=not no_finetune)
+
+
+@command(app)
+def inspect(session: Session, project: Target = None) -> None:
+    """Show what a project holds and which stages are done."""
+    found = target.open_target(target.find_target(project, None, session.console), None)
+    for line in project_lines(found):
+        session.console.data(line)
+    session.console.result("inspect", **project_facts(found))
+
+
+@command(app)
+def doctor(session: Session) -> None:
+    """Check this machine: versions, device, models, codecs."""
+    from sg3cli.doctor import examine
+
+    facts = examine()
+    for line in doctor_lines(facts):
+        session.console.data(line)
+    session.console.result("doctor", **facts)
+
+
+@contextmanager
+def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
+    """A locked project and the job on it; afterwards the project's path on stdout, or the JSON object."""
+    began = time.monotonic()
+    where = target.find_target(argument, session.project, session.console)
+    project = target.open_target(where, session.project)
+    recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
+    configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)
+    from sg3cli.pipeline import Job
+
+    with project.lock(name):
+        job = Job(project, configs, session.console, pull=session.pull, device=session.device)
+        yield job
+    if job.output != "-":
+        session.console.data(str(project.path))
+    facts: dict[str, Any] = {"project": str(project.path), "stages": job.stages, "edits": project.edits}
+    if job.output is not None:
+        facts["output"] = job.output
+    session.console.result(name, **facts, seconds=round(time.monotonic() - began, 2))
+
+
+def command_name(argv: list[str]) -> str:
+    """`models list`, `invert`, or nothing, as far as raw arguments tell it."""
+    words = [word for word in argv if not word.startswith("-")]
+    known = {entry.name or "" for entry in app.registered_commands}
+    groups = {group.name or "": group for group in app.registered_groups}
+    if not words or words[0] not in known | groups.keys():
+        return ""
+    return " ".join(words[:2]) if words[0] in groups else words[0]

@@ -1,0 +1,159 @@
+"""Options that commands share. The stages' flags are made from their configs: defaults stand in one place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sg3cli.cli import settings
+from sg3cli.cli.settings import CHOICES, CONFIGS, Values
+from sg3cli.console import Console
+
+HELP: dict[tuple[str, str], str] = {
+    ("align", "landmarks"): "Landmark model.",
+    ("align", "face"): "Whose face: largest, left, right, or a number in order of appearance.",
+    ("align", "rule"): "Size of the face square: by eyes and mouth, or by the eyes alone.",
+    ("align", "crop"): "How the window follows the face.",
+    ("align", "smooth_centre"): "Smoothing of the square's centre, in seconds.",
+    ("align", "smooth_axes"): "Smoothing of its angle and size, in seconds.",
+    ("align", "window"): "Smoothing of the `hybrid` window, in seconds.",
+    ("align", "max_gap"): "Longest stretch without a face that is bridged, in seconds.",
+    ("invert", "model"): "Model: a name of `sg3 models list` or a bundle folder.",
+    ("invert", "steps"): "Refinement steps of the inversion.",
+    ("invert", "batch"): "Frames per inversion batch.",
+    ("finetune", "steps"): "Most tuning steps.",
+    ("finetune", "lr"): "Learning rate of the tuning.",
+    ("finetune", "batch"): "Frames per tuning step.",
+    ("finetune", "l2"): "Weight of the pixel loss.",
+    ("finetune", "perceptual"): "Weight of the perceptual loss.",
+    ("finetune", "loss"): "Perceptual loss.",
+    ("finetune", "patience"): "Stop after so many steps without improvement.",
+    ("finetune", "save_every"): "Steps between checkpoints.",
+    ("finetune", "seed"): "Seed of the order in which frames are seen.",
+    ("render", "view"): "What the output shows.",
+    ("render", "stitch"): "Paste the face with a soft mask, or the bare square.",
+    ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
+    ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",
+    ("render", "batch"): "Frames per rendering batch.",
+    ("encode", "codec"): "Video encoder.",
+    ("encode", "crf"): "Quality of the encoder; lower is better and larger.",
+    ("encode", "preset"): "Speed of the encoder.",
+    ("encode", "pix_fmt"): "Pixel format.",
+    ("encode", "format"): "Container, if the output's suffix does not say it.",
+}
+_NAMES = [f.name for config in CONFIGS.values() for f in fields(config)]
+SHARED_NAMES = {name for name in _NAMES if _NAMES.count(name) > 1}  # `steps`, `batch`: need their stage's name
+
+
+@dataclass
+class Session:
+    """What every command is given: where to speak, and the flags that were set."""
+
+    console: Console
+    flags: Values = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    project: Path | None = None
+    pull: bool = False
+    device: str = "auto"
+
+
+def flag_names(stage: str, name: str, own: bool) -> list[str]:
+    """`--smooth-centre`; a name that several stages have is prefixed, and short as well where it is the own stage."""
+    dashed = name.replace("_", "-")
+    if name not in SHARED_NAMES:
+        return [f"--{dashed}"]
+    return [f"--{stage}-{dashed}", *([f"--{dashed}"] if own else [])]
+
+
+def command(
+    app: typer.Typer, own: tuple[str, ...] = (), before: tuple[str, ...] = (), show: tuple[str, ...] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose first parameter is a `Session`.
+
+    It gets the flags of its `own` stages and of those `before` it, which may run on the way (these are accepted but
+    not listed in its help, nor are own ones that `show` leaves out), and the options that all commands have.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        stage_flags = {}
+        for stage in (*own, *before):
+            for item in fields(CONFIGS[stage]):
+                hidden = stage in before or (show is not None and item.name not in show)
+                stage_flags[f"{stage}__{item.name}"] = _stage_option(stage, item.name, stage in own, hidden)
+        shared = _shared_options(bool(own or before))
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            flags: Values = {}
+            for name in stage_flags:
+                stage, _, key = name.partition("__")
+                if (value := values.pop(name)) is not None:
+                    origin = flag_names(stage, key, stage in own)[-1]
+                    flags.setdefault(stage, {})[key] = settings.check(stage, key, value, origin)
+            common = {name: values.pop(name) for name in shared}
+            function(_session(flags, own, common), **values)
+
+        everything = {**stage_flags, **shared}
+        extra = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for name, (annotation, default) in everything.items()
+        ]
+        given = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        run.__signature__ = inspect.Signature([*given, *extra])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*given, *extra]}
+        app.command(function.__name__.rstrip("_").replace("_", "-"))(run)
+        return function
+
+    return register
+
+
+def _session(flags: Values, own: tuple[str, ...], common: dict[str, Any]) -> Session:
+    console = Console(quiet=common["quiet"], as_json=common["as_json"])
+    return Session(
+        console, flags, own, common.get("project_option"), common.get("pull", False), common.get("device", "auto")
+    )
+
+
+def _stage_option(stage: str, name: str, own: bool, hidden: bool) -> tuple[Any, Any]:
+    """(annotation, default) of one field; None means that the flag was not given."""
+    kind = settings.field_type(stage, name)
+    default = getattr(CONFIGS[stage](), name)
+    choices = CHOICES.get((stage, name))
+    option = typer.Option(
+        *flag_names(stage, name, own),
+        help=f"{HELP[stage, name]}" + (f" [default: {default}]" if default is not None else ""),
+        metavar="|".join(choices) if choices else None,
+        show_default=False,
+        hidden=hidden,
+    )
+    return Annotated[kind | None, option], None
+
+
+def _shared_options(stage_command: bool) -> dict[str, tuple[Any, Any]]:
+    """Options of every command; those that run stages can also choose a project, a device and to pull models."""
+    flag = functools.partial(typer.Option, show_default=False)
+    options: dict[str, tuple[Any, Any]] = {}
+    if stage_command:
+        project = flag("--project", metavar="PATH", help="The project's folder, if not STEM.sg3 in this one.")
+        device = typer.Option("--device", metavar="auto|cpu|cuda", envvar="SG3_DEVICE", help="Where to compute.")
+        pull = flag("--pull", envvar="SG3_PULL", help="Download models that are missing.")
+        options["project_option"] = (Annotated[Path | None, project], None)
+        options["device"] = (Annotated[str, device], "auto")
+        options["pull"] = (Annotated[bool, pull], False)
+    options["as_json"] = (Annotated[bool, flag("--json", help="Print one JSON object on stdout.")], False)
+    options["quiet"] = (Annotated[bool, flag("--quiet", "-q", help="Say nothing but errors.")], False)
+    options["debug"] = (Annotated[bool, flag("--debug", help="Show the traceback of an error.")], False)
+    return options
+
+
+def debugging(argv: list[str]) -> bool:
+    """Whether tracebacks are wanted (asked of the raw arguments, because parsing them may be what failed)."""
+    return "--debug" in argv or os.environ.get("SG3_DEBUG", "") not in ("", "0")

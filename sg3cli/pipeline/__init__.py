@@ -1,0 +1,190 @@
+"""The flow on one page: align -> invert -> finetune -> edit -> render, each stage on the project's folder.
+
+A stage's content key is the hash of what it depends on. While the key stays, nothing is computed again. The modules
+beside this one do a stage's work between the project and the pure functions of `align`, `invert`, ...; they import
+torch and PyAV, so they are imported when a stage runs and not before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sg3cli import config
+from sg3cli.console import Console
+from sg3cli.directions.load import find_direction, load_direction
+from sg3cli.edit import Edit
+from sg3cli.pipeline import output
+from sg3cli.project import Project, content_key
+from sg3cli.weights.bundle import Bundle, load_bundle
+
+DEFAULTS: Mapping[str, Any] = {
+    "align": config.AlignConfig(),
+    "invert": config.InvertConfig(),
+    "finetune": config.FinetuneConfig(),
+    "render": config.RenderConfig(),
+    "encode": config.EncodeConfig(),
+}
+REVISION = {"align": 1, "invert": 1, "finetune": 1, "render": 1}  # raised when a stage's results change
+
+Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
+
+
+class Job:
+    """One command's work on one project, which must be locked.
+
+    `configs` holds a config per stage; `pull` allows downloads of missing models. After a stage has run, `stages`
+    says for each whether it was computed or up to date.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        configs: Mapping[str, Any] = DEFAULTS,
+        console: Console | None = None,
+        pull: bool = False,
+        device: str = "auto",
+    ) -> None:
+        self.project = project
+        self.configs = configs
+        self.console = console or Console(quiet=True)
+        self.pull = pull
+        self.device = device
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.output: str | None = None
+
+    # ---- the stages, each after those it needs
+
+    def align(self) -> None:
+        """Source -> `align/track.safetensors`: where the face is, frame by frame."""
+        from sg3cli.pipeline import align
+
+        params = self.configs["align"]
+        models = align.digests(params.landmarks, self.pull)
+        source = self.project.manifest["source"]["sha256"]
+        self._run("align", params, (), models, partial(align.run, self, models), source=source)
+
+    def invert(self) -> None:
+        """Track -> `invert/ws.npy`, the codes `[T, num_ws, w_dim]`."""
+        from sg3cli.pipeline import invert
+
+        bundle = self.bundle()
+        params = replace(self.configs["invert"], model=stable_model(self.configs["invert"].model))
+        self.align()
+        self._run("invert", params, ("align",), bundle_digests(bundle), partial(invert.run, self, bundle))
+
+    def finetune(self) -> None:
+        """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""
+        from sg3cli.pipeline import finetune
+
+        bundle = self.bundle()
+        self.invert()
+        loss = finetune.perceptual_loss(self.configs["finetune"].loss, self.pull, self.console)
+        params = replace(self.configs["finetune"], loss=loss.name)
+        work = partial(finetune.run, self, bundle, loss)
+        self._run("finetune", params, ("invert",), bundle_digests(bundle), work, smooth=self.smooth())
+
+    def set_edits(self, edits: Sequence[Edit]) -> None:
+        """Replace the project's edits; inverts first if that is not done. Nothing is rendered, nor torch imported."""
+        bundle = self.bundle()
+        found = {name: self.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
+        edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
+        if self.project.status("invert") != "done":
+            self.invert()
+        self._check_directions(found)
+        self.project.edits = [edit.to_dict() for edit in edits]
+        self.project.save()
+        for edit in edits:
+            self.console.notice(f"edit: {edit.direction} = {edit.text}")
+
+    def render(self, out: str, finetune: bool = True) -> None:
+        """Everything -> the video at `out` (`-` is stdout), and its provenance beside it."""
+        from sg3cli.pipeline import render
+
+        self.finetune() if finetune else self.invert()
+        self.output = out
+        job = render.plan(self, self.bundle(), finetune)
+        if output.is_current(self.project, out, job.key):
+            self.console.notice(f"render: {out} is up to date, nothing was computed")
+            self.stages["render"] = {"status": "up to date", "key": job.key}
+            return
+        began = time.monotonic()
+        facts = render.run(self, job, out)
+        output.record(self.project, out, job.key, facts, time.monotonic() - began)
+        self.stages["render"] = {"status": "done", "key": job.key, "seconds": round(time.monotonic() - began, 2)}
+
+    # ---- what the stages ask
+
+    def bundle(self) -> Bundle:
+        """The model of the inversion; raises `ModelError` when it is not there."""
+        return load_bundle(self.configs["invert"].model)
+
+    def smooth(self) -> str:
+        """How codes are smoothed: pivots are tuned on what will be rendered."""
+        return str(self.configs["render"].smooth)
+
+    def direction_file(self, name: str, bundle: Bundle) -> Path:
+        """File of a direction of the model, or the file `name` itself; raises `UsageError` listing those known."""
+        return find_direction(name, {known: bundle.direction_path(known) for known in bundle.direction_names()})
+
+    def check_output(self, out: str, force: bool) -> None:
+        """Raise before any work when the output could not be written, or would replace what is not ours."""
+        output.check(self.project, out, force, self.console.as_json)
+
+    # ---- content keys
+
+    def _run(
+        self,
+        stage: str,
+        params: Any,
+        inputs: tuple[str, ...],
+        models: dict[str, str],
+        work: Callable[[str], Result],
+        **more: Any,
+    ) -> None:
+        """Do a stage's work unless its results for the same key are there; note it in the project."""
+        if stage in self.stages:
+            return
+        keyed = {name: value for name, value in asdict(params).items() if name != "model"}  # its digests count
+        parts = {"params": keyed, "models": models, "revision": REVISION[stage], **more}
+        key = content_key(inputs=[self.project.key(name) for name in inputs], **parts)
+        if self.project.is_fresh(stage, key):
+            self.console.notice(f"{stage}: up to date, nothing was computed")
+            self.stages[stage] = {"status": "up to date", "key": key}
+            return
+        if self.project.record(stage):
+            self.console.notice(f"{stage}: what it depends on has changed, it is computed again")
+        self.project.save()
+        began = time.monotonic()
+        files, facts = work(key)
+        seconds = time.monotonic() - began
+        self.project.commit(
+            stage, key, params={**asdict(params), **more}, inputs=inputs, models=models, files=files,
+            seconds=seconds, **facts,
+        )  # fmt: skip
+        self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}
+
+    def _check_directions(self, files: Mapping[str, Path]) -> None:
+        """Raise `ModelError` for a direction of another generator, before it is stored."""
+        record = self.project.record("invert")
+        for path in files.values():
+            load_direction(path).check_fits(record["num_ws"], record["w_dim"], record["models"]["generator"])
+
+
+def bundle_digests(bundle: Bundle) -> dict[str, str]:
+    """What codes depend on: generator and encoder."""
+    return {"name": bundle.name, "generator": bundle.digest, "encoder": bundle.encoder_digest}
+
+
+def stable_model(name: str) -> str:
+    """A model folder by its full path; names stay."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def stable_name(name: str, bundle: Bundle) -> str:
+    """A direction file by its full path, so that the project can be used from elsewhere; names stay."""
+    return name if name in bundle.direction_names() else str(Path(name).resolve())

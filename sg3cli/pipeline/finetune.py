@@ -1,0 +1,106 @@
+"""The finetune stage: pivotal tuning on the clip's crops, with checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sg3cli.console import Console
+from sg3cli.errors import ModelError
+from sg3cli.finetune import PivotalTuner, Targets, apply_delta, collect_targets, select_targets
+from sg3cli.invert import ABSENT, window_crops
+from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
+from sg3cli.nets.generator import Generator
+from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.device import choose_device
+from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.project import Project, atomic_path
+from sg3cli.video import VideoReader
+from sg3cli.weights.bundle import Bundle
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job, Result
+
+DELTA = "finetune/delta.safetensors"
+LOG = "finetune/log.jsonl"
+CHECKPOINT = "finetune/checkpoint.safetensors"
+
+
+def perceptual_loss(kind: str, pull: bool, console: Console) -> PerceptualLoss:
+    """The perceptual term; says when it is not LPIPS although that was not asked for."""
+    loss = make_perceptual(kind, pull)
+    if kind == "auto" and loss.name != "lpips":
+        console.notice(f"finetune: LPIPS is not on this machine (--pull fetches it), the {loss.name} loss is used")
+    return loss
+
+
+def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
+    """Tune, from the last checkpoint of this key if there is one; returns the stage's files and facts."""
+    project, config = job.project, job.configs["finetune"]
+    tuner = make_tuner(job, bundle, loss)
+    log = restore(tuner, project.path / CHECKPOINT, key)
+    for step in job.console.progress(tuner.run(), config.steps, "finetune", tuner.step):
+        log.append(asdict(step))
+        if step.step % config.save_every == 0:
+            save_tensors(project.path / CHECKPOINT, tuner.state(), {"key": key, "log": log})
+    save_tensors(project.path / DELTA, tuner.delta(), {"key": key, "generator": bundle.digest})
+    with atomic_path(project.path / LOG) as temp:
+        temp.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf8")
+    (project.path / CHECKPOINT).unlink(missing_ok=True)
+    return [DELTA, LOG], {"steps": len(log), "perceptual": loss.name, "last": log[-1] if log else {}}
+
+
+def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
+    """A tuner on the smoothed codes and the window crops of the frames that show the face."""
+    project, track = job.project, load_track(job.project)
+    G = bundle.generator().to(choose_device(job.device, job.console))
+    frames = select_targets(track.status != ABSENT, G.img_resolution)
+    with VideoReader(project.source()) as reader:
+        crops = window_crops(reader.frames(), track, G.img_resolution)
+        seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
+    codes = smoothed_codes(project, bundle.digest, track, job.smooth())
+    pivots = codes.take(frames)
+    numbered = Targets(seen.images, torch.arange(len(frames)).numpy())
+    return PivotalTuner(G, pivots, track.transforms[frames], numbered, job.configs["finetune"], loss)
+
+
+def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
+    """Continue from a checkpoint of this key; returns the log so far (empty without one)."""
+    meta = read_meta(path)
+    if meta.get("key") != key:
+        return []
+    tuner.restore(load_file(str(path)))
+    return list(meta["log"])
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+    """Tensors as safetensors, atomically; one metadata entry, so that equal content gives equal bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temp:
+        save_file(plain, str(temp), metadata={"sg3": json.dumps(meta, sort_keys=True)})
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The metadata entry of `save_tensors`; empty when there is no such file."""
+    meta: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError), safe_open(str(path), framework="pt") as file:
+        meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
+    return meta
+
+
+def tuned_generator(project: Project, bundle: Bundle, tuned: bool) -> Generator:
+    """The model's generator with the clip's tuning; raises `ModelError` when that was made on another generator."""
+    G = bundle.generator()
+    if tuned:
+        path = project.path / DELTA
+        if read_meta(path).get("generator") != bundle.digest:
+            raise ModelError(f"the tuning in {project.path} belongs to another generator", "run `sg3 finetune`")
+        apply_delta(G, load_file(str(path)))
+    return G

@@ -1,0 +1,110 @@
+"""The invert stage: aligned crops to codes, kept in pieces; and the smoothed codes that are tuned on and rendered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sg3cli import invert as inversion
+from sg3cli.align import Track
+from sg3cli.errors import ModelError
+from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.device import choose_device
+from sg3cli.project import Chunks, Project, RowFile, content_key, npy_writer, write_json
+from sg3cli.video import VideoReader
+from sg3cli.weights.bundle import Bundle
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job, Result
+
+CODES = "invert/ws.npy"
+DESCRIPTION = "invert/ws.json"
+PARTS = "invert/parts"
+PIECE = 32  # at least so many frames between two saves
+BLOCK = 64  # columns of the codes that are smoothed together
+
+
+def run(job: Job, bundle: Bundle, key: str) -> Result:
+    """Invert every frame that shows the face; returns the stage's files and facts."""
+    project, track = job.project, load_track(job.project)
+    parts = Chunks(project.path / PARTS, key)
+    if parts.rows < len(track.pts):
+        encode(job, bundle, track, parts)
+    present = track.status != inversion.ABSENT
+    nearest = inversion.fill_absent(np.arange(len(present)), present)
+    shape = write_codes(project, parts, nearest)
+    write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
+    parts.clear()
+    return [CODES, DESCRIPTION], {"num_ws": shape[1], "w_dim": shape[2], "frames": shape[0]}
+
+
+def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
+    """Codes of the frames that `parts` does not hold yet. Pieces are whole batches, so a resumed run is the same."""
+    config = job.configs["invert"]
+    device = choose_device(job.device, job.console)
+    G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
+    rows = config.batch * -(-PIECE // config.batch)
+    with VideoReader(job.project.source()) as reader:
+        crops = inversion.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
+        codes = inversion.invert(crops, G, encoder, config)
+        shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
+        while piece := list(islice(shown, rows)):
+            parts.append({"ws": np.stack(piece)}, len(piece))
+
+
+def write_codes(project: Project, parts: Chunks, nearest: np.ndarray) -> tuple[int, ...]:
+    """All pieces as one array `[T, num_ws, w_dim]`; a frame without a face takes the code of the `nearest` with one."""
+    first = next(iter(parts))["ws"]
+    shape = (len(nearest), *first.shape[1:])
+    with npy_writer(project.path / CODES, shape) as write:
+        for piece in parts:
+            write(piece["ws"])
+    if (nearest != np.arange(len(nearest))).any():
+        codes = RowFile(project.path / CODES)
+        with npy_writer(project.path / CODES, shape) as write:
+            for row in nearest:
+                write(codes.rows(row, row + 1))
+    return shape
+
+
+def load_codes(project: Project, generator: str) -> RowFile:
+    """The codes; raises `ModelError` when they were made with another generator than `generator` (a digest)."""
+    described = json.loads((project.path / DESCRIPTION).read_text(encoding="utf8"))
+    if described["generator"] != generator:
+        raise ModelError(
+            f"the codes of {project.path} belong to another generator ({described['generator'][:19]}...)",
+            "run `sg3 invert` with the model you want to render with",
+        )
+    return RowFile(project.path / CODES)
+
+
+def smoothed_codes(project: Project, generator: str, track: Track, mode: str) -> RowFile:
+    """The codes smoothed over time as `mode` says, `[T, num_ws, w_dim]`, kept on disk.
+
+    Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
+    """
+    codes = load_codes(project, generator)
+    name = f"smooth-{content_key(codes=project.key('invert'), align=project.key('align'), mode=mode)[:12]}.npy"
+    path = project.path / "invert" / name
+    if path.is_file():
+        return RowFile(path)
+    for outdated in path.parent.glob("smooth-*.npy"):
+        outdated.unlink()
+    with npy_writer(path, codes.shape) as write:
+        for rows in _smooth_rows(codes, track, mode):
+            write(rows)
+    return RowFile(path)
+
+
+def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:
+    smoothed = np.empty(codes.shape, np.float32)
+    whole = codes.rows(0, len(codes))
+    for first in range(0, codes.shape[2], BLOCK):
+        columns = slice(first, first + BLOCK)
+        smoothed[:, :, columns] = inversion.smooth_codes(whole[:, :, columns], track.times, track.shots, mode)
+    for first in range(0, len(codes), PIECE):
+        yield smoothed[first : first + PIECE]

@@ -1,0 +1,97 @@
+"""The rendered file: whether it may be written, whether it is there already, and the record of how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sg3cli import __version__
+from sg3cli.errors import UsageError
+from sg3cli.project import Project, digest_of, write_error, write_json
+
+TOOL = "sg3"
+
+
+def sidecar_of(out: str) -> Path:
+    """Where the provenance record lies: `<out>.json`."""
+    return Path(f"{out}.json")
+
+
+def check(project: Project, out: str, force: bool, as_json: bool) -> None:
+    """Raise `UsageError` or `InputError` when `out` cannot or should not be written."""
+    if out == "-":
+        if as_json:
+            raise UsageError("--json and `-o -` both want stdout", "write to a file")
+        if sys.stdout.isatty():
+            raise UsageError("a video is not written to a terminal", "redirect stdout, or give a file to -o")
+        return
+    path = Path(out)
+    if path.is_dir():
+        raise UsageError(f"{out} is a folder", "give the name of a video file, for example out.mp4")
+    if path.exists() and os.path.samefile(path, project.source()):
+        raise UsageError(f"the output {out} is the input", "give the output another name")
+    _check_folder(path)
+    if path.exists() and not force and not _is_ours(out):
+        raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+
+
+def _check_folder(path: Path) -> None:
+    """A file can be made in the output's folder (tried, because permissions alone do not tell)."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".sg3-"):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _is_ours(out: str) -> bool:
+    """Whether the file is the one its provenance record describes."""
+    try:
+        record = json.loads(sidecar_of(out).read_text(encoding="utf8"))
+        return str(record["tool"]).startswith(TOOL) and record["output"]["sha256"] == digest_of(Path(out))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def is_current(project: Project, out: str, key: str) -> bool:
+    """Whether `out` is what a render with this content key wrote, byte for byte."""
+    known = project.record("render").get("outputs", {}).get(str(Path(out).resolve()))
+    if out == "-" or known is None or known["key"] != key or not Path(out).is_file():
+        return False
+    return bool(known["sha256"] == digest_of(Path(out)))
+
+
+def provenance(project: Project, edits: list[dict[str, Any]], models: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes with every output: the tool, the clip, the edits and the models."""
+    source = project.manifest["source"]
+    clip = {"name": Path(source["path"]).name, "size": source["size"], "sha256": source["sha256"]}
+    return {
+        "schema": 1,
+        "tool": f"{TOOL} {__version__}",
+        "note": "edited with a generative model",
+        "source": clip,
+        "edits": edits,
+        "models": dict(models),
+    }
+
+
+def write_sidecar(out: str, record: Mapping[str, Any]) -> None:
+    """The provenance record beside the output, with the output's own digest."""
+    path = Path(out)
+    identity = {"name": path.name, "size": path.stat().st_size, "sha256": digest_of(path)}
+    write_json(sidecar_of(out), {**record, "output": identity})
+
+
+def record(project: Project, out: str, key: str, facts: Mapping[str, Any], seconds: float) -> None:
+    """Note a finished render in the project."""
+    outputs = dict(project.record("render").get("outputs", {}))
+    if out != "-":
+        outputs[str(Path(out).resolve())] = {"key": key, "sha256": digest_of(Path(out))}
+    project.commit(
+        "render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, outputs=outputs
+    )

@@ -1,0 +1,142 @@
+"""The render stage: frames and edited codes, batch by batch, to composed frames and the output file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sg3cli.align import Track
+from sg3cli.config import RenderConfig
+from sg3cli.directions.condition import condition
+from sg3cli.directions.load import load_direction
+from sg3cli.edit import Edit, apply_edits
+from sg3cli.invert import ABSENT
+from sg3cli.nets.generator import Generator
+from sg3cli.pipeline import output
+from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.device import choose_device
+from sg3cli.pipeline.finetune import tuned_generator
+from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.project import RowFile, content_key, digest_of
+from sg3cli.render import compare_view, render_crops
+from sg3cli.stitch import face_mask, landmarks_in_window, paste
+from sg3cli.video import Frame, VideoReader, VideoWriter
+from sg3cli.weights.bundle import Bundle
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job
+
+FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a render depends on; `key` is its content key, `record` its provenance."""
+
+    key: str
+    edits: list[Edit]
+    directions: dict[str, np.ndarray]  # name -> [num_ws, w_dim] or [1, w_dim]
+    bundle: Bundle
+    tuned: bool
+    record: dict[str, Any]
+
+
+def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
+    """Read the edits and their directions; raises when one is unknown or belongs to another generator."""
+    project = job.project
+    edits = [Edit.from_dict(fields) for fields in project.edits]
+    names = sorted({name for edit in edits for name in (edit.direction, *edit.preserve)})
+    files = {name: job.direction_file(name, bundle) for name in names}
+    digests = {name: digest_of(path) for name, path in files.items()}
+    loaded = {name: load_direction(path) for name, path in files.items()}
+    invert = project.record("invert")
+    for direction in loaded.values():
+        direction.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
+    last = "finetune" if tuned else "invert"
+    parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
+    key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
+    models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
+    vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    return Plan(key, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
+
+
+def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
+    """The edit's direction with what it must preserve projected out."""
+    kept = [vectors[name] for name in edit.preserve]
+    return condition(vectors[edit.direction], kept) if kept else vectors[edit.direction]
+
+
+def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
+    """Write the video to `out`; returns the facts for the project's record."""
+    project, config, track = job.project, job.configs["render"], load_track(job.project)
+    G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
+    codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
+    comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
+    with VideoReader(project.source()) as reader:
+        size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
+        with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
+            frames = compose(reader.frames(), track, codes, G, plan, config)
+            for frame in job.console.progress(frames, len(track.pts), "render"):
+                writer.write(frame)
+    if out != "-":
+        output.write_sidecar(out, plan.record)
+    params = {**asdict(config), "encode": asdict(job.configs["encode"])}
+    return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",)}
+
+
+def output_size(view: str, crop: int, width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the output."""
+    return {"frame": (width, height), "face": (crop, crop), "compare": (2 * width, height)}[view]
+
+
+def compose(
+    frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
+) -> Iterator[Frame]:
+    """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
+    opacity = presence(track.times, track.status)
+    blank = np.zeros((G.img_resolution, G.img_resolution, 3), np.uint8)
+    while batch := list(islice(frames, config.batch)):
+        shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
+        crops = dict(zip((f.index for f in shown), edited_crops(shown, track, codes, G, plan), strict=True))
+        for frame in batch:
+            crop = crops.get(frame.index)
+            if config.view == "face":
+                yield replace(frame, rgb=crop if crop is not None else blank)
+                continue
+            result = frame.rgb if crop is None else paste_face(frame, crop, track, opacity[frame.index], config)
+            yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
+
+
+def edited_crops(frames: list[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan) -> Iterator[np.ndarray]:
+    """The edited face of each frame as seen through its window, `[N, N, 3]` uint8."""
+    if not frames:
+        return iter(())
+    index = np.array([frame.index for frame in frames])
+    ws = apply_edits(codes.take(index), track.times[index], plan.edits, plan.directions)
+    return render_crops(G, ws, track.transforms[index], len(index))
+
+
+def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
+    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames that show none."""
+    gaps = times[status == ABSENT]
+    if len(gaps) == 0:
+        return np.ones(len(times))
+    after = np.searchsorted(gaps, times)
+    before = np.clip(after - 1, 0, None)
+    distance = np.minimum(np.abs(times - gaps[before]), np.abs(gaps[np.clip(after, None, len(gaps) - 1)] - times))
+    return np.clip(distance / FADE, 0.0, 1.0)
+
+
+def paste_face(frame: Frame, crop: np.ndarray, track: Track, opacity: float, config: RenderConfig) -> np.ndarray:
+    """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits."""
+    window, size = track.windows[frame.index], len(crop)
+    alpha = np.ones((size, size), np.float32)
+    if config.stitch == "paste":
+        points = landmarks_in_window(track.landmarks[frame.index], window, size)
+        alpha = face_mask(points, size, config.feather)
+    return paste(frame.rgb, crop, window, alpha * np.float32(opacity))

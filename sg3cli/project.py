@@ -1,0 +1,422 @@
+"""The `.sg3` folder of one clip: a manifest, arrays in open formats, and what is needed to continue after a kill.
+
+Every write is a temporary file that is flushed and renamed, so a reader (or the next run) never meets half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sg3cli import __version__
+from sg3cli.errors import InputError, UsageError
+
+SCHEMA = 1
+SUFFIX = ".sg3"
+MANIFEST = "project.json"
+STAGES = ("align", "invert", "finetune", "edit", "render")
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and is removed when it does not."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temp
+        with open(temp, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temp, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> InputError:
+    """The error of a place that cannot be written: full, read-only, forbidden."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space left while writing {path}", "free some space; the same command continues")
+    reason = error.strerror or str(error)
+    return InputError(f"cannot write {path}: {reason}", "check the folder's permissions, or choose another place")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON, atomically."""
+    with atomic_path(path) as temp:
+        temp.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n", encoding="utf8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
+    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes."""
+    from safetensors.numpy import save_file
+
+    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    with atomic_path(path) as temp:
+        save_file(plain, str(temp), metadata={"sg3": json.dumps(dict(meta or {}), sort_keys=True)})
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and the JSON entry that `write_arrays` stored."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}", "delete the file; its stage is then computed again") from error
+
+
+def digest_of(path: Path) -> str:
+    """`sha256:...` of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while piece := handle.read(1 << 20):
+            digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def content_key(**parts: Any) -> str:
+    """Hash of all that a result depends on; dataclasses count by their fields."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(part: Any) -> Any:
+    return asdict(part) if is_dataclass(part) and not isinstance(part, type) else str(part)
+
+
+# ---- the project ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """The clip that a project belongs to. Identity is size and sha256; the path only says where it was last seen."""
+
+    path: Path
+    size: int
+    sha256: str
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Identity of the file at `path`; raises `InputError` when it cannot be read."""
+        try:
+            stat = path.stat()
+            return cls(path.resolve(), stat.st_size, digest_of(path), stat.st_mtime_ns)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+class Project:
+    """One clip's folder. `manifest` is what `project.json` holds; `save()` writes it."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    # -- opening
+
+    @classmethod
+    def open(cls, path: Path) -> Project:
+        """The project at `path`; raises `UsageError` when there is none, `InputError` when its manifest is broken."""
+        if not (path / MANIFEST).is_file():
+            raise UsageError(f"{path} is not a project", "a project is a folder made by `sg3 align INPUT`")
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf8"))
+            schema = int(manifest["schema"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"the manifest of {path} cannot be read: {error}", "restore project.json") from error
+        if schema > SCHEMA:
+            raise InputError(f"{path} was made by a newer sg3 (schema {schema})", "update sg3")
+        return cls(path, manifest)
+
+    @classmethod
+    def of_source(cls, source: Path, path: Path | None, stream: Mapping[str, Any]) -> Project:
+        """The project of the clip at `source`, made if there is none; `stream` are the clip's facts.
+
+        A folder that belongs to another clip is an error, because its codes would be pasted onto the wrong person.
+        """
+        path = path or default_path(source)
+        identity = Source.of(source)
+        if (path / MANIFEST).is_file():
+            project = cls.open(path)
+            project._adopt(identity)
+            return project
+        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+            raise UsageError(f"{path} exists and is not a project", "choose another place with --project PATH")
+        manifest = {"schema": SCHEMA, "source": identity.to_dict(), "stream": dict(stream), "stages": {}, "edits": []}
+        return cls(path, manifest)
+
+    def _adopt(self, identity: Source) -> None:
+        """Check that the clip is the project's own; note where it lies now."""
+        known = self.manifest["source"]
+        if (known["size"], known["sha256"]) != (identity.size, identity.sha256):
+            raise InputError(
+                f"{self.path} is the project of another clip ({known['path']})",
+                f"give this clip a project of its own: --project {identity.path.stem}-2{SUFFIX}",
+            )
+        self.manifest["source"] = identity.to_dict()
+
+    def source(self) -> Path:
+        """Where the clip is; raises `InputError` when it is gone or no longer the same file."""
+        known = self.manifest["source"]
+        path = Path(known["path"])
+        if not path.is_file():
+            raise InputError(
+                f"the clip of {self.path} is no longer at {path}",
+                f"give its new place once: sg3 align CLIP --project {self.path}",
+            )
+        stat = path.stat()
+        if (stat.st_size, stat.st_mtime_ns) != (known["size"], known["mtime_ns"]):
+            identity = Source.of(path)
+            if identity.sha256 != known["sha256"]:
+                hint = f"restore it, or start over: sg3 align {path} --project OTHER{SUFFIX}"
+                raise InputError(f"{path} is not the clip that {self.path} was made from", hint)
+            self.manifest["source"] = identity.to_dict()
+        return path
+
+    # -- manifest
+
+    @property
+    def stream(self) -> dict[str, Any]:
+        """Facts about the clip: size, rate, frames, colour, audio."""
+        return dict(self.manifest["stream"])
+
+    @property
+    def edits(self) -> list[dict[str, Any]]:
+        """The edits as plain data (see `edit.Edit.from_dict`)."""
+        return list(self.manifest["edits"])
+
+    @edits.setter
+    def edits(self, edits: list[dict[str, Any]]) -> None:
+        self.manifest["edits"] = edits
+
+    def record(self, stage: str) -> dict[str, Any]:
+        """What is known of a stage's last finished run (empty if there was none)."""
+        return dict(self.manifest["stages"].get(stage, {}))
+
+    def key(self, stage: str) -> str:
+        """Content key of a finished stage; raises `KeyError` when it has not run."""
+        return str(self.manifest["stages"][stage]["key"])
+
+    def is_fresh(self, stage: str, key: str) -> bool:
+        """Whether the stage's results on disk are those of `key`, and complete."""
+        record = self.record(stage)
+        files = record.get("files", [])
+        return record.get("key") == key and all((self.path / name).is_file() for name in files)
+
+    def status(self, stage: str) -> str:
+        """`missing`, `done`, or `stale` (something before it has changed since)."""
+        record = self.record(stage)
+        if not record:
+            return "missing"
+        for name, key in record.get("inputs", {}).items():
+            if self.record(name).get("key") != key or self.status(name) != "done":
+                return "stale"
+        return "done"
+
+    def commit(
+        self,
+        stage: str,
+        key: str,
+        *,
+        params: Mapping[str, Any],
+        files: list[str],
+        seconds: float,
+        inputs: tuple[str, ...] = (),
+        models: Mapping[str, str] | None = None,
+        **facts: Any,
+    ) -> None:
+        """Note a finished stage; those after it become stale by their recorded inputs."""
+        self.manifest["stages"][stage] = {
+            "status": "done",
+            "key": key,
+            "params": dict(params),
+            "inputs": {name: self.key(name) for name in inputs},
+            "models": dict(models or {}),
+            "files": files,
+            "version": __version__,
+            "seconds": round(seconds, 3),
+            **facts,
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_json(self.path / MANIFEST, self.manifest)
+
+    # -- locking
+
+    @contextlib.contextmanager
+    def lock(self, command: str) -> Iterator[Project]:
+        """Be the only writer. The lock is the operating system's and ends with its process, however that ends."""
+        import filelock
+
+        owner_file = self.path / ".owner.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise InputError(
+                f"{self.path} is being written by {describe_owner(owner_file)}",
+                "wait until it ends, or work in another project with --project PATH",
+            ) from error
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        try:
+            self._refresh()
+            owner = {"pid": os.getpid(), "host": platform.node(), "command": command, "since": time.time()}
+            write_json(owner_file, owner)
+            for leftover in self.path.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield self
+        finally:
+            with contextlib.suppress(OSError):
+                owner_file.unlink(missing_ok=True)
+            lock.release()
+
+    def _refresh(self) -> None:
+        """Take over what another writer has finished between our opening and our locking."""
+        if (self.path / MANIFEST).is_file():
+            known = self.manifest["source"]
+            self.manifest = Project.open(self.path).manifest
+            self._adopt(Source(Path(known["path"]), known["size"], known["sha256"], known["mtime_ns"]))
+
+
+def describe_owner(owner_file: Path) -> str:
+    """`process 123 on host (sg3 invert, since 10:31:05)`, as far as it is known."""
+    try:
+        owner = json.loads(owner_file.read_text(encoding="utf8"))
+        since = time.strftime("%H:%M:%S", time.localtime(owner["since"]))
+        return f"process {owner['pid']} on {owner['host']} (sg3 {owner['command']}, since {since})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def default_path(source: Path) -> Path:
+    """`<stem>.sg3` in the folder where the command runs."""
+    return Path(source.stem + SUFFIX)
+
+
+# ---- progress inside a stage ---------------------------------------------------------------------------------------
+
+
+class Chunks:
+    """Rows of a running stage, kept in pieces, so that a killed run continues where its last piece ends.
+
+    Every piece carries the stage's content key (a piece of other parameters is discarded) and a JSON state that the
+    stage needs to go on (the detector's tracks, for instance).
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+        self.pieces: list[Path] = []
+        self.rows = 0
+        self.state: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._take(path)
+
+    def _take(self, path: Path) -> None:
+        meta: dict[str, Any] = {}
+        with contextlib.suppress(InputError):
+            _, meta = read_arrays(path)
+        if meta.get("key") != self.key or meta.get("first") != self.rows:
+            path.unlink()
+            return
+        self.pieces.append(path)
+        self.rows += int(meta["rows"])
+        self.state = meta["state"]
+
+    def append(self, arrays: Mapping[str, np.ndarray], rows: int, state: Mapping[str, Any] | None = None) -> None:
+        """Keep `rows` more rows, on disk when this returns."""
+        path = self.folder / f"{self.rows:09d}.safetensors"
+        meta = {"key": self.key, "first": self.rows, "rows": rows, "state": dict(state or {})}
+        write_arrays(path, arrays, meta)
+        self.pieces.append(path)
+        self.rows += rows
+        self.state = dict(state or {})
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for path in self.pieces:
+            yield read_arrays(path)[0]
+
+    def clear(self) -> None:
+        """Forget the pieces, once the stage's result stands."""
+        for path in self.pieces:
+            path.unlink(missing_ok=True)
+        self.pieces, self.rows, self.state = [], 0, {}
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+# ---- rows of long arrays -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
+    """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one piece in memory."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
+    expected = int(np.prod(shape, dtype=np.int64))
+    written = 0
+    with atomic_path(path) as temp:
+        with open(temp, "wb") as handle:
+            np.lib.format.write_array_header_1_0(handle, header)
+
+            def write(rows: np.ndarray) -> None:
+                nonlocal written
+                handle.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+                written += rows.size
+
+            yield write
+        if written != expected:
+            raise ValueError(f"{path.name}: {written} values written, the shape {shape} wants {expected}")
+
+
+class RowFile:
+    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, "rb") as handle:
+            version = np.lib.format.read_magic(handle)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            self.shape, _, self.dtype = read(handle)
+            self.offset = handle.tell()
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """`[last-first, ...]`, clipped to the file's rows."""
+        first, last = max(first, 0), min(last, len(self))
+        row = int(np.prod(self.shape[1:], dtype=np.int64))
+        count = max(last - first, 0) * row
+        offset = self.offset + first * row * self.dtype.itemsize
+        flat = np.fromfile(self.path, dtype=self.dtype, count=count, offset=offset)
+        return flat.reshape(-1, *self.shape[1:])
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """The rows `index` `[n]`, in that order -> `[n, ...]`."""
+        return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])
