@@ -73,7 +73,7 @@ def invert(
             with torch.inference_mode():
                 ws = restyle_codes(encoder, G, x, steps=config.steps, avg_image=average)
             if refine_steps:
-                ws = refine(G, ws.clone(), x, refine_steps, perceptual)
+                ws = refine(G, ws, x, refine_steps, perceptual)
             codes = iter(ws.float().cpu().numpy())
         for crop in batch:
             yield placeholder.copy() if crop is None else next(codes)
@@ -105,7 +105,7 @@ def refine(
     """
     target = torch.nn.functional.interpolate(x, size=G.img_resolution, mode="area")
     upright = torch.eye(3, device=ws.device)
-    ws = ws.detach().requires_grad_(True)
+    ws = ws.detach().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([ws], lr=lr)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
