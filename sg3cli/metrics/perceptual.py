@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.metrics.ssim import gaussian_window, ssim_maps
+from sg3cli.weights.torchvision_ops import import_torchvision
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # the name torchvision gives the backbone in the torch hub cache
 
@@ -75,6 +76,7 @@ class LPIPSLoss(PerceptualLoss):
 
     def __init__(self) -> None:
         super().__init__()
+        import_torchvision()
         import lpips
 
         with warnings.catch_warnings():
@@ -89,12 +91,9 @@ class LPIPSLoss(PerceptualLoss):
 def lpips_missing(allow_pull: bool = False) -> str | None:
     """Why LPIPS cannot be used here without a download, or None when it can."""
     try:
+        import_torchvision()
         import lpips  # noqa: F401
-    except (
-        ImportError,
-        RuntimeError,
-        OSError,
-    ) as e:  # torchvision built for another torch raises RuntimeError
+    except (ImportError, RuntimeError, OSError) as e:  # torchvision's compiled part raises the latter two
         return f"the lpips package does not load ({str(e).splitlines()[0]})"
     if not allow_pull and not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET_FILE).is_file():
         return f"its AlexNet backbone {ALEXNET_FILE} is not in the torch hub cache"
