@@ -69,9 +69,20 @@ def test_perceptual_choice_and_its_errors(monkeypatch, tmp_path):
     assert make_perceptual("auto").name == "structural"  # the cache is empty, and nothing is downloaded
     with pytest.raises(ModelError, match="LPIPS"):
         make_perceptual("lpips")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="fancy"):
         make_perceptual("fancy")
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch):
+    def refuse() -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(perceptual_module, "lpips_missing", lambda allow_pull: None)
+    monkeypatch.setattr(perceptual_module, "LPIPSLoss", refuse)
+    assert make_perceptual("auto", allow_pull=True).name == "structural"
+    with pytest.raises(ModelError, match="no route"):
+        make_perceptual("lpips", allow_pull=True)
 
 
 def test_ms_ssim_against_a_direct_evaluation():

@@ -111,9 +111,11 @@ def make_perceptual(kind: str = "auto", allow_pull: bool = False) -> PerceptualL
         return StructuralLoss()
     reason = lpips_missing(allow_pull)
     if reason is None:
-        return LPIPSLoss()
+        try:
+            return LPIPSLoss()
+        except (OSError, RuntimeError) as e:  # no network, or a download with the wrong digest
+            reason = f"its backbone cannot be downloaded ({e})"
     if kind == "lpips":
-        raise ModelError(
-            f"LPIPS is not available: {reason}", "allow the download with --pull, or use --loss structural"
-        )
+        hint = "allow the download with --pull, or use --loss structural"
+        raise ModelError(f"LPIPS is not available: {reason}", hint)
     return StructuralLoss()
