@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,18 +92,17 @@ def _write(
     path: Path, kind: str, state: dict[str, Tensor], config: dict[str, Any], meta: dict[str, Any] | None
 ) -> None:
     header = {"schema": _SCHEMA, "kind": kind, "config": config, "meta": meta or {}}
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temp = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(state, temp, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-        os.chmod(temp, 0o644)  # mkstemp's 0600 would hide a shared model from others
+        temp.chmod(0o644)  # the library's 0600 would hide a shared model from others
         with open(temp, "rb") as f:
             os.fsync(f.fileno())
         os.replace(temp, path)
     except (OSError, SafetensorError) as e:
         raise InputError(f"cannot write {path}: {e}", "check the folder and the free space") from e
     finally:
-        Path(temp).unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
@@ -118,7 +116,10 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dic
     except (OSError, SafetensorError, json.JSONDecodeError) as e:
         raise ModelError(f"{path} is damaged or no safetensors file: {e}", "get or make the file again") from e
     if not isinstance(header, dict) or header.get("kind") != kind or header.get("schema") != _SCHEMA:
-        raise ModelError(f"{path} is not a {kind} of sg3", "official files are converted with `sg3 models import`")
+        raise ModelError(
+            f"{path} is not {'an' if kind[0] in 'aeiou' else 'a'} {kind} of sg3",
+            "official files are converted with `sg3 models import`",
+        )
     return state, header["config"], header["meta"]
 
 
