@@ -50,13 +50,20 @@ def run(argv: list[str]) -> int:
         console.failure(name, 128 + stop.number, f"{name} was {word}", "nothing is lost: the same command continues")
         return 128 + stop.number
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        return BROKEN_PIPE
+        return _reader_left()
+    except SystemExit as ending:  # of shell completion, and what typer makes of a broken pipe
+        return _reader_left() if isinstance(ending.__context__, BrokenPipeError) else int(ending.code or 0)
     except Exception as error:  # noqa: BLE001 (the one place where every failure becomes an exit code)
         _trace_if_debugging(argv)
         expected = as_expected(error, name)
         console.failure(name, expected.code, str(expected), expected.hint)
         return expected.code
+
+
+def _reader_left() -> int:
+    """Whoever read our output has gone: end quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+    return BROKEN_PIPE
 
 
 def as_expected(error: Exception, command: str) -> Sg3Error:

@@ -1,0 +1,36 @@
+"""Fixtures that several test modules share: a tiny model and short clips with a face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import cut, example_clip
+from tiny import make_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder for `--model`: a random 32 px generator, an encoder, the directions age and smile."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def face_model() -> None:
+    """Skips what needs the landmark model when it has not been pulled."""
+    from sg3cli.weights import store
+
+    if not store.is_present("face-mesh"):
+        pytest.skip("the landmark model is not here: sg3 models pull face-mesh")
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory, face_model: None) -> Path:
+    """Twelve frames of a talking woman, with sound."""
+    return cut(example_clip("woman_talks.mp4"), tmp_path_factory.mktemp("clips") / "talk.mp4", 12)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory, face_model: None) -> Path:
+    """Twelve frames of somebody else."""
+    return cut(example_clip("older_smiles.mp4"), tmp_path_factory.mktemp("clips") / "other.mp4", 12)

@@ -1,0 +1,79 @@
+"""The command run as a user runs it, and short clips to run it on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CLIP_PLACES = (ROOT / "examples", ROOT.parent / "shared" / "synthface_data" / "clips")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+    @property
+    def last_two(self) -> list[str]:
+        """The error: `error: ...` and `hint: ...`."""
+        return self.err.strip().splitlines()[-2:]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment without settings of whoever runs the tests, on one thread so that tests can share a machine."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SG3_")}
+    kept = {name: os.environ[name] for name in ("SG3_MODELS",) if name in os.environ}
+    return {**plain, **kept, "OMP_NUM_THREADS": "1", "SG3_CONFIG": "/nonexistent", **changes}
+
+
+def sg3(*arguments: object, cwd: Path, stdin: str | None = None, **env: str) -> Ran:
+    """Run `sg3` in a process of its own; without `stdin` nothing is piped in."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "sg3cli", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(**env),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+def example_clip(name: str) -> Path:
+    """A rendered clip with a face and sound; skips the test when it is not there."""
+    for place in CLIP_PLACES:
+        if (place / name).is_file():
+            return place / name
+    pytest.skip(f"{name} is not among the examples")
+
+
+def cut(source: Path, out: Path, frames: int, first: int = 0) -> Path:
+    """Frames `first` to `first + frames` of `source`, without loss worth the name; the sound comes along whole."""
+    from sg3cli.config import EncodeConfig
+    from sg3cli.video import VideoReader, VideoWriter
+
+    with (
+        VideoReader(source) as reader,
+        VideoWriter(out, reader.info, EncodeConfig(crf=10, preset="veryfast")) as writer,
+    ):
+        for frame in islice(reader.frames(first), frames):
+            writer.write(frame)
+    return out

@@ -1,0 +1,157 @@
+"""Rules about the code itself: what may import what, how long things get, that every command explains itself."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from sg3cli.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "sg3cli"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TOP_LEVEL = {"sg3cli", "tests", "examples", "pyproject.toml", "README.md", "LICENSE"}
+
+OWNERS = {  # foreign library -> the only places that import it
+    "av": ("video/",),
+    "face_alignment": ("faces/fan.py",),
+    "lpips": ("metrics/perceptual.py",),
+    "typer": ("cli/",),
+    "rich": ("console.py", "cli/"),
+    "pooch": ("weights/store.py",),
+    "ninja": ("nets/ops/build.py",),
+}
+LIGHT = ("cli/", "edit.py", "directions/load.py", "directions/condition.py", "project.py", "color.py", "errors.py",
+         "config.py", "console.py", "pipeline/__init__.py", "pipeline/output.py", "weights/store.py",
+         "weights/table.py", "weights/bundle.py")  # fmt: skip
+HEAVY = {"torch", "av", "cv2", "scipy", "face_alignment", "lpips"}
+PURE = ("align.py", "invert.py", "finetune.py", "render.py", "stitch.py", "metrics/", "faces/", "video/", "edit.py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf8"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_at_load(tree: ast.Module) -> Iterator[str]:
+    """Imports that run when the module is imported: not in functions, not for type checkers."""
+    for node in tree.body:
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if not typing_only and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            kept = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            inside = {id(n) for f in ast.walk(node) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+            for statement in kept:
+                if id(statement) not in inside:
+                    yield from imports(statement)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_sizes(path: Path) -> None:
+    text = path.read_text(encoding="utf8")
+    assert text.count("\n") <= 450, f"{name_of(path)} is too long to read"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 60, f"{name_of(path)}: {node.name} is too long"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_each_foreign_library_has_one_owner(path: Path) -> None:
+    for module in imports(tree_of(path)):
+        library = module.partition(".")[0]
+        if library in OWNERS:
+            assert name_of(path).startswith(OWNERS[library]), f"{name_of(path)} imports {library}"
+        assert library != "click", "typer brings its own"
+        if module.startswith("cv2.dnn"):
+            assert name_of(path).startswith("faces/")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_direction_of_imports(path: Path) -> None:
+    """cli -> pipeline -> stages -> nets."""
+    name, used = name_of(path), {m for m in imports(tree_of(path)) if m.startswith("sg3cli.")}
+    for module in used:
+        part = module.removeprefix("sg3cli.")
+        if not name.startswith(("cli/", "__main__")):
+            assert not part.startswith("cli"), f"{name} imports {module}"
+        if name.startswith(("nets/", "training/")):
+            assert part.startswith(("nets", "training", "errors", "config", "metrics", "weights")), f"{name}: {module}"
+        if name.startswith(PURE):
+            assert not part.startswith(("pipeline", "project", "cli", "console")), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p).startswith(LIGHT)], ids=name_of)
+def test_light_modules_load_nothing_heavy(path: Path) -> None:
+    assert not {module.partition(".")[0] for module in imports_at_load(tree_of(path))} & HEAVY
+
+
+def test_light_modules_stay_light_through_what_they_import() -> None:
+    names = [name_of(p).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for p in MODULES]
+    light = [n for n, p in zip(names, MODULES, strict=True) if name_of(p).startswith(LIGHT)]
+    script = f"import sys\nfor name in {light}: __import__('sg3cli.' + name)\nprint(sorted(set(sys.modules) & {HEAVY}))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_print_no_pickle_no_helpers_drawer(path: Path) -> None:
+    assert path.name not in ("utils.py", "helpers.py", "misc.py", "common.py")
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("print", "input", "eval", "exec", "pickle.load", "pickle.loads"), name_of(path)
+            if called == "np.load":
+                assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
+            if called == "torch.load":
+                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path)) or path.stat().st_size == 0
+
+
+def test_the_top_level_is_the_agreed_one() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    tops = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    assert {top for top in tops if not top.startswith(".")} <= TOP_LEVEL
+
+
+def commands(group: typer.Typer, prefix: str = "") -> Iterator[tuple[str, object]]:
+    tree = typer.main.get_command(group)
+    pending = [(prefix, tree)]
+    while pending:
+        name, node = pending.pop()
+        yield name, node
+        pending += [(f"{name} {key}".strip(), child) for key, child in getattr(node, "commands", {}).items()]
+
+
+def test_every_command_and_option_has_help() -> None:
+    seen = set()
+    for name, node in commands(app):
+        seen.add(name)
+        assert node.help, f"sg3 {name} has no help"
+        for parameter in node.params:
+            assert getattr(parameter, "help", None), f"sg3 {name}: {parameter.name} has no help"
+    assert {"run", "align", "invert", "finetune", "edit", "render", "inspect", "doctor"} <= seen
+    assert {f"models {word}" for word in ("list", "pull", "verify", "path", "remove")} <= seen
