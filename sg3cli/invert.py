@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.align import smooth_zero_phase, warp_quad
+from sg3cli.align import ABSENT, Track
 from sg3cli.config import InvertConfig
 from sg3cli.errors import InputError, UsageError
+from sg3cli.geometry import warp_quad
 from sg3cli.nets.restyle import average_image, restyle_codes
+from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
 if TYPE_CHECKING:
-    from sg3cli.align import Track
     from sg3cli.metrics.perceptual import PerceptualLoss
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
     from sg3cli.video import Frame
 
-ABSENT = 2  # `Track.status` of a frame without a face
 FINE_SHARE = 9 / 16  # rows 9 to 15 of 16 hold colour and texture, which should not change within a shot
-PAPER_KERNEL = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3
 
 
 def aligned_crops(frames: Iterable[Frame], track: Track, size: int) -> Iterator[np.ndarray | None]:
@@ -171,6 +170,4 @@ def _paper_smooth(ws: np.ndarray) -> np.ndarray:
     ws = ws.copy()
     fine = round(FINE_SHARE * ws.shape[1])
     ws[:, fine:] = ws[:, fine:].mean(axis=0)
-    half = len(PAPER_KERNEL) // 2
-    padded = np.pad(ws, ((half, half), (0, 0), (0, 0)), mode="reflect")
-    return sum(tap * padded[i : i + len(ws)] for i, tap in enumerate(PAPER_KERNEL))
+    return smooth_paper(ws)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sg3cli.align import quad_matrix
+from sg3cli.geometry import quad_matrix
+from sg3cli.smoothing import runs, smooth_zero_phase
 
 JAW = slice(0, 17)
 BROWS = slice(17, 27)
@@ -20,6 +21,17 @@ MASK_GRID = 256  # the mask is smooth: above this size it is computed on a coars
 FOREHEAD = 0.6  # how far the outline reaches above the brows: hairline and a fringe
 OUTSET = 0.05  # how far the mask reaches beyond the outline: room for the edit
 BORDER = 0.02  # share of the crop, along its edge, that stays exactly 0
+
+
+def smooth_landmarks(landmarks: np.ndarray, times: np.ndarray, sigma: float = 0.08) -> np.ndarray:
+    """Landmarks `[T, 68, 2]` without the detector's tremble, so that the mask's edge is calm.
+
+    `times [T]` and `sigma` in seconds. Frames without a face (nan) stay so and part what is smoothed together.
+    """
+    smooth = landmarks.copy()
+    for run in runs(np.isfinite(landmarks).all(axis=(1, 2))):
+        smooth[run] = smooth_zero_phase(landmarks[run], times[run], sigma)
+    return smooth
 
 
 def landmarks_in_window(landmarks: np.ndarray, window: np.ndarray, size: int) -> np.ndarray:

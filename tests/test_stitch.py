@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sg3cli.align import warp_quad
 
-from sg3cli.stitch import convex_distance, face_mask, face_outline, landmarks_in_window, paste, smoothstep, warp_alpha
+from sg3cli.geometry import warp_quad
+from sg3cli.stitch import (
+    convex_distance,
+    face_mask,
+    face_outline,
+    landmarks_in_window,
+    paste,
+    smooth_landmarks,
+    smoothstep,
+    warp_alpha,
+)
 
 SIZE = 64
 
@@ -115,6 +124,19 @@ def test_smoothstep():
 def test_landmarks_in_window_puts_the_corners_at_the_corners(window):
     inside = landmarks_in_window(window, window, SIZE)
     assert inside == pytest.approx(np.array([[0, 0], [0, SIZE], [SIZE, SIZE], [SIZE, 0]]), abs=1e-6)
+
+
+def test_smoothed_landmarks_tremble_less_and_gaps_stay():
+    rng = np.random.default_rng(0)
+    times = np.arange(30) / 25
+    moving = face() + 40 * times[:, None, None]
+    seen = (moving + rng.normal(size=moving.shape)).astype(np.float32)
+    seen[12:15] = np.nan
+    smooth = smooth_landmarks(seen, times)
+    assert np.array_equal(np.isnan(smooth), np.isnan(seen))
+    kept = np.isfinite(smooth).all(axis=(1, 2))
+    assert np.abs(smooth - moving)[kept].mean() < 0.6 * np.abs(seen - moving)[kept].mean()
+    assert np.array_equal(smooth_landmarks(seen[:12], times[:12]), smooth[:12])  # nothing crosses the gap
 
 
 # ---- paste ---------------------------------------------------------------------------------------------------------
