@@ -60,9 +60,7 @@ class MeshDetector:
         """With the networks of the model `face-mesh`; `ModelError` if it is missing and may not be pulled."""
         store.require("face-mesh", allow_pull)
         folder = store.folder_of("face-mesh")
-        return cls(
-            BlazeFace(folder / "face_detection_short_range.tflite"), FaceMesh(folder / "face_landmark.tflite")
-        )
+        return cls(BlazeFace(folder / "face_detection_short_range.tflite"), FaceMesh(folder / "face_landmark.tflite"))
 
     def update(self, rgb: np.ndarray, time: float | None = None) -> list[Face]:
         """Faces of the next frame; see `Detector.update`."""

@@ -1,0 +1,388 @@
+"""Aligned squares, transforms between squares, smoothing in time, warps, and the track built from observations."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import gaussian_filter1d
+
+from sg3cli import align
+from sg3cli.align import (
+    Observations,
+    Track,
+    analytic_transform,
+    build_track,
+    ffhq_quad,
+    quad_from_axes,
+    quad_matrix,
+    quad_to_params,
+    rotation_degrees,
+    select_face,
+    similarity,
+    smooth_paper,
+    smooth_zero_phase,
+    warp_quad,
+)
+from sg3cli.config import AlignConfig
+from sg3cli.errors import InputError, UsageError
+
+GOLDEN = Path(__file__).parent / "golden" / "E_geometry.npz"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def face(centre=(200.0, 150.0), size=60.0, degrees=0.0):
+    """Frontal 68 landmarks with `size` pixels between the eyes, turned clockwise on screen."""
+    points = np.zeros((68, 2))
+    points[:17] = np.stack([np.linspace(-1.1, 1.1, 17), 1.9 - 1.6 * np.linspace(-1, 1, 17) ** 2], 1)
+    points[17:36] = np.stack([np.linspace(-0.7, 0.7, 19), np.full(19, -0.3)], 1)
+    ring = np.stack([np.cos(np.arange(6)), np.sin(np.arange(6))], 1) * 0.15
+    ring -= ring.mean(0)
+    points[36:42], points[42:48] = ring - [0.5, 0], ring + [0.5, 0]
+    points[48:68] = np.stack([np.linspace(-0.3, 0.3, 20), np.full(20, 1.05)], 1)
+    points[48], points[54] = (-0.4, 1.05), (0.4, 1.05)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return points @ np.array([[c, s], [-s, c]]) * size + centre
+
+
+def observe(landmarks):
+    """Observations of one face from `[T, 68, 2]` (nan = absent) or of several from `[T, F, 68, 2]`."""
+    landmarks = np.asarray(landmarks, np.float32)
+    landmarks = landmarks[:, None] if landmarks.ndim == 3 else landmarks
+    boxes = np.concatenate([landmarks.min(2), landmarks.max(2)], -1)
+    return Observations(landmarks, boxes, np.isfinite(boxes[..., 0]).astype(np.float32))
+
+
+def clip_of(landmarks, config=None, rate=25.0, column=0):
+    count = len(landmarks)
+    return build_track(observe(landmarks), column, np.arange(count), np.arange(count) / rate, config or AlignConfig())
+
+
+# --- Squares -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rule", "suffix"), [("eyes", ""), ("ffhq", "_ffhq")])
+def test_quads_match_the_reference(golden, rule, suffix):
+    centre, x = align.axes_of(ffhq_quad(golden["landmarks"], rule))
+    np.testing.assert_allclose(centre, golden[f"pos__c{suffix}"], rtol=1e-9)
+    np.testing.assert_allclose(x, golden[f"pos__x{suffix}"], rtol=1e-9, atol=1e-9)
+
+
+def test_corner_order_and_size_match_the_reference(golden):
+    quad = ffhq_quad(golden["landmarks"], "eyes")
+    np.testing.assert_allclose(quad, golden["pos__align_quad"], rtol=1e-9, atol=1e-9)
+    side = np.linalg.norm(quad[:, 3] - quad[:, 0], axis=-1)
+    np.testing.assert_allclose(side, golden["pos__align_qsize"], rtol=1e-9)
+
+
+def test_profile_is_sized_by_the_mouth_with_the_ffhq_rule_only():
+    profile = face(size=60) * (0.3, 1) + (140, 0)
+    ratio = np.exp(np.subtract(*(quad_to_params(ffhq_quad(profile, rule))[3] for rule in ("ffhq", "eyes"))))
+    assert ratio == pytest.approx(1.8 * 1.05 / (2.0 * 0.3), rel=0.01)
+
+
+def test_unknown_rule_is_a_usage_error():
+    with pytest.raises(UsageError):
+        ffhq_quad(face(), "dlib")
+
+
+@given(st.tuples(*[st.floats(-300, 300)] * 2), st.floats(-3.1, 3.1), st.floats(2, 6))
+def test_quad_parameters_round_trip(centre, angle, log_half):
+    params = np.array([*centre, angle, log_half])
+    np.testing.assert_allclose(quad_to_params(align.params_to_quad(params)), params, atol=1e-9)
+
+
+# --- Transforms --------------------------------------------------------------------------------------------
+
+
+def test_similarity_table_matches_the_reference(golden):
+    for (tx, ty, degrees), M, inverse in zip(
+        golden["mt__args_tx_ty_angle"], golden["mt__m"], golden["mt__inv"], strict=True
+    ):
+        np.testing.assert_allclose(similarity(tx, ty, degrees), M, atol=1e-12)
+        np.testing.assert_allclose(np.linalg.inv(similarity(tx, ty, degrees)), inverse, atol=1e-12)
+
+
+def test_rotation_between_reference_faces_is_the_reference_angle(golden):
+    """The reference measures the angle between the eye lines; squares on the eyes turn by the same."""
+
+    def on_the_eyes(points):  # landmarks 36..54
+        left, right = points[:, 0:6].mean(1), points[:, 6:12].mean(1)
+        return quad_from_axes((left + right) / 2, (right - left) / 2)
+
+    aligned, unaligned = on_the_eyes(golden["lt__lm_aligned"]), on_the_eyes(golden["lt__lm_unaligned"])
+    canvas = quad_from_axes(np.array([512.0, 512.0]), np.array([512.0, 0.0]))
+    M = analytic_transform(unaligned, canvas) @ np.linalg.inv(analytic_transform(aligned, canvas))
+    difference = (rotation_degrees(M) - golden["lt__angle"] + 180) % 360 - 180
+    # Where the eyes of both pictures are almost level the reference loses the sign of the angle.
+    kept = np.abs(rotation_degrees(M)) > 1
+    assert kept.sum() >= 12
+    np.testing.assert_allclose(difference[kept], 0, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.inv(golden["lt__transform"]), golden["lt__inverse"], atol=1e-12)
+
+
+@given(st.floats(-60, 60), st.floats(0.5, 2), st.floats(-80, 80), st.floats(-80, 80))
+def test_analytic_transform_recovers_turn_scale_and_shift(degrees, scale, dx, dy):
+    window = ffhq_quad(face((200, 150), 60))
+    quad = ffhq_quad(face((200 + dx, 150 + dy), 60 * scale, degrees))
+    M = analytic_transform(quad, window)
+    assert rotation_degrees(M) == pytest.approx(-degrees, abs=1e-6)  # clockwise pixels, counter-clockwise angle
+    assert np.linalg.det(M[:2, :2]) ** 0.5 == pytest.approx(scale, rel=1e-9)
+    inside = quad_matrix(window, 1) @ (M @ [0.1, -0.2, 1] + [0.5, 0.5, 0])
+    np.testing.assert_allclose(inside, quad_matrix(quad, 1) @ [0.6, 0.3, 1], atol=1e-6)
+
+
+def test_transform_says_where_the_aligned_content_lies_in_the_window():
+    """`Track.transforms` maps the window to the face: resampling the aligned crop with it gives the window's view."""
+    rng = np.random.default_rng(1)
+    scene = cv2.GaussianBlur(rng.uniform(0, 255, (400, 400, 3)).astype(np.float32), (0, 0), 6)
+    window, quad = ffhq_quad(face((200, 190), 45)), ffhq_quad(face((207, 186), 48, 12))
+    to_aligned = np.linalg.inv(analytic_transform(quad, window))
+    size = 160
+    aligned, seen = warp_quad(scene, quad, size), warp_quad(scene, window, size)
+    canvas = np.array([[1 / size, 0, 0.5 / size - 0.5], [0, 1 / size, 0.5 / size - 0.5], [0, 0, 1]])
+    pixels = np.linalg.inv(canvas) @ to_aligned @ canvas
+    again = cv2.warpAffine(aligned, pixels[:2], (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    middle = slice(40, 120)
+    error, unmoved = (np.abs(view - seen)[middle, middle].mean() for view in (again, aligned))
+    assert error < 0.1 and unmoved > 20 * error
+
+
+# --- Warps -------------------------------------------------------------------------------------------------
+
+
+def test_warp_of_an_upright_square_is_the_crop():
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    quad = np.array([[20, 10], [20, 42], [52, 42], [52, 10]], float)
+    crop = warp_quad(picture, quad, 32)
+    assert crop.dtype == np.float32
+    np.testing.assert_allclose(crop, picture[10:42, 20:52], atol=1e-3)
+    np.testing.assert_allclose(
+        warp_quad(picture, quad, 16), cv2.resize(picture[10:42, 20:52].astype(np.float32), (16, 16), interpolation=3),
+        atol=1e-3,
+    )  # fmt: skip
+
+
+def test_warp_follows_a_turned_square():
+    y, x = np.mgrid[0:300, 0:300] + 0.5
+    picture = np.stack([x * 0.5, y * 0.5, x * 0.25 + y * 0.25], -1)
+    quad = ffhq_quad(face((150, 150), 35, 25))
+    crop = warp_quad(picture, quad, 64)
+    grid = np.stack(np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5), -1)
+    places = grid @ quad_matrix(quad, 64)[:2, :2].T + quad_matrix(quad, 64)[:2, 2]
+    np.testing.assert_allclose(crop[..., 0], places[..., 0] * 0.5, atol=0.05)
+    np.testing.assert_allclose(crop[..., 1], places[..., 1] * 0.5, atol=0.05)
+
+
+def test_warp_does_not_alias():
+    """Stripes finer than a crop pixel average to grey; plain bilinear sampling would show a false pattern."""
+    picture = np.zeros((512, 512, 3), np.uint8)
+    picture[:, ::2] = 255
+    quad = quad_from_axes(np.array([256.0, 256.0]), np.array([200.0, 30.0]))
+    assert np.abs(warp_quad(picture, quad, 64) - 127.5).max() < 20
+
+
+def test_warp_mirrors_beyond_the_frame():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    quad = np.array([[-16, 0], [-16, 32], [16, 32], [16, 0]], float)
+    crop = warp_quad(picture, quad, 32)
+    np.testing.assert_allclose(crop[:, :16], crop[:, :15:-1], atol=1e-3)
+    far = warp_quad(picture, quad + 500, 32)
+    assert np.isfinite(far).all() and far.std() > 10
+
+
+# --- Smoothing ---------------------------------------------------------------------------------------------
+
+VALUES = hnp.arrays(np.float64, st.tuples(st.integers(2, 30), st.integers(1, 3)), elements=st.floats(-100, 100))
+
+
+def irregular(count, seed=0):
+    return np.cumsum(np.random.default_rng(seed).uniform(0.01, 0.09, count))
+
+
+def test_smoothing_is_the_gaussian_filter_away_from_the_ends():
+    values = np.random.default_rng(0).normal(size=(80, 3))
+    smooth = smooth_zero_phase(values, np.arange(80) / 25, 0.08)
+    np.testing.assert_allclose(smooth[10:-10], gaussian_filter1d(values, 2.0, axis=0)[10:-10], atol=1e-3)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(0.001, 2), st.integers(1, 40))
+def test_smoothing_keeps_constants_to_the_bit(value, sigma, count):
+    values = np.full((count, 2), value)
+    assert np.array_equal(smooth_zero_phase(values, irregular(count), sigma), values)
+
+
+@given(st.floats(-10, 10), st.floats(-10, 10), st.floats(0.05, 1), st.integers(3, 40))
+def test_smoothing_keeps_straight_lines_at_irregular_times_up_to_the_ends(start, slope, sigma, count):
+    times = irregular(count)
+    line = (start + slope * times)[:, None]
+    np.testing.assert_allclose(smooth_zero_phase(line, times, sigma), line, atol=1e-8)
+
+
+@given(VALUES, st.floats(0.02, 0.5))
+def test_smoothing_has_no_direction_in_time(values, sigma):
+    times = irregular(len(values))
+    forward = smooth_zero_phase(values, times, sigma)
+    backward = smooth_zero_phase(values[::-1], -times[::-1], sigma)[::-1]
+    assert forward.shape == values.shape
+    np.testing.assert_allclose(forward, backward, atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(VALUES)
+def test_paper_kernel_is_linear_keeps_length_and_constants(values):
+    smooth = smooth_paper(values)
+    assert smooth.shape == values.shape
+    np.testing.assert_allclose(smooth_paper(2 * values + 1), 2 * smooth + 1, atol=1e-9)
+    np.testing.assert_allclose(smooth_paper(values[::-1])[::-1], smooth, atol=1e-9)
+    np.testing.assert_allclose(smooth_paper(values.T, axis=1), smooth.T, atol=1e-9)
+
+
+def test_paper_kernel_matches_the_reference_inside(golden):
+    codes = golden["smooth__latents_fine_averaged"]
+    np.testing.assert_allclose(smooth_paper(codes)[2:-2], golden["smooth__out_latents"], atol=2e-6)
+    transforms = smooth_paper(golden["smooth__transforms"])
+    np.testing.assert_allclose(transforms[2:-2], golden["smooth__out_transforms"], atol=1e-9)
+
+
+# --- Choice of a face --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_faces():
+    """Left small, right large, and a huge one in the middle for a single frame, first seen in that order."""
+    landmarks = np.full((30, 3, 68, 2), np.nan)
+    landmarks[2:, 0] = face((300, 100), 40)
+    landmarks[:, 1] = face((80, 100), 20)
+    landmarks[5, 2] = face((200, 100), 90)
+    return observe(landmarks)
+
+
+def test_face_choices(three_faces):
+    chosen = {c: select_face(three_faces, c, (240, 400)) for c in ("largest", "left", "right", "0", "1", "2")}
+    assert chosen == {"largest": 0, "left": 1, "right": 0, "0": 1, "1": 0, "2": 2}
+
+
+def test_bad_face_choices(three_faces):
+    with pytest.raises(UsageError):
+        select_face(three_faces, "nearest", (240, 400))
+    with pytest.raises(UsageError):
+        select_face(three_faces, "-1", (240, 400))
+    with pytest.raises(InputError, match="shows 3"):
+        select_face(three_faces, "3", (240, 400))
+    nobody = observe(np.full((4, 0, 68, 2), np.nan))
+    with pytest.raises(InputError, match="no face"):
+        select_face(nobody, "largest", (240, 400))
+
+
+# --- Tracks ------------------------------------------------------------------------------------------------
+
+
+def walk(count=60, noise=0.3, seed=0):
+    """A face that moves to the right, turns and comes nearer, with jitter."""
+    rng = np.random.default_rng(seed)
+    t = np.linspace(0, 1, count)
+    clean = [face((150 + 60 * k, 150), 50 + 8 * k, 10 * k) for k in t]
+    return np.array(clean), np.array(clean) + rng.normal(0, noise, (count, 68, 2))
+
+
+@pytest.mark.parametrize("crop", ["fixed", "smooth", "hybrid"])
+def test_track_follows_the_face_and_its_transforms_are_inverse_motion(crop):
+    clean, noisy = walk()
+    track = clip_of(noisy, AlignConfig(crop=crop))
+    truth = ffhq_quad(clean)
+    raw_error, error = (np.abs(quads - truth).mean() for quads in (track.quads_raw, track.quads))
+    assert error < raw_error / 2
+    assert (track.status == 0).all() and len(track) == 60
+    forward = np.linalg.inv(track.transforms)
+    np.testing.assert_allclose(forward, analytic_transform(track.quads, track.windows), atol=1e-9)
+    if crop == "fixed":
+        assert np.array_equal(track.windows, np.tile(track.quads[0], (60, 1, 1)))
+    if crop == "smooth":
+        np.testing.assert_allclose(track.transforms, np.tile(np.eye(3), (60, 1, 1)), atol=1e-9)
+    if crop == "hybrid":
+        assert np.abs(track.transforms - np.eye(3)).max() < 0.2
+
+
+def test_hybrid_window_is_calmer_than_the_face():
+    _, noisy = walk(100)
+    noisy += (3 * np.sin(np.arange(100) * 0.8))[:, None, None]  # a nod at about 3 Hz
+    track = clip_of(noisy)
+
+    def acceleration(quads):
+        return np.abs(np.diff(quads.mean(1), 2, axis=0)).mean()
+
+    assert acceleration(track.windows) < 0.2 * acceleration(track.quads)
+
+
+def test_short_gap_is_interpolated_long_gap_is_absent():
+    clean, landmarks = walk(80, noise=0)
+    landmarks[20:30] = np.nan  # 0.4 s
+    landmarks[45:65] = np.nan  # 0.8 s
+    landmarks[:3] = np.nan
+    track = clip_of(landmarks)
+    assert (track.status[20:30] == 1).all() and (track.status[45:65] == 2).all() and (track.status[:3] == 2).all()
+    assert np.count_nonzero(track.status == 0) == 80 - 10 - 20 - 3
+    assert np.abs(track.quads[20:30] - ffhq_quad(clean)[20:30]).max() < 2
+    assert np.isfinite(track.landmarks[20:30]).all() and np.isnan(track.landmarks[45:65]).all()
+    held = np.concatenate([track.quads, track.windows, track.transforms.reshape(80, -1)[:, :8].reshape(80, 4, 2)])
+    assert np.isfinite(held).all()
+    assert np.array_equal(track.quads[46], track.quads[44]) and np.array_equal(track.quads[63], track.quads[65])
+    assert np.array_equal(track.quads[0], track.quads[3])
+
+
+def test_gap_limit_is_in_seconds():
+    _, landmarks = walk(80)
+    landmarks[20:30] = np.nan
+    assert (clip_of(landmarks, rate=12.5).status[20:30] == 2).all()  # 0.8 s
+    assert (clip_of(landmarks, AlignConfig(max_gap=0), rate=25).status[20:30] == 2).all()
+
+
+def test_one_wrong_frame_does_not_move_the_track():
+    clean, landmarks = walk(60, noise=0)
+    landmarks[30] += (80, -40)
+    track = clip_of(landmarks)
+    assert track.status[30] == 1
+    assert np.abs(track.quads - ffhq_quad(clean)).max() < 2
+    assert np.abs(track.landmarks[30] - clean[30]).max() < 1
+
+
+def test_a_fast_move_is_no_outlier():
+    landmarks = np.array([face((100 + 12 * k, 150), 40) for k in range(8)] + [face((184, 150), 40)] * 20)
+    assert (clip_of(landmarks).status == 0).all()
+
+
+def test_track_of_a_single_frame():
+    track = clip_of(face()[None])
+    np.testing.assert_allclose(track.quads[0], ffhq_quad(face()), atol=1e-3)
+    np.testing.assert_allclose(track.transforms[0], np.eye(3), atol=1e-9)
+
+
+def test_rolling_past_180_degrees_does_not_unwind():
+    landmarks = np.array([face(degrees=k * 9) for k in range(40)])
+    track = clip_of(landmarks)
+    assert np.abs(track.quads - ffhq_quad(landmarks)).max() < 3
+
+
+def test_track_arrays_round_trip():
+    track = clip_of(walk(12)[1])
+    again = Track.from_arrays(track.to_arrays())
+    for name, array in track.to_arrays().items():
+        assert np.array_equal(getattr(again, name), array) and array.flags.c_contiguous
+    assert (track.pts.dtype, track.status.dtype, track.shots.dtype) == (np.int64, np.uint8, np.int32)
+
+
+def test_bad_policy_and_absent_column_are_errors():
+    with pytest.raises(UsageError):
+        clip_of(walk(10)[1], replace(AlignConfig(), crop="wide"))
+    with pytest.raises(InputError):
+        clip_of(np.full((5, 68, 2), np.nan))
