@@ -19,6 +19,7 @@ from pathlib import Path
 
 import filelock
 import platformdirs
+import torch
 
 log = logging.getLogger("sg3cli.ops")
 
@@ -93,7 +94,18 @@ def _load_and_check(folder: Path) -> ctypes.CDLL:
     error = self_check(lib)
     if error is not None:
         raise BuildError(f"it failed its self check ({error})")
+    lib.sg3_set_parallel(_openmp_entry())
     return lib
+
+
+def _openmp_entry() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch brings: a second pool would compete with its own."""
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        try:
+            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
 
 
 def ensure_built(folder: Path, rebuild: bool = False) -> Path:

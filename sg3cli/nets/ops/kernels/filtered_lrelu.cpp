@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -40,7 +41,7 @@ INLINE void store_first(float* p, Vec v, int n) { _mm512_mask_storeu_ps(p, (__mm
 INLINE Vec splat(float f) { return _mm512_set1_ps(f); }
 INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE Bits not_positive(Vec v) { return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NGT_UQ); }
-INLINE Bits beyond(Vec v, Vec limit) { return _mm512_cmp_ps_mask(_mm512_abs_ps(v), limit, _CMP_GT_OQ); }
+INLINE Bits differ(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_OQ); }
 INLINE Vec scale_where(Vec v, Bits m, Vec f) { return _mm512_mask_mul_ps(v, m, v, f); }
 INLINE Vec zero_where(Vec v, Bits m) { return _mm512_maskz_mov_ps((__mmask16)~m, v); }
 INLINE Vec clip(Vec v, Vec c) { return _mm512_min_ps(c, _mm512_max_ps(-c, v)); }  // in this order NaN stays NaN
@@ -70,7 +71,7 @@ INLINE Ivec unpack(Bits m) {
     return ((Ivec{} + (int)m) & bit) != 0;
 }
 INLINE Bits not_positive(Vec v) { return pack(~(v > 0.0f)); }
-INLINE Bits beyond(Vec v, Vec limit) { return pack((v > limit) | (v < -limit)); }
+INLINE Bits differ(Vec a, Vec b) { return pack((a > b) | (a < b)); }
 INLINE Vec scale_where(Vec v, Bits m, Vec f) { return select(unpack(m), v * f, v); }
 INLINE Vec zero_where(Vec v, Bits m) { return select(unpack(m), Vec{}, v); }
 INLINE Vec clip(Vec v, Vec c) { v = select(v > c, c, v); return select(v < -c, -c, v); }
@@ -146,8 +147,9 @@ INLINE Vec activate(Vec v, Vec slope, Vec clamp, Mark* mark) {
     if constexpr (A == Act::kUseMark) return zero_where(scale_where(v, mark->slope, slope), mark->clamp);
     const Bits low = not_positive(v);
     v = scale_where(v, low, slope);
-    if constexpr (A == Act::kMark) *mark = Mark{low, beyond(v, clamp)};
-    return clip(v, clamp);
+    const Vec clipped = clip(v, clamp);
+    if constexpr (A == Act::kMark) *mark = Mark{low, differ(v, clipped)};
+    return clipped;
 }
 
 // G groups of U grid rows from G + 5 rows `in`: out[g U + q] = act(sum_k taps[q + U k] in[g + 5 - k]).
@@ -306,26 +308,33 @@ void down_radial(const float* in, int stride, int phase_stride, const float (*c)
 
 // Rewrite a row split into A phases as one split into B: coordinate c = A s + p of the source becomes coordinate
 // c - delta = B t + q of the target. Writes t = 0 .. count - 1 of all target phases.
+// One of A and B is a multiple of the other.
 void rephase(const float* const* source, int A, float* const* target, int B, int delta, int count) {
-    if (A == 2 * B) {
-        for (int p = 0; p < B; ++p) {
-            const int c = p + delta, c2 = c + B;
-            const float* s0 = source[floor_mod(c, A)] + floor_div(c, A);
-            const float* s1 = source[floor_mod(c2, A)] + floor_div(c2, A);
-            float* t = target[p];
+    const int ratio = A / B;
+    const auto at = [&](int c) { return source[floor_mod(c, A)] + floor_div(c, A); };
+    for (int q = 0; q < B; ++q) {
+        float* t = target[q];
+        const float* s = at(q + delta);
+        if (ratio == 0) {
+            if (B == 2 * A) for (int i = 0; i < count; ++i) t[i] = s[2 * i];
+            else for (int i = 0; i < count; ++i) t[i] = s[4 * i];
+        } else if (ratio == 2) {
+            const float* s2 = at(q + delta + B);
             for (int i = 0; i < (count + 1) / 2; ++i) {
-                t[2 * i] = s0[i];
-                t[2 * i + 1] = s1[i];
+                t[2 * i] = s[i];
+                t[2 * i + 1] = s2[i];
             }
-        }
-        return;
-    }
-    for (int p = 0; p < B; ++p) {
-        for (int t = 0; t < count; ++t) {
-            const int c = B * t + p + delta;
-            target[p][t] = source[floor_mod(c, A)][floor_div(c, A)];
+        } else {
+            for (int k = 0; k < ratio; ++k, s = at(q + delta + k * B))
+                for (int i = 0; ratio * i + k < count; ++i) t[ratio * i + k] = s[i];
         }
     }
+}
+
+// Rows of an image arrive from memory; ask for them ahead (past the end of the image it is a hint without effect).
+constexpr int kPrefetchRows = 4;
+INLINE void prefetch(const float* p, int floats) {
+    for (int i = 0; i < floats; i += 16) __builtin_prefetch(p + i);
 }
 
 // Where the phases of a row lie: [slack, elements, slack] for each; `at` is element 0 of phase 0.
@@ -375,13 +384,17 @@ class WideRows {
     int split_stride() const { return (vectors_ + 4) * kLanes; }
 
     void make(int y, float* row) {
+        prefetch(image_ + (size_t)(y + kPrefetchRows) * width_, width_);
         const float* source = image_ + (size_t)y * width_ + first_ - (kTaps - 1);
         const int length = vectors_ * kLanes + kTaps - 1;
         const int from = std::clamp(kTaps - 1 - first_, 0, length);
         const int to = std::clamp(width_ + kTaps - 1 - first_, from, length);
         float* line = line_;
+        const Vec bias = splat(bias_);
         std::fill(line, line + from, 0.0f);
-        for (int i = from; i < to; ++i) line[i] = source[i] + bias_;
+        int i = from;
+        for (; i + kLanes <= to; i += kLanes) store(line + i, load(source + i) + bias);
+        for (; i < to; ++i) line[i] = source[i] + bias_;
         std::fill(line + to, line + length, 0.0f);
         float* out[4];
         for (int q = 0; q < up_; ++q) {
@@ -429,6 +442,7 @@ class PaddedRows {
             }
             float* row = rows_ + (size_t)(y % kRing) * stride_;
             if (y >= next_) {
+                prefetch(image_ + (size_t)(y + 2 * kPrefetchRows) * width_, width_);
                 std::memcpy(row + kTaps - 1, image_ + (size_t)y * width_, sizeof(float) * width_);
                 next_ = y + 1;
             }
@@ -451,13 +465,15 @@ class Window {
     void start(int row) { base_ = end_ = row; }
 
     template <class Make>
-    void ensure(int from, int to, Make&& make) {  // afterwards rows from .. to - 1 are there
+    void ensure(int from, int until, Make&& make) {  // afterwards rows from .. until - 1 are there
         const int drop = std::min(from, end_) - base_;
         if (drop > 0) {
-            std::memmove(data_, data_ + (size_t)drop * size_, sizeof(float) * size_ * (end_ - base_ - drop));
+            float* to = data_;
+            const float* last = row(end_);
+            for (const float* p = row(base_ + drop); p < last; p += kLanes, to += kLanes) store(to, load(p));
             base_ += drop;
         }
-        for (; end_ < to; end_ += step_) make(end_, row(end_));
+        for (; end_ < until; end_ += step_) make(end_, row(end_));
     }
     float* row(int y) const { return data_ + (size_t)(y - base_) * size_; }
 
@@ -565,7 +581,7 @@ struct Problem {  // both directions of one call
     float radial_down[6][6], radial_up[6][6];
     float slope, clamp;
 
-    Layout layout() const { return Layout(down, (grid_w + down - 1) / down, 2 * kLanes); }
+    Layout layout() const { return Layout(down, (grid_w + down - 1) / down, kLanes); }
     size_t marks() const { return (size_t)grid_h * down * layout().vectors; }  // of one plane
 };
 
@@ -727,7 +743,10 @@ bool for_planes(int planes, int threads, Work&& work) {
         g_parallel(body, &state, (unsigned)threads, 0);
     } else {
         std::vector<std::thread> pool;
-        for (int i = 1; i < threads; ++i) pool.emplace_back(body, &state);
+        try {
+            for (int i = 1; i < threads; ++i) pool.emplace_back(body, &state);
+        } catch (const std::system_error&) {  // no more threads to be had: fewer will do
+        }
         body(&state);
         for (auto& t : pool) t.join();
     }
