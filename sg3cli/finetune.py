@@ -71,9 +71,7 @@ def collect_targets(crops: Iterable[np.ndarray | None], frames: np.ndarray) -> T
         images[wanted[index]] = np.rint(np.clip((crop + 1) * 127.5, 0, 255))
         found += 1
     if images is None or found < len(frames):
-        raise InputError(
-            f"only {found} of {len(frames)} frames to tune on could be read", "check the source video"
-        )
+        raise InputError(f"only {found} of {len(frames)} frames to tune on could be read", "check the source video")
     return Targets(images, np.asarray(frames))
 
 
@@ -94,9 +92,7 @@ class PivotalTuner:
         perceptual: PerceptualLoss,
     ) -> None:
         if not (np.isfinite(ws).all() and np.isfinite(transforms).all()):
-            raise InputError(
-                "the codes or transforms hold values that are not finite", "run `sg3 invert` again"
-            )
+            raise InputError("the codes or transforms hold values that are not finite", "run `sg3 invert` again")
         self.config = config
         self.base = {name: p.detach().clone() for name, p in trained_parameters(G).items()}
         self.G = copy.deepcopy(G).requires_grad_(False)
@@ -117,8 +113,10 @@ class PivotalTuner:
         while self.step < self.config.steps and not self.plateau.reached(self.step):
             try:
                 yield self._advance()
-            except torch.OutOfMemoryError as e:
-                raise DeviceError("not enough memory for tuning", "use a smaller batch (--batch 1)") from e
+            except RuntimeError as e:
+                if isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e):  # GPU, CPU
+                    raise DeviceError("not enough memory for tuning", "use a smaller batch (--batch 1)") from e
+                raise
 
     def _advance(self) -> TuneStep:
         chosen = batch_indices(self.step, self.config.batch, len(self.targets.frames), self.config.seed)

@@ -164,7 +164,7 @@ def _prepared(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     if scale < 1:
         sigma = 0.5 * float(np.sqrt(scale**-2 - 1))
         picture = cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.01), borderType=cv2.BORDER_REPLICATE)
-    zoom = int(np.clip(np.ceil(2 * scale), 1, 8))
+    zoom = int(np.clip(np.ceil(2 * scale), 2, 8)) if scale > 1 else 1
     if zoom > 1:
         picture = cv2.resize(picture, (zoom * size, zoom * size), interpolation=cv2.INTER_CUBIC)
     return picture

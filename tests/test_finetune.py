@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli.config import FinetuneConfig
-from sg3cli.errors import InputError, ModelError, UsageError
+from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.finetune import (
     PivotalTuner,
     Plateau,
@@ -136,6 +136,21 @@ def test_divergence_and_bad_codes_are_named():
     ws[2, 0, 0] = np.nan
     with pytest.raises(InputError, match="not finite"):
         PivotalTuner(G, ws, transforms, targets, CONFIG, StructuralLoss())
+
+
+def test_lack_of_memory_is_named_and_other_failures_are_not_hidden():
+    tuning = tuner()
+
+    def fail(*_, **__):
+        raise RuntimeError(message)
+
+    tuning.perceptual.forward = fail
+    message = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+    with pytest.raises(DeviceError, match="not enough memory"):
+        next(tuning.run())
+    message = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        next(tuning.run())
 
 
 def test_targets_are_the_frames_with_a_face_within_the_limit():
