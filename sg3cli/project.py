@@ -37,7 +37,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temp.touch()
+        mode = temp.stat().st_mode  # what the user's umask makes of a new file; safetensors would keep it private
         yield temp
+        temp.chmod(mode)
         with open(temp, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temp, path)

@@ -19,11 +19,12 @@ CLIP_PLACES = (ROOT / "examples", ROOT.parent / "shared" / "synthface_data" / "c
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """How a command ended; `out` is empty when stdout was not text."""
 
     code: int
     out: str
     err: str
+    raw: bytes
 
     @property
     def json(self) -> dict[str, Any]:
@@ -42,19 +43,22 @@ def environment(**changes: str) -> dict[str, str]:
     return {**plain, **kept, "OMP_NUM_THREADS": "1", "SG3_CONFIG": "/nonexistent", **changes}
 
 
-def sg3(*arguments: object, cwd: Path, stdin: str | None = None, **env: str) -> Ran:
+def sg3(*arguments: object, cwd: Path, stdin: str | None = None, binary: bool = False, **env: str) -> Ran:
     """Run `sg3` in a process of its own; without `stdin` nothing is piped in."""
+    return ended(["-m", "sg3cli", *map(str, arguments)], cwd, stdin, binary, **env)
+
+
+def ended(arguments: list[str], cwd: Path, stdin: str | None = None, binary: bool = False, **env: str) -> Ran:
+    """Run the interpreter and wait for it."""
     ran = subprocess.run(
-        [sys.executable, "-m", "sg3cli", *map(str, arguments)],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=environment(**env),
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
+        **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin.encode()}),
         capture_output=True,
-        text=True,
         timeout=300,
     )
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+    return Ran(ran.returncode, "" if binary else ran.stdout.decode(), ran.stderr.decode(), ran.stdout)
 
 
 def example_clip(name: str) -> Path:

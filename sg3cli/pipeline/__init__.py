@@ -79,11 +79,12 @@ class Job:
 
     def finetune(self) -> None:
         """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""
+        from sg3cli.metrics.perceptual import make_perceptual
         from sg3cli.pipeline import finetune
 
         bundle = self.bundle()
         self.invert()
-        loss = finetune.perceptual_loss(self.configs["finetune"].loss, self.pull, self.console)
+        loss = make_perceptual(self.configs["finetune"].loss, self.pull)
         params = replace(self.configs["finetune"], loss=loss.name)
         work = partial(finetune.run, self, bundle, loss)
         self._run("finetune", params, ("invert",), bundle_digests(bundle), work, smooth=self.smooth())
@@ -98,8 +99,8 @@ class Job:
         self._check_directions(found)
         self.project.edits = [edit.to_dict() for edit in edits]
         self.project.save()
-        for edit in edits:
-            self.console.notice(f"edit: {edit.direction} = {edit.text}")
+        words = [f"{edit.direction} = {edit.text}" for edit in edits]
+        self.console.notice(f"edit: {', '.join(words) or 'none'}")
 
     def render(self, out: str, finetune: bool = True) -> None:
         """Everything -> the video at `out` (`-` is stdout), and its provenance beside it."""
@@ -133,7 +134,7 @@ class Job:
 
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
-        output.check(self.project, out, force, self.console.as_json)
+        output.check(self.project, out, self.configs["encode"].format, force, self.console.as_json)
 
     # ---- content keys
 
@@ -167,6 +168,11 @@ class Job:
             seconds=seconds, **facts,
         )  # fmt: skip
         self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}
+
+    def tell(self, stage: str, notices: Sequence[str]) -> None:
+        """Say what the reader or writer of a stage found worth saying."""
+        for notice in notices:
+            self.console.notice(f"{stage}: {notice}")
 
     def _check_directions(self, files: Mapping[str, Path]) -> None:
         """Raise `ModelError` for a direction of another generator, before it is stored."""

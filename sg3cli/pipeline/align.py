@@ -46,6 +46,7 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
     found = Chunks(project.path / FACES, content_key(source=project.manifest["source"]["sha256"], models=models))
     with VideoReader(project.source()) as reader:
         detect(job, reader, found)
+        job.tell("align", reader.notices)
         size = (reader.info.height, reader.info.width)
     observations, pts, times = collect(found)
     if len(pts) == 0:

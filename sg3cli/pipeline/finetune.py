@@ -12,11 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sg3cli.console import Console
 from sg3cli.errors import ModelError
 from sg3cli.finetune import PivotalTuner, Targets, apply_delta, collect_targets, select_targets
 from sg3cli.invert import ABSENT, window_crops
-from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
+from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
@@ -33,17 +32,11 @@ LOG = "finetune/log.jsonl"
 CHECKPOINT = "finetune/checkpoint.safetensors"
 
 
-def perceptual_loss(kind: str, pull: bool, console: Console) -> PerceptualLoss:
-    """The perceptual term; says when it is not LPIPS although that was not asked for."""
-    loss = make_perceptual(kind, pull)
-    if kind == "auto" and loss.name != "lpips":
-        console.notice(f"finetune: LPIPS is not on this machine (--pull fetches it), the {loss.name} loss is used")
-    return loss
-
-
 def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
     """Tune, from the last checkpoint of this key if there is one; returns the stage's files and facts."""
     project, config = job.project, job.configs["finetune"]
+    if config.loss == "auto" and loss.name != "lpips":
+        job.console.notice(f"finetune: LPIPS is not here (--pull fetches it), the {loss.name} loss is used")
     tuner = make_tuner(job, bundle, loss)
     log = restore(tuner, project.path / CHECKPOINT, key)
     for step in job.console.progress(tuner.run(), config.steps, "finetune", tuner.step):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,22 +20,18 @@ def sidecar_of(out: str) -> Path:
     return Path(f"{out}.json")
 
 
-def check(project: Project, out: str, force: bool, as_json: bool) -> None:
-    """Raise `UsageError` or `InputError` when `out` cannot or should not be written."""
-    if out == "-":
-        if as_json:
-            raise UsageError("--json and `-o -` both want stdout", "write to a file")
-        if sys.stdout.isatty():
-            raise UsageError("a video is not written to a terminal", "redirect stdout, or give a file to -o")
-        return
+def check(project: Project, out: str, container: str | None, force: bool, as_json: bool) -> None:
+    """Raise `UsageError` or `InputError` when `out` cannot or should not be written, before any work is done."""
+    from sg3cli.video.output import Output
+
+    if out == "-" and as_json:
+        raise UsageError("--json and `-o -` both want stdout", "write to a file")
+    Output(out, project.source(), container)
     path = Path(out)
-    if path.is_dir():
-        raise UsageError(f"{out} is a folder", "give the name of a video file, for example out.mp4")
-    if path.exists() and os.path.samefile(path, project.source()):
-        raise UsageError(f"the output {out} is the input", "give the output another name")
-    _check_folder(path)
-    if path.exists() and not force and not _is_ours(out):
-        raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+    if out != "-":
+        _check_folder(path)
+        if path.exists() and not force and not _is_ours(out):
+            raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
 
 
 def _check_folder(path: Path) -> None:

@@ -83,6 +83,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
             frames = compose(reader.frames(), track, codes, G, plan, config)
             for frame in job.console.progress(frames, len(track.pts), "render"):
                 writer.write(frame)
+        job.tell("render", writer.notices)
     if out != "-":
         output.write_sidecar(out, plan.record)
     params = {**asdict(config), "encode": asdict(job.configs["encode"])}
