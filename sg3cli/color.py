@@ -15,6 +15,7 @@ import numpy as np
 UNSPECIFIED = 2  # of matrix, primaries and transfer
 RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 4, 5, 6, 7, 9  # matrix
 PQ, HLG = 16, 18  # transfer: SMPTE ST 2084, ARIB STD-B67
+RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2rgb", "x2bgr")
 LIMITED, FULL = 1, 2  # range; 0 is unspecified
 
 MATRICES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -59,10 +60,12 @@ def resolve(tags: ColorTags, width: int, height: int, pix_fmt: str = "") -> Colo
     """Fill in what a stream does not say: BT.601 up to standard definition, BT.709 above; limited range.
 
     `yuvj*` formats are full range by name. A matrix that has no Kr/Kb form here (YCgCo, ICtCp, constant luminance) is
-    treated as unspecified, RGB stays RGB.
+    treated as unspecified. RGB stays RGB.
     """
+    if pix_fmt.startswith(RGB_FORMATS):
+        return ColorTags(RGB, BT709, BT709, FULL)
     matrix = tags.matrix
-    if matrix != RGB and matrix not in KR_KB:
+    if matrix not in KR_KB and (matrix != RGB or pix_fmt.startswith("yuv")):
         matrix = BT709 if width >= 1280 or height > 576 else SMPTE170M
     full = tags.range or (FULL if pix_fmt.startswith("yuvj") or matrix == RGB else LIMITED)
     primaries = matrix if tags.primaries == UNSPECIFIED else tags.primaries

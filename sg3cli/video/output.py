@@ -9,11 +9,11 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sg3cli.errors import InputError, UsageError
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".nut": "nut"}
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -26,7 +26,7 @@ class Output:
     def __init__(self, out: str | Path, source: Path, container: str | None) -> None:
         self.piped = str(out) == "-"
         self.format = _format_of(out, container, self.piped)
-        self.target: str | BinaryIO
+        self.target: str | _Stdout
         if self.piped:
             self.name, self._final, self._temp = "standard output", None, None
             self.target = _stdout()
@@ -68,7 +68,7 @@ class Output:
     def commit(self) -> None:
         """Make the finished file durable and give it its name."""
         if self._temp is None or self._final is None:
-            assert not isinstance(self.target, str)
+            assert isinstance(self.target, _Stdout)
             self.target.flush()
             return
         with self._temp.open("rb+") as file:
@@ -82,9 +82,11 @@ class Output:
                 os.close(folder)
 
     def discard(self) -> None:
-        """Remove the temporary file, if any."""
+        """Remove the temporary file; a pipe gets nothing more, so that a part is not taken for the whole."""
         if self._temp is not None:
             self._temp.unlink(missing_ok=True)
+        elif isinstance(self.target, _Stdout):
+            self.target.closed = True
 
     def failure(self, error: Exception) -> InputError:
         """What a failed write means to the user."""
@@ -101,6 +103,7 @@ class _Stdout:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self.closed = False  # PyAV writes no trailer to a closed file
 
     def write(self, data: bytes) -> int:
         self._stream.write(data)
@@ -110,7 +113,7 @@ class _Stdout:
         self._stream.flush()
 
 
-def _stdout() -> Any:
+def _stdout() -> _Stdout:
     if sys.stdout.isatty():
         raise UsageError("`-` writes a video to standard output, which is a terminal", "pipe it on, or name a file")
     return _Stdout(sys.stdout.buffer)

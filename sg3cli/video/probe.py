@@ -16,6 +16,8 @@ import numpy as np
 from sg3cli.color import ColorTags
 from sg3cli.errors import InputError
 
+MAX_MISSING = 8  # consecutive frames without a picture that are bridged
+
 # Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
@@ -51,12 +53,14 @@ class SubtitleInfo:
 class Timeline:
     """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
 
-    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them.
+    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them. `dropped` counts
+    frames before the first key frame (a recording that was joined late), which no player can show.
     """
 
     pts: np.ndarray
     durations: np.ndarray
     seekable: bool = True
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,13 +215,17 @@ def _timeline(container: Any, stream: Any, path: Path) -> Timeline:
     by_packets = container.format.name.split(",")[0] in ONE_FRAME_CONTAINERS and stream.codec.name in ONE_FRAME_CODECS
     if not by_packets or any(pts is None for pts, *_ in rows):
         return _decoded_timeline(path)
-    # What comes before the first key frame, in display order too, cannot be decoded.
+    shown = {pts: duration for pts, duration, _, discard in rows if not discard}
     first_key = next((pts for pts, _, key, _ in rows if key), rows[0][0])
-    shown = {pts: duration for pts, duration, _, discard in rows if not discard and pts >= first_key}
+    dropped = sum(pts < first_key for pts in shown)
+    if dropped > MAX_MISSING:
+        shown = {pts: duration for pts, duration in shown.items() if pts >= first_key}
+    else:
+        dropped = 0  # few enough to show the first picture in their place
     if not shown:
         return _decoded_timeline(path)
     pts = np.array(sorted(shown), np.int64)
-    return Timeline(pts, _display_durations(pts, shown[int(pts[-1])], stream))
+    return Timeline(pts, _display_durations(pts, shown[int(pts[-1])], stream), dropped=dropped)
 
 
 def _decoded_timeline(path: Path) -> Timeline:
@@ -244,8 +252,14 @@ def _nominal_duration(stream: Any) -> int:
 
 
 def _display_durations(pts: np.ndarray, last: int, stream: Any) -> np.ndarray:
-    """Time to the next frame; for the last one what the file says, else the median, else the nominal duration."""
+    """Time to the next frame. For the last one what the file says, else the median, else the nominal duration.
+
+    The track's stated end comes before the packet's `last`, which FFmpeg takes from the order of decoding.
+    """
     steps = np.diff(pts)
+    stated = (stream.start_time or 0) + (stream.duration or 0) - int(pts[-1])
+    if len(steps) and 0 < stated <= 4 * int(steps.max()):
+        last = stated
     if last <= 0:
         last = int(np.median(steps)) if len(steps) else _nominal_duration(stream)
     return np.append(steps, last).astype(np.int64)

@@ -19,10 +19,18 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from sg3cli.color import FULL, RGB, resolve
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.prefetch import Prefetch
-from sg3cli.video.probe import VideoInfo, decoded, examine, frame_timestamp, main_video, open_media, packets
+from sg3cli.video.probe import (
+    MAX_MISSING,
+    VideoInfo,
+    decoded,
+    examine,
+    frame_timestamp,
+    main_video,
+    open_media,
+    packets,
+)
 
 QUEUE_FRAMES = 4
-MAX_MISSING = 8  # consecutive frames that may fail to decode before the file counts as damaged
 
 # swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -64,6 +72,10 @@ class VideoReader:
         self._depth = depth
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
+        if self.timeline.dropped:
+            self._notice(
+                f"{self.timeline.dropped} frames before the first key frame cannot be decoded and are left out"
+            )
 
     def __enter__(self) -> VideoReader:
         return self
@@ -126,6 +138,8 @@ class VideoReader:
     def _matched(self, start: int) -> Iterator[tuple[int, Any]]:
         """(index, picture) for every index of the timeline from a key frame at or before `start`; None: no picture."""
         pts = self.timeline.pts
+        if start == len(pts):
+            return
         index = -1
         for stamp, picture in self._pictures(start):
             if index < 0:
@@ -141,8 +155,6 @@ class VideoReader:
 
     def _pictures(self, start: int) -> Iterator[tuple[int, Any]]:
         """(pts, decoded picture), beginning at the latest key frame from which frame `start` comes out right."""
-        if start == len(self):
-            return
         target, second = int(self.timeline.pts[start]), round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:

@@ -15,7 +15,7 @@ import numpy as np
 from av.codec.context import OptionType
 from av.video.reformatter import VideoReformatter
 
-from sg3cli.color import BT709, BT709_LIMITED, FULL, RGB_FULL, ColorTags
+from sg3cli.color import BT709, BT709_LIMITED, FULL, LIMITED, RGB_FULL, UNSPECIFIED, ColorTags, resolve
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.output import Output
@@ -65,7 +65,7 @@ class VideoWriter:
     ) -> None:
         self.source, self.encode = source, encode or EncodeConfig()
         self.size = size or (source.width, source.height)
-        self.notices: list[str] = []
+        self.notices = _changes(source)
         self.count = 0
         self._container: Any = None
         self._tags = _container_tags(source, metadata)
@@ -235,7 +235,7 @@ class VideoWriter:
         """Matroska counts milliseconds: say so once when that moves a frame."""
         base = packet.time_base
         if self._output.format in ("matroska", "webm") and packet.pts * base.numerator * 1000 % base.denominator:
-            self._notice(f"{self._output.format} rounds timestamps to 1 ms; .mp4, .mov and .nut keep them exact")
+            self._notice(f"{self._output.format} rounds timestamps to 1 ms; .mp4 and .mov keep them exact")
 
     def _guard(self, action: Callable[..., Any], *arguments: Any) -> Any:
         """Run an action of the muxer or encoder; its failure is one of the output."""
@@ -271,26 +271,36 @@ class VideoWriter:
 
 
 class SourcePackets:
-    """The packets of the source's sound and subtitles, each handed out when the video has come to its time."""
+    """The packets of the source's sound and subtitles, each handed out when the video has come to its time.
+
+    They are copied as they are. Only MP4's timed text becomes plain text (SubRip) in Matroska, which has no MP4 form.
+    """
 
     def __init__(self, source: VideoInfo, container: Any, stack: ExitStack) -> None:
         self.notices: list[str] = []
         self._streams: dict[int, Any] = {}
-        wanted = {track.index for track in source.audio} | {track.index for track in source.subtitles}
-        if not wanted:
-            self._packets: Iterator[Any] = iter(())
-        else:
-            origin = stack.enter_context(open_media(source.path))
-            for index in sorted(wanted):
-                self._add(origin.streams[index], container)
-            kept = [origin.streams[index] for index in self._streams]
-            self._packets = (p for p in (packets(origin, kept, source.path) if kept else ()) if p.size)
+        self._plain: set[int] = set()  # streams whose packets lose MP4's length prefix and styles
+        origin = stack.enter_context(open_media(source.path))
+        for stream in origin.streams:
+            if stream.type in ("audio", "subtitle"):
+                self._add(stream, container)
+            elif stream.type == "attachment" and container.format.name == "matroska":
+                container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data)
+            elif stream.index != source.stream:
+                self._leave_out(stream, bool(origin.chapters()))
+        container.set_chapters(origin.chapters())
+        kept = [origin.streams[index] for index in self._streams]
+        self._packets = (p for p in (packets(origin, kept, source.path) if kept else ()) if p.size)
         self._next = next(self._packets, None)
 
     def _add(self, stream: Any, container: Any) -> None:
         name = stream.codec_context.name if stream.codec_context else "unknown"
         try:
-            copy = container.add_stream_from_template(stream)
+            if name == "mov_text" and container.format.name == "matroska":
+                copy = container.add_mux_stream("subrip")
+                self._plain.add(stream.index)
+            else:
+                copy = container.add_stream_from_template(stream)
         except (ValueError, av.FFmpegError) as error:
             what = f"{container.format.name} cannot hold the source's {name} {stream.type} (stream {stream.index})"
             if stream.type == "audio":
@@ -301,6 +311,12 @@ class SourcePackets:
         copy.disposition = stream.disposition
         self._streams[stream.index] = copy
 
+    def _leave_out(self, stream: Any, chapters: bool) -> None:
+        if stream.type == "data" and chapters and stream.codec_context is None:
+            return  # how an MP4 stores its chapters, which are copied as such
+        name = stream.codec_context.name if stream.codec_context else "unknown"
+        self.notices.append(f"stream {stream.index} ({stream.type}, {name}) of the source is left out")
+
     def until(self, seconds: float | None) -> Iterator[Any]:
         """The packets up to this time of decoding, or (None) all that are left."""
         while self._next is not None:
@@ -308,14 +324,41 @@ class SourcePackets:
             stamp = packet.dts if packet.dts is not None else packet.pts
             if seconds is not None and stamp is not None and float(stamp * packet.time_base) > seconds:
                 return
-            packet.stream = self._streams[packet.stream.index]
-            yield packet
+            if packet.stream.index in self._plain:
+                packet = _plain_text(packet)
+            packet.stream = self._streams[self._next.stream.index]
+            if packet.size:
+                yield packet
             self._next = next(self._packets, None)
 
 
+def _plain_text(packet: Any) -> Any:
+    """A packet of MP4 timed text (3GPP TS 26.245: length, text, styles) -> the text alone."""
+    data = bytes(packet)
+    text = av.Packet(data[2 : 2 + int.from_bytes(data[:2], "big")])
+    text.pts, text.dts, text.duration, text.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    return text
+
+
+def _changes(source: VideoInfo) -> list[str]:
+    """What the output shows otherwise than the source, whatever the settings."""
+    notices = []
+    if source.orientation != (False, False, False):
+        notices.append(f"the source is stored rotated by {source.rotation} degrees; the output is stored upright")
+    height_width = (source.height, source.width)
+    colors = resolve(source.color, *(height_width if source.orientation[0] else height_width[::-1]), source.pix_fmt)
+    if (colors.matrix, colors.range) != (BT709, LIMITED):
+        tags = colors.to_dict()
+        guess = " (a guess: it has no tag)" if source.color.matrix == UNSPECIFIED and colors.matrix else ""
+        notices.append(
+            f"colours are converted from {tags['matrix_name']} {tags['range_name']}{guess} to BT.709 limited"
+        )
+    return notices
+
+
 def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[str, str]:
-    kept = {key: value for key, value in source.metadata.items() if key.lower() not in CONTAINER_TAGS}
-    return kept | {key: str(value) for key, value in (metadata or {}).items()}
+    kept = {key.lower(): value for key, value in source.metadata.items() if key.lower() not in CONTAINER_TAGS}
+    return kept | {key.lower(): str(value) for key, value in (metadata or {}).items()}
 
 
 def _track_timescale(time_base: Fraction) -> dict[str, str]:
