@@ -83,7 +83,8 @@ def cache_folder() -> Path:
 
 
 def _load_and_check(folder: Path) -> ctypes.CDLL:
-    from sg3cli.nets.ops.cpu_kernel import bind, self_check
+    from sg3cli.nets.ops.cpu_kernel import bind  # these two need this module
+    from sg3cli.nets.ops.self_check import self_check
 
     path = ensure_built(folder)
     try:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sg3cli.nets.ops import build, cpu_kernel
+from sg3cli.nets.ops import cpu_kernel
 from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
 
 # The torch path works through the channels in chunks of at most this many up-sampled samples.
@@ -42,12 +42,10 @@ def filtered_lrelu(
     pad = parse_padding(padding)
     if impl not in ("auto", "torch", "kernel"):
         raise ValueError(f"impl must be auto, torch or kernel, not {impl!r}")
-    if impl != "torch":
-        usable = cpu_kernel.covers(x, fu, fd, up, down, pad, gain) and build.library() is not None
-        if usable:
-            return cpu_kernel.filtered_lrelu_kernel(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
-        if impl == "kernel":
-            raise NotImplementedError("filtered_lrelu: the compiled kernel does not cover this case or is not there")
+    if impl != "torch" and cpu_kernel.available() and cpu_kernel.covers(x, fu, fd, up, down, pad, gain):
+        return cpu_kernel.filtered_lrelu_kernel(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    if impl == "kernel":
+        raise NotImplementedError("filtered_lrelu: no compiled kernel, or a case that it does not cover")
     return _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
 
 

@@ -763,6 +763,45 @@ int sg3_lanes() { return kLanes; }
 // Let planes run on an existing OpenMP pool: the address of GOMP_parallel, or null for threads of our own.
 void sg3_set_parallel(void* function) { g_parallel = reinterpret_cast<Parallel>(function); }
 
+// True if a 12 x 12 filter equals its mirror images, up to rounding.
+int sg3_mirrored(const float* f) {
+    float largest = 0, difference = 0;
+    for (int y = 0; y < 12; ++y) {
+        for (int x = 0; x < 12; ++x) {
+            const float v = f[12 * y + x];
+            largest = std::max(largest, std::fabs(v));
+            difference = std::max({difference, std::fabs(v - f[12 * (11 - y) + x]), std::fabs(v - f[12 * y + 11 - x])});
+        }
+    }
+    return difference <= 1e-6f * largest;
+}
+
+// Fill in the taps: `up_taps` separable, `down_taps` separable or, if p->radial, 12 x 12; null is the identity.
+// Convolutions, unless `flip`. Returns 1 if the full filter is not mirrored.
+int sg3_set_filters(Problem* p, const float* up_taps, int up_count, const float* down_taps, int down_count, int flip,
+                    float gain) {
+    const float one = 1.0f;
+    if (!up_taps) up_taps = &one;
+    if (!down_taps) down_taps = &one;
+    for (int t = 0; t < up_count; ++t) {
+        p->up_taps_y[t] = up_taps[flip ? up_count - 1 - t : t];
+        p->up_taps_x[t] = p->up_taps_y[t] * gain * (float)(p->up * p->up);
+    }
+    if (!p->radial) {
+        for (int t = 0; t < down_count; ++t) p->down_taps[t] = down_taps[flip ? t : down_count - 1 - t];
+        return 0;
+    }
+    for (int r = 0; r < 6; ++r) {
+        const float* row = down_taps + 12 * r;
+        for (int k = 0; k < 6; ++k) p->radial_down[k][r] = row[k];
+        for (int k = 0; k < 3; ++k) {
+            p->radial_up[k][r] = (row[2 * k] + row[10 - 2 * k]) / 2;
+            p->radial_up[3 + k][r] = (row[2 * k] - row[10 - 2 * k]) / 2;
+        }
+    }
+    return sg3_mirrored(down_taps) ? 0 : 1;
+}
+
 size_t sg3_problem_size() { return sizeof(Problem); }
 size_t sg3_mark_bytes(const Problem* p) { return p->marks() * sizeof(Mark) * p->planes; }
 

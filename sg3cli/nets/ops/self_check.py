@@ -1,0 +1,51 @@
+"""Compare a freshly loaded kernel with the torch reference before it is trusted."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops.filters import design_lowpass_filter
+from sg3cli.nets.ops.upfirdn import upfirdn2d
+
+TOLERANCE = 1e-5  # of the largest value; a correct kernel stays below 1e-6
+
+
+def self_check(lib: ctypes.CDLL) -> str | None:
+    """Values and gradients of the official layer kinds on small images; None, or what is wrong."""
+    for up, radial in ((2, False), (2, True), (4, False), (4, True)):
+        with torch.inference_mode(False), torch.enable_grad():
+            error = _error(lib, up, radial)
+        if not error <= TOLERANCE:  # also for NaN
+            return f"up {up}, {'radial' if radial else 'separable'}: relative error {error:.1e}"
+    return None
+
+
+def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
+    """Largest error of output and gradients, relative to the largest value of each."""
+    generator = torch.Generator().manual_seed(up)
+    fu = design_lowpass_filter(6 * up, 10, 12, 32 * up)
+    fd = design_lowpass_filter(12, 10, 12, 64, radial=radial)
+    assert fu is not None and fd is not None
+    x = torch.randn([1, 2, 19, 23], generator=generator)
+    b = torch.randn([2], generator=generator)
+    pad, gain, slope, clamp = (7, 8, 6, 9), 2**0.5, 0.2, 1.0
+    leaf, bias = x.clone().requires_grad_(), b.clone().requires_grad_()
+    expected = upfirdn2d(leaf + bias[:, None, None], fu, up=up, padding=pad, gain=up**2)
+    expected = torch.nn.functional.leaky_relu(expected, slope).mul(gain).clamp(-clamp, clamp)
+    expected = upfirdn2d(expected, fd, down=2)
+    dy = torch.randn(expected.shape, generator=generator)
+    gradients = torch.autograd.grad(expected, (leaf, bias), dy)
+    p = cpu_kernel.describe(lib, (1, 2, 19, 23), fu, fd, up, 2, pad, gain, slope, clamp, False)
+    y, marks = cpu_kernel.run_forward(lib, p, x, b, mark=True)
+    actual = (y, *cpu_kernel.run_backward(lib, p, dy, marks))
+    return max(_relative(a, e) for a, e in zip(actual, (expected.detach(), *gradients), strict=True))
+
+
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    if actual.shape != expected.shape:
+        return float("inf")
+    return float((actual - expected).abs().max() / expected.abs().max())
