@@ -152,6 +152,7 @@ class PivotalTuner:
         """Go back to a `state()` of a tuner that was made with the same arguments."""
         self.step = int(state["step"])
         self.plateau.from_tensor(state["plateau"])
+        self.optimizer.state.clear()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[f"parameter:{name}"])

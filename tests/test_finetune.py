@@ -97,6 +97,8 @@ def test_state_survives_safetensors(tmp_path):
     second.restore(load_file(tmp_path / "state.safetensors"))
     assert same(first.state(), second.state())
     assert next(first.run()) == next(second.run())
+    second.restore(fresh)  # also what came after a state is forgotten
+    assert same(second.state(), fresh)
 
 
 def test_plateau_ends_a_tuning_that_no_longer_improves():
