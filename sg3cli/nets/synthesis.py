@@ -92,6 +92,7 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.clamp = config.conv_clamp
+        self.conv_dtype: torch.dtype | None = None  # bfloat16: faster, for training from scratch
         self.magnitude_ema_beta = config.magnitude_ema_beta
         kernel = spec.conv_kernel
         self.weight = nn.Parameter(torch.randn(spec.out_channels, spec.in_channels, kernel, kernel))
@@ -132,6 +133,7 @@ class SynthesisLayer(nn.Module):
             demodulate=not spec.is_torgb,
             padding=spec.conv_kernel - 1,
             input_gain=gain,
+            dtype=self.conv_dtype,
         )
         return filtered_lrelu(
             x,

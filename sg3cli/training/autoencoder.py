@@ -1,9 +1,9 @@
 """Generator and ReStyle encoder trained together on labelled renders.
 
-A GAN from noise needs days of a GPU. Renders come with exact labels, so a CPU can do something better: the encoder maps a
-face to W+, the generator draws it back, and the loss is what the eye and the labels say about the difference. What comes
-out is an ordinary StyleGAN3 generator with an encoder that belongs to it; `mapping.py` then fits z -> w to the codes and
-`adversarial.py` sharpens the pictures.
+A GAN from noise needs days of a GPU. Renders come with exact labels, so a CPU can do something better: the encoder
+maps a face to W+, the generator draws it back, and the loss is what the eye and the labels say about the difference.
+What comes out is an ordinary StyleGAN3 generator with an encoder that belongs to it; `mapping.py` fits z -> w to the
+codes afterwards.
 
     codes_1 = w_avg + E(x, G(w_avg));  codes_2 = codes_1 + E(x, G(codes_1))       (ReStyle, arXiv 2104.02699 eq. 1)
     loss    = weighted L1 over three scales + probe features + ||w - w_avg - M a||^2 + ||delta||^2
@@ -29,12 +29,12 @@ from sg3cli.training.data import Batches, FaceSet
 from sg3cli.training.probe import FaceProbe, augment, perceptual_distance
 
 PEOPLE_128 = GeneratorConfig(
-    z_dim=256, w_dim=256, img_resolution=128, channel_base=4096, channel_max=256, num_layers=10,
+    z_dim=256, w_dim=256, img_resolution=128, channel_base=3072, channel_max=192, num_layers=10,
     margin_size=8, conv_kernel=1, use_radial_filters=True,
 )  # fmt: skip
 PEOPLE_128_ENCODER = EncoderConfig(
-    input_size=64, stem=32, stages=((48, 2), (96, 2), (160, 3), (192, 2)), head_dim=192,
-    num_ws=PEOPLE_128.num_ws, w_dim=PEOPLE_128.w_dim, kind="e4e",
+    input_size=64, stem=24, stages=((32, 1), (64, 2), (128, 2), (192, 2)), head_dim=128,
+    num_ws=PEOPLE_128.num_ws, w_dim=PEOPLE_128.w_dim, kind="e4e", se_reduction=8,
 )  # fmt: skip
 
 
@@ -44,13 +44,14 @@ class AutoencoderConfig:
 
     steps: int = 6000
     batch: int = 8
-    lr_generator: float = 2.5e-3
-    lr_encoder: float = 1e-3
+    lr_generator: float = 6e-3
+    lr_encoder: float = 2e-3
     warmup: int = 100
     decay_from: float = 0.6
     second: float = 0.4
     second_from: float = 0.35
     perceptual: float = 0.5
+    perceptual_every: int = 2
     residual: float = 0.02
     delta: float = 0.02
     from_labels: float = 0.5
@@ -95,19 +96,21 @@ class Autoencoder(nn.Module):
     def step(self, x: Tensor, previous: Tensor, ws: Tensor | None) -> Tensor:
         """One ReStyle update: picture [N,3,R,R], last picture [N,3,S,S], last codes -> codes [N,num_ws,w_dim]."""
         start = self.G.mapping.w_avg if ws is None else ws
-        return self.encoder(torch.cat([self.pool(x), previous], 1)) + start
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+            residual = self.encoder(torch.cat([self.pool(x), previous], 1))
+        return residual.float() + start
 
 
 class AutoencoderTrainer:
     """The loop: `for log in trainer.run(): ...`; `state()`/`restore()` continue exactly."""
 
     def __init__(
-        self, faces: FaceSet, conditions: Conditions, probe: FaceProbe, config: AutoencoderConfig,
+        self, faces: FaceSet, conditions: Conditions, probe: FaceProbe | None, config: AutoencoderConfig,
         generator: GeneratorConfig = PEOPLE_128, encoder: EncoderConfig = PEOPLE_128_ENCODER,
     ) -> None:  # fmt: skip
         torch.manual_seed(config.seed)
         self.faces, self.config = faces, config
-        self.probe = probe.eval().requires_grad_(False)
+        self.probe = probe.eval().requires_grad_(False) if probe else None
         self.conditions = torch.from_numpy(conditions.vectors)
         self.net = Autoencoder(Generator(generator), Encoder(encoder), len(conditions.names))
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -171,7 +174,7 @@ class AutoencoderTrainer:
         expected = self.net.G.mapping.w_avg + a[len(a) - len(ws) :] @ self.net.M.T
         losses = {
             "pixel": pixel_loss(y, x, self.weight),
-            "perceptual": perceptual_distance(self.probe, y, x).mean(),
+            "perceptual": self._perceptual(y, x),
             "residual": (ws[:, 0] - expected).square().mean(),
             "delta": (ws - ws[:, :1]).square().mean(),
         }
@@ -180,6 +183,12 @@ class AutoencoderTrainer:
             + c.delta * losses["delta"]
         )  # fmt: skip
         return losses
+
+    def _perceptual(self, y: Tensor, x: Tensor) -> Tensor:
+        """Every few steps only: the probe costs as much as a third of the generator."""
+        if self.probe is None or self.now % self.config.perceptual_every:
+            return x.new_zeros(())
+        return perceptual_distance(self.probe, y, x).mean() * self.config.perceptual_every
 
     def _schedule(self) -> None:
         """Linear warm-up, flat, then linear decay to 5 %."""

@@ -1,8 +1,8 @@
 """What the labels say about a face, as a vector in which one step means one standard deviation.
 
-Labels, the hair style as one-hot, and the shape that the labels leave open: principal components of the landmarks after a
-linear regression on the labels. The generator is trained on `w = w_avg + M a` for these vectors `a`, so that column k of M
-moves property k and, the others being held, nothing else.
+Labels, the hair style as one-hot, and the shape that the labels leave open: principal components of the landmarks
+after a linear regression on the labels. The generator is trained on `w = w_avg + M a` for these vectors `a`, so that
+column k of M moves property k and, the others being held, nothing else.
 """
 
 from __future__ import annotations

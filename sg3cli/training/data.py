@@ -1,8 +1,8 @@
 """The training set: labelled renders of synthetic people in the `synthface` format, held decoded in memory.
 
 A data set is a folder with `images.bin` (concatenated JPEG), `index.npy` (int64 offset, length) and `labels.npz`
-(`columns`, `labels`, `identity`, `landmarks68`). 20,000 pictures of 128 px are one gigabyte as uint8, less than a loader
-process per core would cost in copies.
+(`columns`, `labels`, `identity`, `landmarks68`). 20,000 pictures of 128 px are one gigabyte as uint8, less than a
+loader process per core would cost in copies.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Batches:
         """Row numbers [batch] of one step; every epoch is a permutation of the set."""
         first = step * self.batch
         places = np.arange(first, first + self.batch)
-        return np.array([self._permutation(p // self.count)[p % self.count] for p in places])
+        return np.array([self._permutation(int(p // self.count))[p % self.count] for p in places])
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if getattr(self, "_epoch", None) != epoch:

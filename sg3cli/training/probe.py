@@ -1,14 +1,15 @@
 """A small network that reads the labels off a face: the training's perceptual features and the evaluation's judge.
 
-It knows where eyes and mouth are (68 landmarks), what the person looks like (labels) and who it is (identity embedding).
-Its feature maps take the place that LPIPS has for photographs (no downloaded backbone, nothing but our own renders). The
-probe that shapes the training is never the one that judges it: they differ in seed and width.
+It knows where eyes and mouth are (68 landmarks), what the person looks like (labels) and who it is (identity
+embedding). Its feature maps take the place that LPIPS has for photographs (no downloaded backbone, nothing but our own
+renders). The probe that shapes the training is never the one that judges it: they differ in seed and width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class FaceProbe(nn.Module):
         super().__init__()
         self.config = config
         chain = (3, *config.widths)
-        self.stages = nn.ModuleList(_stage(a, b) for a, b in zip(chain, chain[1:], strict=False))
+        self.stages = nn.ModuleList(_stage(a, b) for a, b in pairwise(chain))
         last = config.widths[-1]
         self.labels = nn.Linear(last, len(config.labels))
         self.landmarks = nn.Linear(last * 16, 136)
@@ -136,4 +137,4 @@ def probe_loss(probe: FaceProbe, x: Tensor, faces: FaceSet, rows: np.ndarray) ->
     places = torch.from_numpy(faces.landmarks[rows]) / (x.shape[-1] / 2) - 1
     logits = 16 * embedding @ F.normalize(probe.people, dim=1).T
     who = F.cross_entropy(logits, torch.from_numpy(faces.identity[rows]))
-    return F.smooth_l1_loss(labels, truth) + 20 * F.smooth_l1_loss(points, places, beta=0.1) * 10 + 0.05 * who
+    return F.smooth_l1_loss(labels, truth) + 20 * F.smooth_l1_loss(points, places, beta=0.1) + 0.1 * who

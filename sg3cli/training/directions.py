@@ -1,0 +1,92 @@
+"""Directions of the code space, from the label matrix M and from labelled codes.
+
+The generator is trained on w = w_avg + M a with standardised labels a, so a column of M is what one standard deviation
+of a label does when every other label is held. That is InterFaceGAN's conditional manipulation (arXiv 1907.10786,
+Section 2.3) with all labels as conditions at once. Two corrections make it what a user means by the word:
+
+* properties that come with age in life (wrinkles, grey hair) move along, by their regression on age over the people;
+* strength 1 is a unit that reads well (12.5 years, half of the way from no smile to a full one, 15 degrees), not one
+  standard deviation of this data set.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from sg3cli.training.conditions import Conditions
+
+
+@dataclass(frozen=True)
+class DirectionSpec:
+    """`label` and how much of it strength 1 adds; `along` are labels that follow it by regression."""
+
+    label: str
+    unit: float
+    means: str
+    along: tuple[str, ...] = ()
+
+
+SPECS: dict[str, DirectionSpec] = {
+    "age": DirectionSpec("age", 12.5, "12.5 years older", ("wrinkles", "hair_r", "hair_g", "hair_b")),
+    "smile": DirectionSpec("smile", 0.5, "half a smile", ()),
+    "gender": DirectionSpec("sex", 0.5, "half of the way from female to male"),
+    "mouth-open": DirectionSpec("mouth_open", 0.2, "a fifth of a fully open mouth", ("mouth_gap",)),
+    "yaw": DirectionSpec("yaw", 15.0, "turned 15 degrees to the right of the picture"),
+    "pitch": DirectionSpec("pitch", 10.0, "10 degrees further down"),
+    "glasses": DirectionSpec("glasses", 0.5, "half of a pair of glasses"),
+    "beard": DirectionSpec("beard", 0.5, "half of a full beard"),
+    "weight": DirectionSpec("weight", 0.4, "heavier by a quarter of the slider"),
+    "makeup": DirectionSpec("makeup", 0.5, "half of full makeup"),
+    "eyes-closed": DirectionSpec("eye_closed_left", 0.4, "both eyes closed by 40 %", ("eye_closed_right",)),
+    "brows-raised": DirectionSpec("brow_raise", 0.35, "brows raised by half of the slider"),
+}
+
+
+def label_step(conditions: Conditions, spec: DirectionSpec) -> np.ndarray:
+    """[C] change of the standardised labels that strength 1 of a direction means."""
+    step = np.zeros(len(conditions.names), np.float32)
+    k = conditions.index(spec.label)
+    step[k] = spec.unit / conditions.std[k]
+    for name in spec.along:
+        j = conditions.index(name)
+        slope = float((conditions.vectors[:, k] * conditions.vectors[:, j]).mean())  # both have unit variance
+        step[j] = slope * step[k]
+    return step
+
+
+def regress_codes(codes: Tensor, conditions: Conditions, ridge: float = 1e-3) -> tuple[Tensor, float]:
+    """Least squares w - mean = M a on labelled codes [N,w_dim]: (M [w_dim,C], share of the variance explained)."""
+    a = torch.from_numpy(conditions.vectors).double()
+    w = codes.double() - codes.double().mean(0)
+    gram = a.T @ a / len(a) + ridge * torch.eye(a.shape[1], dtype=torch.double)
+    M = torch.linalg.solve(gram, a.T @ w / len(a)).T
+    explained = 1 - float((w - a @ M.T).square().sum() / w.square().sum())
+    return M.float(), explained
+
+
+def save_directions(folder: Path, M: Tensor, conditions: Conditions, generator: str, specs: tuple[str, ...]) -> None:
+    """Write `NAME.safetensors` with `direction` [1,w_dim] for each spec; strength 1 adds it to the codes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in specs:
+        spec = SPECS[name]
+        vector = M.numpy() @ label_step(conditions, spec)
+        meta = {
+            "schema": 1,
+            "name": name,
+            "generator": generator,
+            "unit": spec.means,
+            "method": "conditional normals from labels",
+            "norm": float(np.linalg.norm(vector)),
+        }
+        save_file(
+            {"direction": vector[None].astype(np.float32)},
+            folder / f"{name}.safetensors",
+            metadata={"sg3": json.dumps(meta, sort_keys=True)},
+        )

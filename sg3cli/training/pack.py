@@ -1,0 +1,82 @@
+"""From a training state to a model bundle: mapping, directions, scores and the record of how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli import __version__
+from sg3cli.nets.checkpoint import file_digest, save_encoder, save_generator
+from sg3cli.nets.restyle import restyle_codes
+from sg3cli.training.autoencoder import Autoencoder
+from sg3cli.training.conditions import Conditions
+from sg3cli.training.data import FaceSet
+from sg3cli.training.directions import SPECS, label_step, regress_codes, save_directions
+from sg3cli.training.mapping import fit_mapping
+from sg3cli.training.probe import FaceProbe
+from sg3cli.training.scores import direction_scores, reconstruction_scores
+
+
+@torch.no_grad()
+def encode(net: Autoencoder, faces: FaceSet, rows: np.ndarray, steps: int = 3) -> Tensor:
+    """Codes [N,num_ws,w_dim] of the pictures `rows`."""
+    parts = [
+        restyle_codes(net.encoder, net.G, faces.batch(rows[i : i + 32]), steps=steps) for i in range(0, len(rows), 32)
+    ]
+    return torch.cat(parts)
+
+
+def pack(
+    folder: Path,
+    net: Autoencoder,
+    faces: FaceSet,
+    conditions: Conditions,
+    record: dict[str, Any],
+    directions: Sequence[str] = tuple(SPECS),
+    codes: int = 2000,
+) -> None:
+    """Write the bundle: fit mapping and directions on `codes` encoded training faces, save all in half precision."""
+    rows = np.random.default_rng(0).choice(len(faces), min(codes, len(faces)), replace=False)
+    ws = encode(net, faces, rows)
+    labelled = Conditions(conditions.names, conditions.mean, conditions.std, conditions.vectors[rows])
+    _, explained = regress_codes(ws[:, 0], labelled)
+    fit = list(fit_mapping(net.G, ws[:, 0]))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_generator(folder / "generator.safetensors", net.G, {"trained": record}, dtype=torch.float16)
+    save_encoder(folder / "encoder.safetensors", net.encoder, {"trained": record}, dtype=torch.float16)
+    digest = file_digest(folder / "generator.safetensors")
+    save_directions(folder / "directions", net.M.detach(), conditions, digest, tuple(directions))
+    card = {
+        "schema": 1,
+        "name": folder.name,
+        "resolution": net.G.img_resolution,
+        "licence": "MIT (weights and code); trained on CC0 renders of synthetic people",
+        "source": "made by this project: sg3 train",
+        "tool": __version__,
+        "training": record | {"labels_explain_codes": round(explained, 3), "mapping_distance": round(fit[-1], 5)},
+    }
+    (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
+
+
+def score(
+    net: Autoencoder, judge: FaceProbe, test: FaceSet, conditions: Conditions, names: Sequence[str]
+) -> dict[str, Any]:
+    """Scores on held-out people: reconstruction, and the response of every label to every direction."""
+    M = net.M.detach()
+    vectors = {n: M @ torch.from_numpy(label_step(conditions, SPECS[n])) for n in names}
+    few = np.zeros(len(test), bool)
+    few[:: max(1, len(test) // 64)] = True
+    return {
+        "reconstruction": reconstruction_scores(
+            net.G, net.encoder, judge, test.subset(few | (np.arange(len(test)) < 192))
+        ),
+        "directions": direction_scores(
+            net.G, net.encoder, judge, test.subset(few), {n: v[None] for n, v in vectors.items()}
+        ),
+    }

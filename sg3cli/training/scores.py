@@ -1,0 +1,111 @@
+"""What a model is worth, judged by a probe that had no part in its training.
+
+Reconstruction after 1..3 ReStyle steps on held-out people, and for each direction the response of every label to its
+strength: slope of the label meant, R2 of the straight line, and the drift of the others in their own standard
+deviations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli.nets.encoder import Encoder
+from sg3cli.nets.generator import Generator
+from sg3cli.nets.restyle import restyle_codes, restyle_steps
+from sg3cli.training.data import FaceSet
+from sg3cli.training.probe import FaceProbe, ProbeConfig, perceptual_distance
+
+
+def load_probe(path: Path) -> FaceProbe:
+    """A probe saved by `save_probe`, ready to judge."""
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        config = json.loads(file.metadata()["sg3"])
+        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    probe = FaceProbe(
+        ProbeConfig(tuple(config["labels"]), config["people"], tuple(config["widths"]), config["embedding"])
+    )
+    probe.load_state_dict(state, strict=False)
+    return probe.eval().requires_grad_(False)
+
+
+def save_probe(path: Path, probe: FaceProbe) -> None:
+    """Write a probe; its table of people stays behind, the embedding does without."""
+    import json
+
+    from safetensors.torch import save_file
+
+    state = {k: v.contiguous() for k, v in probe.state_dict().items() if k != "people"}
+    config = probe.config.to_dict() | {"people": 1}
+    save_file(state, path, metadata={"sg3": json.dumps(config, sort_keys=True)})
+
+
+def psnr(y: Tensor, x: Tensor) -> Tensor:
+    """[N] dB for pictures in [-1, 1]."""
+    return 10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))
+
+
+@torch.no_grad()
+def reconstruction_scores(G: Generator, encoder: Encoder, judge: FaceProbe, faces: FaceSet) -> dict[str, float]:
+    """Means over a test set after each of three ReStyle steps: PSNR, feature distance, identity cosine."""
+    totals: dict[str, float] = {}
+    for first in range(0, len(faces), 32):
+        x = faces.batch(np.arange(first, min(first + 32, len(faces))))
+        who = judge(x)[2]
+        for step, ws in enumerate(restyle_steps(encoder, G, x, steps=3), start=1):
+            y = G.synthesis(ws).clamp(-1, 1)
+            values = {
+                f"psnr_step{step}": psnr(y, x),
+                f"features_step{step}": perceptual_distance(judge, y, x),
+                f"identity_step{step}": (judge(y)[2] * who).sum(1),
+            }
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + float(value.sum())
+    return {name: round(total / len(faces), 4) for name, total in totals.items()}
+
+
+@torch.no_grad()
+def direction_scores(
+    G: Generator, encoder: Encoder, judge: FaceProbe, faces: FaceSet, directions: dict[str, Tensor],
+    strengths: tuple[float, ...] = (-2, -1, 0, 1, 2),
+) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
+    """{direction: {label: {slope, r2}}}: label change per unit of strength, in the label's standard deviations.
+
+    R2 is that of a straight line through each face's own zero, over faces and strengths. `identity` is the mean cosine
+    between the unedited and the edited face at the ends.
+    """
+    ws = torch.cat(
+        [restyle_codes(encoder, G, faces.batch(np.arange(i, i + 16)), steps=3) for i in range(0, len(faces), 16)]
+    )
+    table = {}
+    for name, direction in directions.items():
+        readings, identities = [], []
+        for strength in strengths:
+            edited = ws.clone()
+            edited[:, 1:] += strength * (direction if direction.shape[0] == 1 else direction[1:])
+            heads = [judge(G.synthesis(part).clamp(-1, 1)) for part in edited.split(16)]
+            readings.append(torch.cat([h[0] for h in heads]))
+            identities.append(torch.cat([h[2] for h in heads]))
+        table[name] = _response(torch.stack(readings), strengths, judge.config.labels)
+        centre = identities[strengths.index(0)]
+        ends = [(identities[k] * centre).sum(1).mean() for k in (0, -1)]
+        table[name]["identity"] = {"cosine": round(float(sum(ends) / 2), 4)}
+    return table
+
+
+def _response(readings: Tensor, strengths: tuple[float, ...], labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """readings [S,N,K] standardised labels -> slope and R2 of each label against the strength."""
+    s = torch.tensor(strengths)
+    change = readings - readings[strengths.index(0)]
+    slope = (change * s[:, None, None]).sum((0, 1)) / (s.square().sum() * change.shape[1])
+    residual = (change - s[:, None, None] * slope).square().sum((0, 1))
+    spread = (change - change.mean((0, 1))).square().sum((0, 1)).clamp(min=1e-9)
+    r2 = 1 - residual / spread
+    return {label: {"slope": round(float(slope[k]), 4), "r2": round(float(r2[k]), 4)} for k, label in enumerate(labels)}
