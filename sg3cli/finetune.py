@@ -208,13 +208,13 @@ class Plateau:
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
-        self.smoothed = float("nan")
+        self.smoothed = float("inf")
         self.best = float("inf")
         self.best_step = 0
 
     def update(self, loss: float, step: int) -> None:
         """Take in the loss of the `step`-th step."""
-        first = np.isnan(self.smoothed)
+        first = self.smoothed == float("inf")
         self.smoothed = loss if first else LOSS_MEMORY * self.smoothed + (1 - LOSS_MEMORY) * loss
         if self.smoothed < self.best * (1 - IMPROVEMENT):
             self.best, self.best_step = self.smoothed, step
