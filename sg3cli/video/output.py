@@ -41,7 +41,7 @@ class Output:
     @property
     def _prefix(self) -> str:
         assert self._final is not None
-        return f".{self._final.name}.{socket.gethostname()}-"
+        return f".{self._final.name[:48]}.{socket.gethostname()[:32]}-"  # with the rest within 255 bytes
 
     def _check(self, source: Path) -> None:
         final = self._final

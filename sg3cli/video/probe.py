@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class VideoInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fractions as text `num/den`."""
-        plain = asdict(replace(self, path=self.path))
+        plain = asdict(self)
         plain |= {"path": str(self.path), "color": self.color.to_dict()}
         for name in ("time_base", "average_rate", "sample_aspect_ratio"):
             plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
@@ -272,14 +272,14 @@ def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) ->
     name = container.format.name.split(",")[0]
     if name == "mov" and len(stream.index_entries):
         ends = [entry.pos + entry.size for entry in stream.index_entries]
-        size, missing = path.stat().st_size, 0
+        size = path.stat().st_size
         missing = sum(end > size for end in ends)
         if missing:
             raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
     if name == "matroska" and container.duration and rows[-1][0] is not None:
         end = float((rows[-1][0] + rows[-1][1]) * stream.time_base)
         declared = container.duration / av.time_base
-        if declared - end > max(1.0, 0.05 * declared) and not _others_reach(container, path, declared):
+        if declared - end > _slack(declared) and not _others_reach(container, path, declared):
             raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")
 
 
@@ -292,7 +292,12 @@ def _others_reach(container: Any, path: Path, seconds: float) -> bool:
             for p in (packets(again, others, path) if others else ())
             if p.pts is not None
         ]
-    return bool(ends) and seconds - max(ends) <= max(1.0, 0.05 * seconds)
+    return bool(ends) and seconds - max(ends) <= _slack(seconds)
+
+
+def _slack(seconds: float) -> float:
+    """By how much a header may overstate the duration without the file being cut off."""
+    return max(0.25, 0.02 * seconds)
 
 
 def _cut_off(path: Path, detail: str) -> InputError:
@@ -367,7 +372,10 @@ def frame_pts(path: str | Path) -> list[int]:
     path = Path(path)
     with open_media(path) as container:
         stream = main_video(container, path)
-        return [int(frame.pts) for frame in decoded(packets(container, stream, path))]
+        stamps: list[int] = []
+        for frame in decoded(packets(container, stream, path)):
+            stamps.append(frame_timestamp(frame, stamps[-1] if stamps else None, stream))
+        return stamps
 
 
 def packet_digest(path: str | Path, kind: str = "audio") -> list[str]:

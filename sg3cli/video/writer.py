@@ -227,9 +227,21 @@ class VideoWriter:
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._check_exact(packet)
-            for copied in self._copied.until(float(packet.dts * packet.time_base)):
-                self._guard(self._container.mux, copied)
+            self._copy_until(float(packet.dts * packet.time_base))
             self._guard(self._container.mux, packet)
+
+    def _copy_until(self, seconds: float | None) -> None:
+        """Copy the source's other packets up to this time, None: all the rest."""
+        for packet in self._copied.until(seconds):
+            try:
+                self._guard(self._container.mux, packet)
+            except InputError as error:
+                if not isinstance(error.__cause__, ValueError):  # FFmpeg's "invalid data" and "invalid argument"
+                    raise
+                raise InputError(
+                    f"the sound or subtitles of {self.source.path} are damaged and cannot be copied",
+                    "remux the source first, or try .mkv as the output",
+                ) from error
 
     def _check_exact(self, packet: Any) -> None:
         """Matroska counts milliseconds: say so once when that moves a frame."""
@@ -250,8 +262,7 @@ class VideoWriter:
         if not self.count:
             raise InputError(f"not one frame was written to {self._output.name}", "the range or the input is empty")
         self._mux(self._guard(self._stream.encode, None))
-        for copied in self._copied.until(None):
-            self._guard(self._container.mux, copied)
+        self._copy_until(None)
         self._guard(self._container.close)
         self._stack.close()
         self._guard(self._output.commit)
