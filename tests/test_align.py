@@ -47,7 +47,8 @@ def face(centre=(200.0, 150.0), size=60.0, degrees=0.0):
     points[17:36] = np.stack([np.linspace(-0.7, 0.7, 19), np.full(19, -0.3)], 1)
     ring = np.stack([np.cos(np.arange(6)), np.sin(np.arange(6))], 1) * 0.15
     ring -= ring.mean(0)
-    points[36:42], points[42:48] = ring - [0.5, 0], ring + [0.5, 0]
+    half = np.array([0.5, 0.0])
+    points[36:42], points[42:48] = ring - half, ring + half
     points[48:68] = np.stack([np.linspace(-0.3, 0.3, 20), np.full(20, 1.05)], 1)
     points[48], points[54] = (-0.4, 1.05), (0.4, 1.05)
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))

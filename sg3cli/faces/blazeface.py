@@ -95,7 +95,7 @@ def letterbox(rgb: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[int, int
 
 def tile_levels(height: int, width: int) -> Iterator[list[tuple[int, int, int]]]:
     """Lists of square tiles (x, y, side), each level half as large as the one before and overlapping by half."""
-    sides = [max(height, width) // 2]
+    sides = [max(1, max(height, width) // 2)]
     while sides[-1] // 2 >= MIN_TILE:
         sides.append(sides[-1] // 2)
     for side in sides:

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from sg3cli.faces.tracks import MARGIN, Roi
+
 SIDE = 192
 POINTS = 468
-MARGIN = 1.5  # the crop's side as a multiple of the face's longer side
 RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners, the person's right and left
 
 
-@dataclass(frozen=True)
-class Roi:
-    """The square the mesh looks at: centre and side in frame pixels, angle in radians (clockwise on screen)."""
-
-    x: float
-    y: float
-    side: float
-    angle: float
-
-    def matrix(self) -> np.ndarray:
-        """`[2, 3]` affine map from crop coordinates (0..192, continuous) to frame coordinates."""
-        c, s = math.cos(self.angle) * self.side / SIDE, math.sin(self.angle) * self.side / SIDE
-        half = SIDE / 2
-        return np.array([[c, -s, self.x - half * (c - s)], [s, c, self.y - half * (s + c)]])
+def roi_matrix(roi: Roi) -> np.ndarray:
+    """`[2, 3]` affine map from crop coordinates (0..192, continuous) to frame coordinates."""
+    c, s = math.cos(roi.angle) * roi.side / SIDE, math.sin(roi.angle) * roi.side / SIDE
+    half = SIDE / 2
+    return np.array([[c, -s, roi.x - half * (c - s)], [s, c, roi.y - half * (s + c)]])
 
 
 class FaceMesh:
@@ -43,7 +34,7 @@ class FaceMesh:
         self.net.setInput(crop.transpose(2, 0, 1)[None])
         points, logit = self.net.forward(["conv2d_21", "conv2d_31"])
         mesh = points.reshape(POINTS, 3).astype(np.float64)
-        linear, offset = roi.matrix()[:, :2], roi.matrix()[:, 2]
+        linear, offset = roi_matrix(roi)[:, :2], roi_matrix(roi)[:, 2]
         mesh[:, :2] = mesh[:, :2] @ linear.T + offset
         mesh[:, 2] *= roi.side / SIDE
         return mesh, 1 / (1 + math.exp(-float(np.clip(logit.reshape(-1)[0], -80, 80))))
@@ -51,7 +42,7 @@ class FaceMesh:
 
 def cut(rgb: np.ndarray, roi: Roi) -> np.ndarray:
     """The square `roi` of the frame as `[192, 192, 3] uint8`, black outside; averaged first when it is large."""
-    matrix = roi.matrix()
+    matrix = roi_matrix(roi)
     shrink = int(roi.side / SIDE)
     if shrink >= 2:
         rgb, matrix = _shrunk(rgb, matrix, shrink)
