@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def library() -> ctypes.CDLL | None:
             try:
                 _library = _load_and_check(cache_folder())
                 keep_heap()
-            except (BuildError, OSError) as e:
+            except (BuildError, OSError, subprocess.SubprocessError) as e:
                 log.warning("the compiled CPU kernel is not available, using plain torch (slower): %s", e)
             _tried = True
     return _library
@@ -86,12 +87,10 @@ def _load_and_check(folder: Path) -> ctypes.CDLL:
     from sg3cli.nets.ops.cpu_kernel import bind  # these two need this module
     from sg3cli.nets.ops.self_check import self_check
 
-    path = ensure_built(folder)
     try:
-        lib = bind(ctypes.CDLL(str(path)))
-    except (OSError, AttributeError):  # cut off or damaged in the cache: build it once more
-        path = ensure_built(folder, rebuild=True)
-        lib = bind(ctypes.CDLL(str(path)))
+        lib = bind(ctypes.CDLL(str(ensure_built(folder))))
+    except AttributeError as e:
+        raise BuildError(f"it lacks a function ({e})") from e
     error = self_check(lib)
     if error is not None:
         raise BuildError(f"it failed its self check ({error})")
@@ -109,20 +108,32 @@ def _openmp_entry() -> int | None:
     return None
 
 
-def ensure_built(folder: Path, rebuild: bool = False) -> Path:
-    """Path of the compiled library in `folder`; compiles it under a lock if it is not there."""
+def ensure_built(folder: Path) -> Path:
+    """Path of the compiled library in `folder`; compiles it under a lock if it is not there or was damaged."""
     compiler = _compiler()
     path = folder / f"filtered_lrelu-{_key(compiler)}.so"
-    if path.is_file() and not rebuild:
+    if _intact(path):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
-            if rebuild or not path.is_file():
+            if not _intact(path):
                 _compile(compiler, path)
     except filelock.Timeout as e:
-        raise BuildError("another process has been building it for too long") from e
+        raise BuildError(f"another process has been building it for over {LOCK_SECONDS:.0f} s") from e
     return path
+
+
+def _intact(path: Path) -> bool:
+    """True if the library is what was compiled: loading one that is cut off can kill the process."""
+    try:
+        return path.with_suffix(".sha256").read_text() == _digest(path)
+    except OSError:
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _compiler() -> str:
@@ -161,20 +172,35 @@ def _cpu_flags() -> str:
 
 def _compile(compiler: str, path: Path) -> None:
     """Compile into a temporary folder beside `path`, then rename."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as work:
-        (Path(work) / "build.ninja").write_text(
+    prefix = f"{path.stem}-build-"
+    for left in path.parent.glob(f"{prefix}*"):  # of a process that was killed: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as work:
+        built = Path(work) / "kernel.so"
+        Path(work, "build.ninja").write_text(
             f"rule cxx\n  command = {_escape(compiler)} {' '.join(FLAGS)} $in -o $out\n"
-            f"build kernel.so: cxx {_escape(str(SOURCE))}\n"
+            f"build {built.name}: cxx {_escape(str(SOURCE))}\n"
         )
+        _run_ninja(work)
+        path.with_suffix(".sha256").write_text(_digest(built))
+        os.replace(built, path)
+
+
+def _run_ninja(work: str) -> None:
+    """Run the build in `work`; ends the compiler too when time is up or the user interrupts."""
+    output = subprocess.PIPE
+    with subprocess.Popen(
+        [_ninja(), "-C", work], stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         try:
-            run = subprocess.run(
-                [_ninja(), "-C", work], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-            )
+            said, _ = process.communicate(timeout=BUILD_SECONDS)
         except subprocess.TimeoutExpired as e:
-            raise BuildError(f"the compiler took more than {BUILD_SECONDS:.0f} s") from e
-        if run.returncode != 0:
-            raise BuildError(f"the compiler failed: {(run.stdout + run.stderr).strip()[-400:]}")
-        os.replace(Path(work) / "kernel.so", path)
+            raise BuildError(f"the compiler took more than {BUILD_SECONDS:g} s") from e
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        raise BuildError(f"the compiler failed: {said.strip()[-400:]}")
 
 
 def _escape(text: str) -> str:
