@@ -69,6 +69,14 @@ class Edit:
         out[times >= self.keyframes[-1].time] = self.keyframes[-1].strength
         return out
 
+    def rows(self, num_ws: int) -> np.ndarray:
+        """The layers `[n]` that are moved; raises `UsageError` for one that a generator of `num_ws` does not have."""
+        layers = np.arange(1, num_ws) if self.layers is None else np.array(self.layers)
+        if layers.size and layers[-1] >= num_ws:
+            what = f"layer {layers[-1]} of {self.direction} is beyond the generator's 0-{num_ws - 1}"
+            raise UsageError(what, "choose --layers within that range")
+        return layers
+
     def with_names(self, names: Mapping[str, str]) -> Edit:
         """The same edit with its directions called as `names` says."""
         return replace(self, direction=names[self.direction], preserve=tuple(names[n] for n in self.preserve))
@@ -208,12 +216,8 @@ def apply_edits(
     generator's.
     """
     out = np.array(ws, dtype=np.float32)
-    num_ws = out.shape[1]
     for edit in edits:
-        layers = np.arange(1, num_ws) if edit.layers is None else np.array(edit.layers)
-        if layers.size and layers[-1] >= num_ws:
-            what = f"layer {layers[-1]} of {edit.direction} is beyond the generator's 0-{num_ws - 1}"
-            raise UsageError(what, "choose --layers within that range")
+        layers = edit.rows(out.shape[1])
         direction = np.broadcast_to(directions[edit.direction].astype(np.float32), out.shape[1:])
         strength = edit.strength_at(times).astype(np.float32)
         moved = np.flatnonzero(strength)

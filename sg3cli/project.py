@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -59,6 +60,19 @@ def write_error(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot write {path}: {reason}", "check the folder's permissions, or choose another place")
 
 
+@contextlib.contextmanager
+def safetensors_errors() -> Iterator[None]:
+    """A failed write of the safetensors library, which has an error of its own, as the `OSError` that it was."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code)) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, atomically."""
     with atomic_path(path) as temp:
@@ -70,7 +84,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str
     from safetensors.numpy import save_file
 
     plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    with atomic_path(path) as temp:
+    with atomic_path(path) as temp, safetensors_errors():
         save_file(plain, str(temp), metadata={"sg3": json.dumps(dict(meta or {}), sort_keys=True)})
 
 

@@ -30,7 +30,7 @@ from sg3cli.stitch import face_mask, landmarks_in_window, warp_alpha
 from sg3cli.video import VideoReader, VideoWriter, packet_digest, probe
 from sg3cli.weights.bundle import load_bundle
 
-TUNING = ("--finetune-steps", "6", "--finetune-batch", "2", "--loss", "structural", "--save-every", "2")
+TUNING = ["--finetune-steps=6", "--finetune-batch=2", "--loss=structural", "--save-every=2", "--preset=ultrafast"]
 ARRAYS = ("align/track.safetensors", "invert/ws.npy", "finetune/delta.safetensors")
 
 
@@ -156,12 +156,12 @@ def test_an_edit_moves_the_face_only_while_it_is_active(done: Path, tiny_bundle:
 
 
 def test_views(copy: Path) -> None:
-    for view, size in (("face", (32, 32)), ("compare", (1024, 512))):
+    for view, size in (("face", (32, 32)), ("compare", (512, 256))):
         assert cli.run(["render", "talk.sg3", "-o", f"{view}.mp4", "--view", view, "--no-finetune", "-q"]) == 0
         info = probe(copy / f"{view}.mp4")
         assert (info.width, info.height, info.frames) == (*size, 12)
     with VideoReader("compare.mp4") as reader, VideoReader("talk.mp4") as source:
-        left = next(iter(reader)).rgb[:, :512].astype(int)
+        left = next(iter(reader)).rgb[:, :256].astype(int)
         assert np.abs(left - next(iter(source)).rgb).mean() < 3
 
 
@@ -275,7 +275,7 @@ def test_the_face_fades_beside_frames_that_show_none() -> None:
     status[[8, 9]] = 2
     opacity = render.presence(times, status)
     assert opacity[[8, 9]].tolist() == [0, 0] and (opacity[[0, 4, 13, 19]] == 1).all()
-    assert opacity[7] == opacity[10] == pytest.approx(0.25) and opacity[6] == pytest.approx(0.5)
+    assert opacity[[6, 7, 10, 11]] == pytest.approx([0.5, 0.25, 0.25, 0.5])
     assert (render.presence(times, np.zeros(20)) == 1).all()
 
 
@@ -331,8 +331,6 @@ def test_a_signal_in_any_stage_loses_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (fresh / "out.mp4").write_bytes(b"an earlier film")
-    for each in (signal.SIGINT, signal.SIGTERM):
-        monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(each))  # restored at the end
     before = {each: signal.signal(each, cli._stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         with monkeypatch.context() as patch:

@@ -96,7 +96,7 @@ class Job:
         edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
         if self.project.status("invert") != "done":
             self.invert()
-        self._check_directions(found)
+        self._check_fit(edits, found)
         self.project.edits = [edit.to_dict() for edit in edits]
         self.project.save()
         words = [f"{edit.direction} = {edit.text}" for edit in edits]
@@ -134,7 +134,7 @@ class Job:
 
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
-        output.check(self.project, out, self.configs["encode"].format, force, self.console.as_json)
+        output.check(self.project, out, self.configs["encode"], force, self.console.as_json)
 
     # ---- content keys
 
@@ -174,9 +174,11 @@ class Job:
         for notice in notices:
             self.console.notice(f"{stage}: {notice}")
 
-    def _check_directions(self, files: Mapping[str, Path]) -> None:
-        """Raise `ModelError` for a direction of another generator, before it is stored."""
+    def _check_fit(self, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
+        """Raise for a layer or direction that does not belong to the codes' generator, before it is stored."""
         record = self.project.record("invert")
+        for edit in edits:
+            edit.rows(record["num_ws"])
         for path in files.values():
             load_direction(path).check_fits(record["num_ws"], record["w_dim"], record["models"]["generator"])
 

@@ -20,7 +20,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import Project, atomic_path
+from sg3cli.project import Project, atomic_path, safetensors_errors
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 
@@ -76,7 +76,7 @@ def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
     """Tensors as safetensors, atomically; one metadata entry, so that equal content gives equal bytes."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temp:
+    with atomic_path(path) as temp, safetensors_errors():
         save_file(plain, str(temp), metadata={"sg3": json.dumps(meta, sort_keys=True)})
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sg3cli import __version__
+from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
 from sg3cli.project import Project, digest_of, write_error, write_json
 
@@ -20,18 +22,31 @@ def sidecar_of(out: str) -> Path:
     return Path(f"{out}.json")
 
 
-def check(project: Project, out: str, container: str | None, force: bool, as_json: bool) -> None:
+def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json: bool) -> None:
     """Raise `UsageError` or `InputError` when `out` cannot or should not be written, before any work is done."""
     from sg3cli.video.output import Output
 
     if out == "-" and as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
-    Output(out, project.source(), container)
+    Output(out, project.source(), encode.format)
     path = Path(out)
     if out != "-":
         _check_folder(path)
         if path.exists() and not force and not _is_ours(out):
             raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+        _check_encoder(project, out, encode)
+
+
+class _Opened(Exception):
+    """The encoder could be opened."""
+
+
+def _check_encoder(project: Project, out: str, encode: EncodeConfig) -> None:
+    """Open the encoder and give it up again: a misspelt codec should not show after an hour of tuning."""
+    from sg3cli.video import VideoWriter, probe
+
+    with suppress(_Opened), VideoWriter(out, probe(project.source()), encode):
+        raise _Opened
 
 
 def _check_folder(path: Path) -> None:
