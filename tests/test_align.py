@@ -96,6 +96,7 @@ def test_unknown_rule_is_a_usage_error():
         ffhq_quad(face(), "dlib")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.tuples(*[st.floats(-300, 300)] * 2), st.floats(-3.1, 3.1), st.floats(2, 6))
 def test_quad_parameters_round_trip(centre, angle, log_half):
     params = np.array([*centre, angle, log_half])
@@ -131,6 +132,7 @@ def test_rotation_between_reference_faces_is_the_reference_angle(golden):
     np.testing.assert_allclose(np.linalg.inv(golden["lt__transform"]), golden["lt__inverse"], atol=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(-60, 60), st.floats(0.5, 2), st.floats(-80, 80), st.floats(-80, 80))
 def test_analytic_transform_recovers_turn_scale_and_shift(degrees, scale, dx, dy):
     window = ffhq_quad(face((200, 150), 60))
@@ -216,12 +218,14 @@ def test_smoothing_is_the_gaussian_filter_away_from_the_ends():
     np.testing.assert_allclose(smooth[10:-10], gaussian_filter1d(values, 2.0, axis=0)[10:-10], atol=1e-3)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(-1e3, 1e3), st.floats(0.001, 2), st.integers(1, 40))
 def test_smoothing_keeps_constants_to_the_bit(value, sigma, count):
     values = np.full((count, 2), value)
     assert np.array_equal(smooth_zero_phase(values, irregular(count), sigma), values)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(-10, 10), st.floats(-10, 10), st.floats(0.05, 1), st.integers(3, 40))
 def test_smoothing_keeps_straight_lines_at_irregular_times_up_to_the_ends(start, slope, sigma, count):
     times = irregular(count)
@@ -229,6 +233,7 @@ def test_smoothing_keeps_straight_lines_at_irregular_times_up_to_the_ends(start,
     np.testing.assert_allclose(smooth_zero_phase(line, times, sigma), line, atol=1e-8)
 
 
+@settings(deadline=None, max_examples=50)
 @given(VALUES, st.floats(0.02, 0.5))
 def test_smoothing_has_no_direction_in_time(values, sigma):
     times = irregular(len(values))
@@ -238,7 +243,7 @@ def test_smoothing_has_no_direction_in_time(values, sigma):
     np.testing.assert_allclose(forward, backward, atol=1e-9)
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=50)
 @given(VALUES)
 def test_paper_kernel_is_linear_keeps_length_and_constants(values):
     smooth = smooth_paper(values)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import face_mesh  # noqa: F401  (fixture)
 
@@ -104,6 +104,7 @@ def test_mirrored_mesh_gives_mirrored_landmarks():
     assert 0 < np.abs(OFFSET_TABLE).max() < 0.07  # a correction, no second model
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(-3, 3), st.floats(10, 500), st.floats(-1000, 1000))
 def test_landmarks_move_with_the_mesh(angle, scale, shift):
     mesh = np.random.default_rng(0).normal(size=(468, 3))
@@ -138,6 +139,7 @@ def test_odd_frame_sizes_do_not_fail(detector, size):
     assert detector.update(np.zeros((*size, 3), np.uint8)) == []
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(8, 3000), st.integers(8, 3000))
 def test_tiles_cover_the_frame_and_stay_inside(height, width):
     for tiles in tile_levels(height, width):
