@@ -25,9 +25,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("SG3_MALLOC", "default")
     monkeypatch.setattr(build, "FLAGS", tuple(f if f != "-O3" else "-O1" for f in build.FLAGS))
     monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "kernels")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the images are too small to share
     build.reset()
     yield tmp_path / "kernels"
     build.reset()
+    torch.set_num_threads(threads)
 
 
 def assert_falls_back(caplog: pytest.LogCaptureFixture, reason: str) -> None:

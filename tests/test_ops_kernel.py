@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from sg3cli.nets import ops
-from sg3cli.nets.ops import cpu_kernel, filtered_lrelu
+from sg3cli.nets.ops import cpu_kernel
 
 pytestmark = pytest.mark.skipif(not cpu_kernel.available(), reason="no compiled kernel here")
 
 TOLERANCE = 5e-6  # of the largest value
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The images are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
@@ -44,13 +55,13 @@ def both(x: Tensor, b: Tensor | None, *args, **kwargs) -> list[tuple[Tensor, ...
     return results
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(
     st.sampled_from([1, 2, 4]),
     st.sampled_from([1, 2, 4]),
     st.booleans(),
-    st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    st.tuples(*[st.integers(-20, 40)] * 4),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    st.tuples(*[st.integers(-20, 30)] * 4),
     st.sampled_from([None, 0.4, 256.0]),
     st.booleans(),
     st.integers(0, 10**6),
@@ -61,8 +72,8 @@ def test_matches_torch(up, down, full, size, pad, clamp, flip, seed) -> None:
     full = full and down == 2
     fu, fd = taps(g, count[0]), radial(seed) if full else taps(g, count[1])
     x, b = torch.randn([2, 2, *size], generator=g), torch.randn([2], generator=g)
-    if min(cpu_kernel._sizes(*size, len(fu), len(fd), up, down, pad)) <= 0:
-        return
+    assume(min(cpu_kernel._sizes(*size, len(fu), len(fd), up, down, pad)) > 0)
+    assume(all(min(p0, 0) + min(p1, 0) + up * n > 0 for p0, p1, n in zip(pad[::2], pad[1::2], size[::-1], strict=True)))
     torch_path, kernel = both(x, b, fu, fd, up, down, pad, 1.3, 0.2, clamp, flip)
     for expected, actual in zip(torch_path, kernel, strict=True):
         # The two sum in another order: a sample within rounding of a kink may fall on the other side of it.
@@ -130,14 +141,14 @@ def test_what_it_does_not_cover_goes_to_torch() -> None:
 
 
 def test_second_derivative() -> None:
-    f, x = radial(0), torch.randn(1, 1, 8, 8, dtype=torch.double, requires_grad=True)
+    f, x = radial(0), torch.randn(1, 1, 5, 6, dtype=torch.double, requires_grad=True)
     fu = taps(torch.Generator().manual_seed(1), 12)
 
     def run(x: Tensor) -> Tensor:
         return ops.filtered_lrelu(x, fu, f, None, 2, 2, (11, 10, 11, 10)).square()
 
-    assert torch.autograd.gradcheck(run, x)
-    assert torch.autograd.gradgradcheck(run, x)
+    assert torch.autograd.gradcheck(run, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, x, fast_mode=True)
     single = x.detach().float().requires_grad_()
     (gradient,) = torch.autograd.grad(run(single).sum(), single, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
@@ -153,7 +164,7 @@ def test_torch_path_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         return y, *torch.autograd.grad(y.square().sum(), (x, b))
 
     whole = run()
-    monkeypatch.setattr(filtered_lrelu, "CHUNK_SAMPLES", 2 * 12 * 12 * 4 * 2)
+    monkeypatch.setattr(sys.modules["sg3cli.nets.ops.filtered_lrelu"], "CHUNK_SAMPLES", 2 * 12 * 12 * 4 * 2)
     for expected, actual in zip(whole, run(), strict=True):
         assert relative(actual, expected) < 1e-6
 
