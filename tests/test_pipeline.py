@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import ended, sg3
+from running import cut, ended, environment, example_clip, halved, sg3
 
 from sg3cli import cli
 from sg3cli.config import EncodeConfig
@@ -317,6 +320,24 @@ def stop_in(stage: str, after: int, number: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Console, "progress", interrupted)
 
 
+STOPS = {  # stage -> items done before the signal, and what is kept of them
+    "align": (9, "align/faces/000000004.safetensors"),
+    "invert": (9, "invert/parts/000000000.safetensors"),
+    "finetune": (3, "finetune/checkpoint.safetensors"),
+    "render": (3, "finetune/delta.safetensors"),
+}
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The signal handlers of the `sg3` command, for as long as the test runs."""
+    before = {number: signal.signal(number, cli._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(
     ("stage", "number"),
     [("align", signal.SIGINT), ("invert", signal.SIGINT), ("finetune", signal.SIGTERM), ("render", signal.SIGINT)],
@@ -330,18 +351,83 @@ def test_a_signal_in_any_stage_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The same command continues from the last piece, and its arrays and film are those of an unbroken run."""
     (fresh / "out.mp4").write_bytes(b"an earlier film")
-    before = {each: signal.signal(each, cli._stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with monkeypatch.context() as patch:
-            stop_in(stage, 3, number, patch)
-            assert cli.run([*run_line(tiny_bundle), "--force"]) == 128 + number
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-    assert len(capsys.readouterr().err.strip().splitlines()[-2:]) == 2
+    monkeypatch.setattr("sg3cli.pipeline.align.PIECE", 4)
+    monkeypatch.setattr("sg3cli.pipeline.invert.PIECE", 4)
+    after, kept = STOPS[stage]
+    with monkeypatch.context() as patch:
+        stop_in(stage, after, number, patch)
+        assert cli.run([*run_line(tiny_bundle), "--force"]) == 128 + number
+    what, hint = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert what.startswith("error: run was ") and hint.startswith("hint: nothing is lost")
     assert (fresh / "out.mp4").read_bytes() == b"an earlier film"
+    assert (fresh / "talk.sg3" / kept).is_file()
     assert not list(fresh.rglob("*.tmp")) and not list(fresh.rglob("*.part"))
     assert cli.run([*run_line(tiny_bundle), "--force"]) == 0
     assert arrays(fresh) == arrays(done)
     assert digest_of(fresh / "out.mp4") == digest_of(done / "out.mp4")
+
+
+def killed_when(line: list[str], folder: Path, pattern: str) -> None:
+    """Run a command and kill it (SIGKILL) as soon as a file like `pattern` is there."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "sg3cli", *line], cwd=folder, env=environment(), stdin=subprocess.DEVNULL
+    ) as process:
+        while not list(folder.glob(pattern)):
+            assert process.poll() is None, f"ended before {pattern} was there"
+            time.sleep(0.002)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_kill_in_every_stage_changes_nothing_in_the_end(
+    tmp_path: Path, tiny_bundle: Path, face_model: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clip = cut(example_clip("woman_talks.mp4"), tmp_path / "talk.mp4", 80)
+    whole = tmp_path_factory.mktemp("whole")
+    shutil.copy(clip, whole)
+    line = [*run_line(tiny_bundle), "--finetune-steps=60", "--save-every=10", "--preset=slow"]
+    assert sg3(*line, cwd=whole).code == 0
+    for pattern in (
+        "talk.sg3/align/faces/000000032.safetensors",
+        "talk.sg3/invert/parts/000000032.safetensors",
+        "talk.sg3/finetune/checkpoint.safetensors",
+        ".out.mp4.*.part",
+    ):
+        killed_when(line, tmp_path, pattern)
+        assert not (tmp_path / "out.mp4").exists()
+    assert sg3(*line, cwd=tmp_path).code == 0
+    assert arrays(tmp_path) == arrays(whole)
+    assert digest_of(tmp_path / "out.mp4") == digest_of(whole / "out.mp4")
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_rendering_a_long_clip_takes_no_more_memory(tmp_path: Path, tiny_bundle: Path, face_model: None) -> None:
+    """Peak memory of `render` on ten times the frames, within five percent."""
+    peaks = []
+    for name, times in (("short", 1), ("long", 10)):
+        repeated(example_clip("woman_talks.mp4"), tmp_path / f"{name}.mp4", times)
+        assert sg3("invert", f"{name}.mp4", "--model", tiny_bundle, cwd=tmp_path).code == 0
+        script = (
+            "import resource; from sg3cli import cli;"
+            f"assert cli.run(['render', '{name}.sg3', '-o', '{name}-out.mp4', '--no-finetune', '-q']) == 0;"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        peaks.append(int(ended(["-c", script], cwd=tmp_path).out.splitlines()[-1]))
+    assert peaks[1] < 1.05 * peaks[0], peaks
+
+
+def repeated(source: Path, out: Path, times: int) -> None:
+    """The clip's first 60 frames at half size, `times` over."""
+    with VideoReader(source) as reader:
+        info = reader.info
+        frames = [replace(frame, rgb=halved(frame.rgb)) for frame in islice(reader, 60)]
+        step = frames[1].pts - frames[0].pts
+        with VideoWriter(
+            out, replace(info, audio=()), EncodeConfig(preset="veryfast"), (info.width // 2,) * 2
+        ) as writer:
+            for number in range(60 * times):
+                writer.write(replace(frames[number % 60], pts=frames[0].pts + number * step))

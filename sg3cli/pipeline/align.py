@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRACK = "align/track.safetensors"
 FACES = "align/faces"
-PIECE = 128  # frames between two saves
+PIECE = 32  # frames between two saves
 
 
 @dataclass(frozen=True)
