@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that must hold, from a fresh clone: a virtual environment in the clone, the package, the landmark model,
 # linters, types, tests. Runs twice in a row; leaves nothing outside the clone but caches.
-# SG3_PYTHON names the interpreter (default python3). Arguments go to pytest: bash tests/run.sh -m slow
+# SG3_PYTHON or PYTHON names the interpreter (default python3). Arguments go to pytest: bash tests/run.sh -m slow
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ ! -x .venv/bin/python ]; then
-  "${SG3_PYTHON:-python3}" -m venv .venv
+  "${SG3_PYTHON:-${PYTHON:-python3}}" -m venv .venv
 fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 
