@@ -29,7 +29,9 @@ from sg3cli.training.data import Batches, FaceSet
 from sg3cli.training.probe import FaceProbe, augment, perceptual_distance
 
 PEOPLE_128 = GeneratorConfig(
-    z_dim=256, w_dim=256, img_resolution=128, channel_base=3072, channel_max=192, num_layers=10,
+    z_dim=256, w_dim=256, img_resolution=128, channel_base=3072, channel_max=192, num_layers=8,
+    first_cutoff=6.0,  # the input's frequencies: twice the cycles of the official 2 and more, which a short run needs
+    first_stopband=16.0,
     margin_size=8, conv_kernel=1, use_radial_filters=True,
 )  # fmt: skip
 PEOPLE_128_ENCODER = EncoderConfig(
@@ -40,11 +42,14 @@ PEOPLE_128_ENCODER = EncoderConfig(
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """One run. `second` is the share of steps that train the second ReStyle pass, once `second_from` is reached."""
+    """One run. Of `encoded` pictures a step, `batch` are drawn by the generator; from `second_from` of the run on,
+    `second` of the steps train the second ReStyle pass instead, on `batch` pictures."""
 
     steps: int = 6000
     batch: int = 8
-    lr_generator: float = 6e-3
+    encoded: int = 16
+    lr_generator: float = 1e-2
+    lr_labels: float = 2e-3
     lr_encoder: float = 2e-3
     warmup: int = 100
     decay_from: float = 0.6
@@ -52,8 +57,9 @@ class AutoencoderConfig:
     second_from: float = 0.35
     perceptual: float = 0.5
     perceptual_every: int = 2
-    residual: float = 0.02
-    delta: float = 0.02
+    residual: float = 0.3
+    residual_end: float = 0.05
+    delta: float = 0.05
     from_labels: float = 0.5
     from_labels_end: float = 0.25
     delta_dropout: float = 0.3
@@ -78,13 +84,22 @@ def pixel_loss(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     return total
 
 
+def label_matrix(w_dim: int, conditions: int) -> nn.Parameter:
+    """M [w_dim, C], random. Small: styles of 1 + 0.15 n make a network that is nearly linear in `a` at the start."""
+    return nn.Parameter(0.15 * torch.randn(w_dim, conditions) / conditions**0.5)
+
+
 class Autoencoder(nn.Module):
     """Encoder, generator and the label matrix M [w_dim, C], with the mean of w (which becomes `mapping.w_avg`)."""
 
     def __init__(self, G: Generator, encoder: Encoder, conditions: int) -> None:
         super().__init__()
         self.G, self.encoder = G, encoder
-        self.M = nn.Parameter(torch.randn(G.w_dim, conditions) / conditions**0.5)
+        self.M = label_matrix(G.w_dim, conditions)
+        with torch.no_grad():
+            for name, weight in encoder.named_parameters():
+                if name.endswith("linear.weight"):
+                    weight.mul_(0.1)  # codes are small (see `label_matrix`)
         self.pool = nn.AdaptiveAvgPool2d(encoder.config.input_size)
 
     @torch.no_grad()
@@ -115,15 +130,25 @@ class AutoencoderTrainer:
         self.net = Autoencoder(Generator(generator), Encoder(encoder), len(conditions.names))
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         synthesis = list(self.net.G.synthesis.parameters())
-        others = [*self.net.encoder.parameters(), self.net.M]
+        groups = [
+            {"params": synthesis, "lr": config.lr_generator},
+            {"params": [self.net.M], "lr": config.lr_labels},
+            {"params": list(self.net.encoder.parameters()), "lr": config.lr_encoder},
+        ]
         self.optimiser = torch.optim.Adam(
-            [{"params": synthesis, "lr": config.lr_generator}, {"params": others, "lr": config.lr_encoder}],
+            groups,
             betas=(0.9, 0.99), eps=1e-8,
         )  # fmt: skip
         self.base_lr = [group["lr"] for group in self.optimiser.param_groups]
-        self.batches = Batches(len(faces), config.batch, config.seed)
+        self.batches = Batches(len(faces), config.encoded, config.seed)
         self.weight = face_weight(generator.img_resolution)
         self.now, self.average = 0, torch.zeros(0)
+
+    def start_from(self, G: dict[str, Tensor], M: Tensor) -> None:
+        """Take over generator weights and label matrix of a coarse start, or of another run."""
+        for net in (self.net, self.ema):
+            net.G.load_state_dict(G)
+            net.M.data.copy_(M)
 
     def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to step `until`; yields the log of every step."""
@@ -136,32 +161,37 @@ class AutoencoderTrainer:
         self._schedule()
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.now)
         rows = self.batches.rows(self.now)
-        x = augment(self.faces.batch(rows), rng)
-        encoded, from_labels = self._codes(x, self.conditions[rows], rng)
-        y = self.net.G.synthesis(torch.cat([from_labels, encoded]), update_emas=True)
-        losses = self._losses(x, y, encoded, self.conditions[rows])
+        if second := self._is_second(rng):
+            rows = rows[: self.config.batch]
+        x, a = augment(self.faces.batch(rows), rng), self.conditions[rows]
+        count = round(self._fading(self.config.from_labels, self.config.from_labels_end) * self.config.batch)
+        drawn = slice(0, self.config.batch)  # the others only teach the encoder
+        codes = self._encode(x, second, rng)
+        from_labels = self._label_codes(a[:count])
+        y = self.net.G.synthesis(torch.cat([from_labels, codes[count : drawn.stop]]), update_emas=True)
+        losses = self._losses(x[drawn], y, codes, a)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
-        self._update_averages(encoded)
+        self._update_averages(codes)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _codes(self, x: Tensor, a: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(encoder's codes of the last pictures, label codes of the first ones), together one per picture."""
-        c, w_avg = self.config, self.net.G.mapping.w_avg
-        share = c.from_labels + (c.from_labels_end - c.from_labels) * min(1.0, 2 * self.now / c.steps)
-        count = round(share * len(x))
-        from_labels = (w_avg + a[:count] @ self.net.M.T)[:, None].expand(-1, self.net.G.num_ws, -1)
-        return self._encode(x[count:], rng), from_labels
+    def _label_codes(self, a: Tensor) -> Tensor:
+        """a [N,C] -> w_avg + M a for every layer, [N,num_ws,w_dim]."""
+        w = self.net.G.mapping.w_avg + a @ self.net.M.T
+        return w[:, None].expand(-1, self.net.G.num_ws, -1)
 
-    def _encode(self, x: Tensor, rng: torch.Generator) -> Tensor:
+    def _is_second(self, rng: torch.Generator) -> bool:
+        begun = self.now >= self.config.second_from * self.config.steps
+        return begun and torch.rand(1, generator=rng).item() < self.config.second
+
+    def _encode(self, x: Tensor, second: bool, rng: torch.Generator) -> Tensor:
         """One or two ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
         if self.now % 50 == 0 or not len(self.average):
             self.average = self.net.average_picture()
         ws = self.net.step(x, self.average.expand(len(x), -1, -1, -1), None)
-        chance = torch.rand(1, generator=rng).item()
-        if self.now >= self.config.second_from * self.config.steps and chance < self.config.second:
+        if second:
             with torch.no_grad():
                 previous = self.net.pool(self.net.G.synthesis(ws))
             ws = self.net.step(x, previous, ws.detach())
@@ -169,19 +199,23 @@ class AutoencoderTrainer:
         return torch.where(flat, ws[:, :1].expand_as(ws), ws)
 
     def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor) -> dict[str, Tensor]:
-        """x, y [N,3,R,R] pictures; ws [n,num_ws,w_dim] the codes of the last n; a [N,C] conditions."""
+        """x, y [n,3,R,R] pictures and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
         c = self.config
-        expected = self.net.G.mapping.w_avg + a[len(a) - len(ws) :] @ self.net.M.T
+        expected = self.net.G.mapping.w_avg + a @ self.net.M.T
+        spread = (expected - self.net.G.mapping.w_avg).detach().square().mean()
         losses = {
             "pixel": pixel_loss(y, x, self.weight),
             "perceptual": self._perceptual(y, x),
-            "residual": (ws[:, 0] - expected).square().mean(),
-            "delta": (ws - ws[:, :1]).square().mean(),
+            "residual": (ws[:, 0] - expected).square().mean() / spread,
+            "delta": (ws - ws[:, :1]).square().mean() / spread,
         }
-        losses["total"] = (
-            losses["pixel"] + c.perceptual * losses["perceptual"] + c.residual * losses["residual"]
-            + c.delta * losses["delta"]
-        )  # fmt: skip
+        weights = {
+            "pixel": 1.0,
+            "perceptual": c.perceptual,
+            "residual": self._fading(c.residual, c.residual_end),
+            "delta": c.delta,
+        }
+        losses["total"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
     def _perceptual(self, y: Tensor, x: Tensor) -> Tensor:
@@ -189,6 +223,10 @@ class AutoencoderTrainer:
         if self.probe is None or self.now % self.config.perceptual_every:
             return x.new_zeros(())
         return perceptual_distance(self.probe, y, x).mean() * self.config.perceptual_every
+
+    def _fading(self, start: float, end: float) -> float:
+        """From `start` to `end` over the first half of the run."""
+        return start + (end - start) * min(1.0, 2 * self.now / self.config.steps)
 
     def _schedule(self) -> None:
         """Linear warm-up, flat, then linear decay to 5 %."""

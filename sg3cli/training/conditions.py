@@ -13,6 +13,7 @@ import numpy as np
 
 from sg3cli.training.data import FaceSet
 
+FARTHEST = 2.5
 NOT_VISIBLE = ("hair_style", "eye_hidden_left", "eye_hidden_right", "gaze_yaw", "gaze_pitch")
 
 
@@ -39,7 +40,8 @@ def make_conditions(faces: FaceSet, shapes: int = 16) -> Conditions:
     raw = np.concatenate([raw, _shape(raw, faces.landmarks, shapes)], 1)
     names += [f"shape_{k}" for k in range(shapes)]
     mean, std = raw.mean(0), raw.std(0).clip(1e-3)
-    return Conditions(tuple(names), mean, std, ((raw - mean) / std).astype(np.float32))
+    vectors = ((raw - mean) / std).clip(-FARTHEST, FARTHEST)  # one white-haired person must not outweigh ten others
+    return Conditions(tuple(names), mean, std, vectors.astype(np.float32))
 
 
 def _gaze(faces: FaceSet) -> np.ndarray:

@@ -25,7 +25,7 @@ class ProbeConfig:
 
     labels: tuple[str, ...]
     people: int
-    widths: tuple[int, ...] = (16, 40, 80, 144, 192)
+    widths: tuple[int, ...] = (32, 64, 128, 192)
     embedding: int = 64
 
     def to_dict(self) -> dict[str, object]:
@@ -55,16 +55,19 @@ class FaceProbe(nn.Module):
         chain = (3, *config.widths)
         self.stages = nn.ModuleList(_stage(a, b) for a, b in pairwise(chain))
         last = config.widths[-1]
-        self.labels = nn.Linear(last, len(config.labels))
-        self.landmarks = nn.Linear(last * 16, 136)
-        self.embed = nn.Linear(last, config.embedding)
+        # Flattened, not pooled: where something is says as much about pose and expression as what it is.
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(last * 16, 256), nn.ReLU())
+        self.labels = nn.Linear(256, len(config.labels))
+        self.landmarks = nn.Linear(256, 136)
+        self.embed = nn.Linear(256, config.embedding)
         self.people = nn.Parameter(torch.randn(config.people, config.embedding))
         self.register_buffer("mean", torch.zeros(len(config.labels)))
         self.register_buffer("std", torch.ones(len(config.labels)))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Feature maps at 64, 32, 16, 8 and 4 px."""
+        """Feature maps at 32, 16, 8 and 4 px."""
         maps = []
+        x = F.adaptive_avg_pool2d(x, 64)
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -72,9 +75,12 @@ class FaceProbe(nn.Module):
 
     def heads(self, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the 4 px map: labels [N,K] standardised, landmarks [N,68,2], unit embedding [N,E]."""
-        pooled = top.mean((2, 3))
-        points = self.landmarks(F.adaptive_avg_pool2d(top, 4).flatten(1)).view(-1, 68, 2)
-        return self.labels(pooled), points, F.normalize(self.embed(pooled), dim=1)
+        hidden = self.trunk(F.adaptive_avg_pool2d(top, 4))
+        return (
+            self.labels(hidden),
+            self.landmarks(hidden).view(-1, 68, 2),
+            F.normalize(self.embed(hidden.detach()), dim=1),
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.heads(self.features(x)[-1])
@@ -137,4 +143,4 @@ def probe_loss(probe: FaceProbe, x: Tensor, faces: FaceSet, rows: np.ndarray) ->
     places = torch.from_numpy(faces.landmarks[rows]) / (x.shape[-1] / 2) - 1
     logits = 16 * embedding @ F.normalize(probe.people, dim=1).T
     who = F.cross_entropy(logits, torch.from_numpy(faces.identity[rows]))
-    return F.smooth_l1_loss(labels, truth) + 20 * F.smooth_l1_loss(points, places, beta=0.1) + 0.1 * who
+    return F.smooth_l1_loss(labels, truth) + 5 * F.smooth_l1_loss(points, places, beta=0.1) + 0.1 * who

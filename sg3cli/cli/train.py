@@ -1,0 +1,44 @@
+"""`sg3 train ...`: make a model bundle from labelled renders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sg3cli.cli.options import Session, command
+
+app = typer.Typer(help="Train models on your own data.", rich_markup_mode=None)
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="A training set: images.bin, index.npy, labels.npz.")]
+Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="Where states are kept; the same run continues.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The bundle to write; its name is the model's.")]
+Steps = Annotated[int, typer.Option("--steps", help="Steps of generator and encoder.")]
+ProbeSteps = Annotated[int, typer.Option("--probe-steps", help="Steps of each probe.")]
+CoarseSteps = Annotated[int, typer.Option("--coarse-steps", help="Steps of the coarse start.")]
+
+
+@command(app)
+def bundle(
+    session: Session,
+    data: Data,
+    work: Work,
+    out: Out,
+    steps: Steps = 4500,
+    probe_steps: ProbeSteps = 900,
+    coarse_steps: CoarseSteps = 700,
+) -> None:
+    """Generator, encoder, mapping and directions; `people-128` was made by this command."""
+    from sg3cli.training.pack import pack, score
+    from sg3cli.training.run import Recipe, Workshop
+
+    recipe = Recipe(probe_steps, coarse_steps)
+    recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=steps))
+    shop = Workshop(data, work, recipe, session.console.notice)
+    net = shop.autoencoder()
+    scores = score(net, shop.judge(), shop.test, shop.conditions, ("age", "smile", "yaw", "glasses", "beard"))
+    pack(out, net, shop.train, shop.train_conditions, shop.record() | {"scores": scores})
+    session.console.data(str(out))
+    session.console.result("train bundle", bundle=str(out), scores=scores)
