@@ -1,4 +1,4 @@
-"""What this machine offers: versions, device, kernels, codecs, models."""
+"""What this machine offers: versions, device, compiler, models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "av", "numpy", "opencv-python", "face-alignment", "lpips", 
 
 
 def examine() -> dict[str, Any]:
-    """Facts by section; slow parts (torch, a trial encode) are looked at here and nowhere else."""
+    """Facts by section; torch is imported only here."""
     return {
         "sg3": {"version": sg3cli.__version__, "python": platform.python_version(), "system": platform.platform()},
         "packages": {name: _version(name) for name in PACKAGES},

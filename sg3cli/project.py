@@ -6,12 +6,10 @@ Every write is a temporary file that is flushed and renamed, so a reader (or the
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -22,6 +20,7 @@ import numpy as np
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
+from sg3cli.files import digest_of, read_arrays, write_arrays, write_error, write_json
 
 SCHEMA = 1
 SUFFIX = ".sg3"
@@ -29,84 +28,7 @@ MANIFEST = "project.json"
 STAGES = ("align", "invert", "finetune", "edit", "render")
 
 
-# ---- writing -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and is removed when it does not."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temp.touch()
-        mode = temp.stat().st_mode  # what the user's umask makes of a new file; safetensors would keep it private
-        yield temp
-        temp.chmod(mode)
-        with open(temp, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temp, path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
-
-
-def write_error(path: Path, error: OSError) -> InputError:
-    """The error of a place that cannot be written: full, read-only, forbidden."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"no space left while writing {path}", "free some space; the same command continues")
-    reason = error.strerror or str(error)
-    return InputError(f"cannot write {path}: {reason}", "check the folder's permissions, or choose another place")
-
-
-@contextlib.contextmanager
-def safetensors_errors() -> Iterator[None]:
-    """A failed write of the safetensors library, which has an error of its own, as the `OSError` that it was."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code)) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON, atomically."""
-    with atomic_path(path) as temp:
-        temp.write_text(json.dumps(value, indent=1, sort_keys=False) + "\n", encoding="utf8")
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
-    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes."""
-    from safetensors.numpy import save_file
-
-    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    with atomic_path(path) as temp, safetensors_errors():
-        save_file(plain, str(temp), metadata={"sg3": json.dumps(dict(meta or {}), sort_keys=True)})
-
-
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and the JSON entry that `write_arrays` stored."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="np") as file:
-            meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", "delete the file; its stage is then computed again") from error
-
-
-def digest_of(path: Path) -> str:
-    """`sha256:...` of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
-    return f"sha256:{digest.hexdigest()}"
+# ---- content keys ---------------------------------------------------------------------------------------------------
 
 
 def content_key(**parts: Any) -> str:
@@ -250,6 +172,8 @@ class Project:
         for name, key in record.get("inputs", {}).items():
             if self.record(name).get("key") != key or self.status(name) != "done":
                 return "stale"
+        if stage == "render" and record.get("edits") != self.manifest["edits"]:
+            return "stale"
         return "done"
 
     def commit(
@@ -386,54 +310,3 @@ class Chunks:
         self.pieces, self.rows, self.state = [], 0, {}
         with contextlib.suppress(OSError):
             self.folder.rmdir()
-
-
-# ---- rows of long arrays -------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
-    """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one piece in memory."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
-    expected = int(np.prod(shape, dtype=np.int64))
-    written = 0
-    with atomic_path(path) as temp:
-        with open(temp, "wb") as handle:
-            np.lib.format.write_array_header_1_0(handle, header)
-
-            def write(rows: np.ndarray) -> None:
-                nonlocal written
-                handle.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
-                written += rows.size
-
-            yield write
-        if written != expected:
-            raise ValueError(f"{path.name}: {written} values written, the shape {shape} wants {expected}")
-
-
-class RowFile:
-    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with open(path, "rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, _, self.dtype = read(handle)
-            self.offset = handle.tell()
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def rows(self, first: int, last: int) -> np.ndarray:
-        """`[last-first, ...]`, clipped to the file's rows."""
-        first, last = max(first, 0), min(last, len(self))
-        row = int(np.prod(self.shape[1:], dtype=np.int64))
-        count = max(last - first, 0) * row
-        offset = self.offset + first * row * self.dtype.itemsize
-        flat = np.fromfile(self.path, dtype=self.dtype, count=count, offset=offset)
-        return flat.reshape(-1, *self.shape[1:])
-
-    def take(self, index: np.ndarray) -> np.ndarray:
-        """The rows `index` `[n]`, in that order -> `[n, ...]`."""
-        return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])

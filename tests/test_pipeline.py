@@ -24,11 +24,12 @@ from sg3cli.config import EncodeConfig
 from sg3cli.console import Console
 from sg3cli.edit import parse_edit
 from sg3cli.errors import ModelError
+from sg3cli.files import digest_of, read_arrays
 from sg3cli.pipeline import DEFAULTS, Job, render
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
-from sg3cli.project import Project, digest_of, read_arrays
+from sg3cli.project import Project
 from sg3cli.stitch import face_mask, landmarks_in_window, warp_alpha
 from sg3cli.video import VideoReader, VideoWriter, packet_digest, probe
 from sg3cli.weights.bundle import load_bundle
@@ -250,6 +251,15 @@ def test_edit_inverts_first_and_afterwards_needs_no_torch(fresh: Path, tiny_bund
     assert [e["direction"] for e in Project.open(fresh / "talk.sg3").edits] == ["smile"]
     assert cli.run(["edit", "talk.sg3", "--clear"]) == 0
     assert Project.open(fresh / "talk.sg3").edits == []
+
+
+def test_an_edit_of_nothing_and_a_repeated_one(copy: Path, tiny_bundle: Path) -> None:
+    line = [word for word in run_line(tiny_bundle) if word not in ("--edit", "age=2", "smile=1@0s..0.2s")]
+    assert cli.run([*line, "--edit", "age=1", "--edit", "age=3", "--edit", "smile=0", "--no-finetune"]) == 0
+    assert [(e["direction"], e["strength"]) for e in Project.open(copy / "talk.sg3").edits] == [("age", "3")]
+    assert Project.open(copy / "talk.sg3").status("render") == "done"
+    assert cli.run(["edit", "talk.sg3", "--clear"]) == 0
+    assert Project.open(copy / "talk.sg3").status("render") == "stale"
 
 
 def test_a_boundary_file_is_a_direction(copy: Path, tiny_bundle: Path) -> None:

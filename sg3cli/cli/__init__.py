@@ -73,7 +73,8 @@ def as_expected(error: Exception, command: str) -> Sg3Error:
     if isinstance(error, ParseError):
         message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
         return UsageError(message[:1].lower() + message[1:], f"sg3 {command} --help".replace("  ", " "))
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or "can't allocate memory" in str(error):  # what torch says of the CPU's
         return DeviceError("out of memory", "use smaller batches (--invert-batch, --render-batch) or --device cpu")
     return Sg3Error(
         f"{type(error).__name__}: {error}".splitlines()[0],

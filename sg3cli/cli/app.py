@@ -71,10 +71,12 @@ def run(
     force: Force = False,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    edits = [parse_edit(text) for text in edit or []]
+    edits: list[Edit] = []
+    for text in edit or []:
+        edits = set_edit(edits, parse_edit(text))
     with working(session, source, "run") as job:
         job.check_output(output, force)
-        if edits:
+        if edit is not None:
             job.set_edits(edits)
         job.render(output, finetune=not no_finetune)
 
@@ -163,7 +165,7 @@ def inspect(session: Session, project: Target = None) -> None:
 
 @command(app)
 def doctor(session: Session) -> None:
-    """Check this machine: versions, device, models, codecs."""
+    """Show what this machine offers: versions, device, compiler, models."""
     from sg3cli.doctor import examine
 
     facts = examine()

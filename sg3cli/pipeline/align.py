@@ -10,7 +10,8 @@ import numpy as np
 from sg3cli.align import Observations, Track, build_track, select_face
 from sg3cli.errors import InputError
 from sg3cli.faces import Face, make_detector
-from sg3cli.project import Chunks, Project, content_key, read_arrays, write_arrays
+from sg3cli.files import read_arrays, write_arrays
+from sg3cli.project import Chunks, Project, content_key
 from sg3cli.video import VideoReader
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sg3cli.errors import ModelError
+from sg3cli.files import atomic_path, safetensors_errors
 from sg3cli.finetune import PivotalTuner, Targets, apply_delta, collect_targets, select_targets
 from sg3cli.invert import ABSENT, window_crops
 from sg3cli.metrics.perceptual import PerceptualLoss
@@ -20,7 +21,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import Project, atomic_path, safetensors_errors
+from sg3cli.project import Project
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 

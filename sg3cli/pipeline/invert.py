@@ -12,9 +12,10 @@ import numpy as np
 from sg3cli import invert as inversion
 from sg3cli.align import Track
 from sg3cli.errors import ModelError
+from sg3cli.files import RowFile, npy_writer, write_json
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
-from sg3cli.project import Chunks, Project, RowFile, content_key, npy_writer, write_json
+from sg3cli.project import Chunks, Project, content_key
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 

@@ -12,7 +12,8 @@ from typing import Any
 from sg3cli import __version__
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
-from sg3cli.project import Project, digest_of, write_error, write_json
+from sg3cli.files import digest_of, write_error, write_json
+from sg3cli.project import Project
 
 TOOL = "sg3"
 
@@ -101,6 +102,5 @@ def record(project: Project, out: str, key: str, facts: Mapping[str, Any], secon
     outputs = dict(project.record("render").get("outputs", {}))
     if out != "-":
         outputs[str(Path(out).resolve())] = {"key": key, "sha256": digest_of(Path(out))}
-    project.commit(
-        "render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, outputs=outputs
-    )
+    made: dict[str, Any] = {"outputs": outputs, "edits": project.edits}
+    project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

@@ -15,6 +15,7 @@ from sg3cli.config import RenderConfig
 from sg3cli.directions.condition import condition
 from sg3cli.directions.load import load_direction
 from sg3cli.edit import Edit, apply_edits
+from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import output
@@ -22,7 +23,7 @@ from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import RowFile, content_key, digest_of
+from sg3cli.project import content_key
 from sg3cli.render import compare_view, render_crops
 from sg3cli.stitch import face_mask, landmarks_in_window, paste
 from sg3cli.video import Frame, VideoReader, VideoWriter
