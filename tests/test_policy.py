@@ -27,9 +27,12 @@ OWNERS = {  # foreign library -> the only places that import it
     "pooch": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
 }
-LIGHT = ("cli/", "edit.py", "directions/load.py", "directions/condition.py", "project.py", "files.py", "color.py", "errors.py",
-         "config.py", "console.py", "pipeline/__init__.py", "pipeline/output.py", "weights/store.py",
-         "weights/table.py", "weights/bundle.py")  # fmt: skip
+LIGHT = (
+    "cli/",
+    *("edit.py", "project.py", "files.py", "color.py", "errors.py", "config.py", "console.py"),
+    *("directions/load.py", "directions/condition.py", "pipeline/__init__.py", "pipeline/output.py"),
+    *("weights/store.py", "weights/table.py", "weights/bundle.py"),
+)
 HEAVY = {"torch", "av", "cv2", "scipy", "face_alignment", "lpips"}
 PURE = ("align.py", "invert.py", "finetune.py", "render.py", "stitch.py", "metrics/", "faces/", "video/", "edit.py")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import models, settings, target
+from sg3cli.cli import models, settings, target, train
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(models.directions_app, name="directions")
+app.add_typer(train.app, name="train")
 
 ALL = ("align", "invert", "finetune", "render", "encode")
 INPUT_HELP = "A video, or a project (*.sg3)."
