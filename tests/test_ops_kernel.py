@@ -179,3 +179,14 @@ def test_traced_without_a_break() -> None:
     assert torch.equal(torch.compile(run, fullgraph=True, backend="eager")(x), run(x))
     full = (x.requires_grad_(), fu, fd, b, 2, 2, [11, 10, 11, 10], 1.4, 0.2, None, False, True)
     torch.library.opcheck(torch.ops.sg3cli.filtered_lrelu, full)
+
+
+def test_bench_counts_and_times_each_layer() -> None:
+    from sg3cli.nets.config import GeneratorConfig
+    from sg3cli.nets.generator import Generator
+    from sg3cli.nets.ops.bench import bench_layers
+
+    G = Generator(GeneratorConfig(z_dim=32, img_resolution=32, channel_base=512, channel_max=16, num_layers=4, w_dim=32))
+    timings = list(bench_layers(G, backward=True, repeats=1))
+    assert [t.name for t in timings] == list(G.layer_names)
+    assert all(t.kernel and t.torch > 0 and t.floor > 0 for t in timings)
