@@ -186,7 +186,8 @@ def test_bench_counts_and_times_each_layer() -> None:
     from sg3cli.nets.generator import Generator
     from sg3cli.nets.ops.bench import bench_layers
 
-    G = Generator(GeneratorConfig(z_dim=32, img_resolution=32, channel_base=512, channel_max=16, num_layers=4, w_dim=32))
+    config = GeneratorConfig(z_dim=32, img_resolution=32, channel_base=512, channel_max=16, num_layers=4, w_dim=32)
+    G = Generator(config)
     timings = list(bench_layers(G, backward=True, repeats=1))
     assert [t.name for t in timings] == list(G.layer_names)
     assert all(t.kernel and t.torch > 0 and t.floor > 0 for t in timings)
