@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import models, settings, target, train
+from sg3cli.cli import evaluate, models, settings, target, train
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
@@ -173,6 +173,9 @@ def doctor(session: Session) -> None:
     for line in doctor_lines(facts):
         session.console.data(line)
     session.console.result("doctor", **facts)
+
+
+command(app)(evaluate.evaluate)
 
 
 @contextmanager

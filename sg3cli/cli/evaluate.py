@@ -1,0 +1,201 @@
+"""`sg3 evaluate`: figures of a project and of what was rendered from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sg3cli.cli import settings, target
+from sg3cli.cli.options import Session
+from sg3cli.console import Console
+from sg3cli.errors import InputError, UsageError
+from sg3cli.project import Project
+
+MISSING = "not computed"
+SWEEP_SYNTAX = "write it as DIRECTION=S,S,...: age=-2,-1,0,1,2"
+
+Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OUT", help="Rendered videos [default: those the project knows].", show_default=False),
+]
+Sweep = Annotated[
+    str | None, typer.Option("--sweep", metavar="DIRECTION=S,S,...", help="Judge a direction at these strengths.")
+]
+Grid = Annotated[
+    Path | None,
+    typer.Option("--grid", metavar="PNG", help="Picture of the sweep: the source above, then a row per strength."),
+]
+Every = Annotated[
+    int | None,
+    typer.Option("--every", metavar="K", min=1, help="Judge every K-th frame [default: all; 16 in a sweep]."),
+]
+Model = Annotated[str | None, typer.Option("--model", help="Where the project's model is now, if it was moved.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda", envvar="SG3_DEVICE", help="Where to compute.")
+]
+
+
+def evaluate(
+    session: Session,
+    project: Target = None,
+    outputs: Outputs = None,
+    sweep: Sweep = None,
+    grid: Grid = None,
+    every: Every = None,
+    model: Model = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a project and its output: timing, faces, reconstruction, identity, and what lies outside the mask."""
+    swept = None if sweep is None else parse_sweep(sweep)
+    check_grid(grid, swept is not None)
+    found = target.open_target(target.find_target(project, None, session.console), None)
+    if not (found.path / "project.json").is_file():
+        raise UsageError(f"{found.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")
+    flags: settings.Values = {} if model is None else {"invert": {"model": model}}
+    recorded = {stage: found.record(stage).get("params", {}) for stage in settings.CONFIGS}
+    configs = settings.resolve(flags, settings.from_here(), recorded, ())
+    from sg3cli.pipeline import Job
+
+    with found.lock("evaluate"):
+        job = Job(found, configs, session.console, device=device)
+        if swept is not None:
+            from sg3cli.sweep import sweep as run_sweep
+
+            figures = run_sweep(job, *swept, every, grid)
+        else:
+            from sg3cli.evaluate import evaluate as measure
+
+            figures = measure(job, outputs or rendered(found, session.console), every or 1)
+    for line in sweep_lines(figures) if swept is not None else figure_lines(figures):
+        session.console.data(line)
+    session.console.result("evaluate", project=str(found.path), edits=found.edits, **figures)
+
+
+def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
+    """`age=-2,0,2` -> the direction and its strengths. Raises `UsageError`."""
+    name, equals, listed = text.rpartition("=")
+    try:
+        strengths = tuple(float(part) for part in listed.split(","))
+    except ValueError:
+        raise UsageError(f"cannot read the strengths of {text!r}", SWEEP_SYNTAX) from None
+    if not name or not equals or not all(map(math.isfinite, strengths)) or len(set(strengths)) < len(strengths):
+        raise UsageError(f"cannot read the sweep {text!r}", SWEEP_SYNTAX)
+    return name.strip(), strengths
+
+
+def check_grid(grid: Path | None, swept: bool) -> None:
+    """Raise before any work when the picture could not be written."""
+    if grid is None:
+        return
+    if not swept:
+        raise UsageError("--grid shows a sweep", "add --sweep age=-2,-1,0,1,2")
+    if grid.suffix.lower() != ".png" or grid.is_dir():
+        raise UsageError(f"{grid} is not the name of a PNG file", "give --grid NAME.png")
+
+
+def rendered(project: Project, console: Console) -> list[str]:
+    """The outputs of the project's last renders that are still there."""
+    known = project.record("render").get("outputs", {})
+    for path in known:
+        if not Path(path).is_file():
+            console.notice(f"evaluate: {path} is no longer there")
+    there = [path for path in known if Path(path).is_file()]
+    if known and not there:
+        raise InputError("none of the project's outputs is there any more", "render again, or name a file")
+    return there
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def figure_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures as a table for people."""
+    if not figures["timing"]:
+        yield row("timing", MISSING)
+    for entry in figures["timing"]:
+        yield from timing_lines(entry)
+    yield from face_lines(figures["faces"])
+    yield from reconstruction_lines(figures["reconstruction"], figures["resolution"])
+    identity = figures["identity"] or {"reconstruction": None, "edited": None}
+    for name, cosine in identity.items():
+        words = MISSING if cosine is None else f"mean {cosine['mean']:.4f}, min {cosine['min']:.4f}"
+        yield row(f"identity, {name}", words)
+    yield from label_lines(figures["labels"])
+    outside = figures["outside"]
+    words = MISSING if outside is None else f"{outside['max_difference']} levels at most, {outside['frames']} frames"
+    yield row("outside the mask", words)
+
+
+def row(name: str, words: str) -> str:
+    return f"{name:<26}{words}"
+
+
+def timing_lines(entry: dict[str, Any]) -> Iterator[str]:
+    yield row("output", entry["output"])
+    yield row("  frames", f"{entry['frames']} of {entry['source_frames']}")
+    yield row(
+        "  timestamps", equal(entry["pts_equal"]) + f", differ by {number(entry['pts_max_difference'])} s at most"
+    )
+    yield row("  duration", f"{equal(entry['duration_equal'])}, {entry['duration']:.3f} s")
+    sound = "no sound" if entry["audio_equal"] is None else f"{equal(entry['audio_equal'])}, {entry['audio_packets']}"
+    yield row("  audio packets", sound)
+
+
+def face_lines(faces: dict[str, Any] | None) -> Iterator[str]:
+    if faces is None:
+        yield row("faces", MISSING)
+        return
+    words = f"found {faces['found']}, interpolated {faces['interpolated']}, absent {faces['absent']}"
+    yield row("faces", f"{words}, longest gap {faces['longest_gap']} frames")
+    tremble = f"{number(faces['jitter_raw'], 1)} measured, {number(faces['jitter_smoothed'], 1)} smoothed (px/s^2)"
+    yield row("  jitter", tremble)
+
+
+def reconstruction_lines(scores: dict[str, Any] | None, size: int | None) -> Iterator[str]:
+    for name in ("tuned", "untuned"):
+        report = scores and scores[name]
+        if not report:
+            yield row(f"reconstruction, {name}", MISSING)
+            continue
+        psnr = f"PSNR {number(report['psnr_mean'], 2)} dB (min {number(report['psnr_min'], 2)})"
+        distance = f"{report['perceptual']} {number(report['perceptual_mean'])}"
+        words = f"{psnr}, MS-SSIM {number(report['ms_ssim_mean'])}, {distance}, at {size} px"
+        yield row(f"reconstruction, {name}", words)
+
+
+def label_lines(labels: dict[str, Any] | None) -> Iterator[str]:
+    """Labels by how far the edits move them."""
+    if labels is None:
+        yield row("labels", MISSING)
+        return
+    yield row("labels", "change by the edits")
+    for name, entry in sorted(labels.items(), key=lambda item: -abs(item[1]["change_std"])):
+        yield row(f"  {name}", f"{entry['change']:+10.4f} {entry['change_std']:+8.2f} std")
+
+
+def sweep_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Mean readings per strength, labels by slope."""
+    yield row(f"sweep of {figures['direction']}", f"{figures['frames']} frames")
+    yield row("strength", "".join(f"{s:>10g}" for s in figures["strengths"]) + "     slope   per std")
+    if figures["labels"] is None:
+        yield row("labels", MISSING)
+        yield row("identity", MISSING)
+        return
+    yield row("identity", "".join(f"{value:>10.4f}" for value in figures["identity"]))
+    for name, entry in sorted(figures["labels"].items(), key=lambda item: -abs(item[1]["slope_std"] or 0)):
+        means = "".join(f"{value:>10.4f}" for value in entry["means"])
+        slopes = f"{number(entry['slope']):>10}{number(entry['slope_std'], 2):>10}"
+        yield row(name, means + slopes + ("  monotone" if entry["monotone"] else ""))
+
+
+def equal(value: bool) -> str:
+    return "equal" if value else "DIFFERENT"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
