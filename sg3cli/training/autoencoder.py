@@ -49,7 +49,7 @@ class AutoencoderConfig:
     batch: int = 8
     encoded: int = 16
     lr_generator: float = 1e-2
-    lr_labels: float = 2e-3
+    lr_labels: float = 5e-4
     lr_encoder: float = 2e-3
     warmup: int = 100
     decay_from: float = 0.6
@@ -63,7 +63,7 @@ class AutoencoderConfig:
     from_labels: float = 0.5
     from_labels_end: float = 0.25
     delta_dropout: float = 0.3
-    ema: float = 0.999
+    ema: float = 0.998
     seed: int = 0
 
 
@@ -201,8 +201,8 @@ class AutoencoderTrainer:
     def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor) -> dict[str, Tensor]:
         """x, y [n,3,R,R] pictures and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
         c = self.config
-        expected = self.net.G.mapping.w_avg + a @ self.net.M.T
-        spread = (expected - self.net.G.mapping.w_avg).detach().square().mean()
+        from_labels = (a @ self.net.M.T).detach()  # the pictures teach M, the encoder follows
+        expected, spread = self.net.G.mapping.w_avg + from_labels, from_labels.square().mean()
         losses = {
             "pixel": pixel_loss(y, x, self.weight),
             "perceptual": self._perceptual(y, x),

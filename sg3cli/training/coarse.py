@@ -42,7 +42,7 @@ def coarse_start(
     head = nn.Conv2d(channels, 3, 1)
     groups: list[dict[str, Any]] = [
         {"params": [*G.synthesis.parameters(), *head.parameters()]},
-        {"params": [M], "lr": lr / 5},
+        {"params": [M], "lr": lr / 20},
     ]
     optimiser = torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, 1.0, total_iters=50)

@@ -21,7 +21,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, lines: int, rng: torch.Generator) -
     return ((x @ directions).sort(0).values - (y @ directions).sort(0).values).square().mean()
 
 
-def fit_mapping(G: Generator, codes: Tensor, steps: int = 2000, batch: int = 1024, seed: int = 0) -> Iterator[float]:
+def fit_mapping(G: Generator, codes: Tensor, steps: int = 400, batch: int = 512, seed: int = 0) -> Iterator[float]:
     """Train `G.mapping` in place on codes [N,w_dim]; yields the distance of each step. w_avg becomes their mean."""
     rng = torch.Generator().manual_seed(seed)
     mean, spread = codes.mean(0), codes.std(0).mean()
@@ -32,7 +32,7 @@ def fit_mapping(G: Generator, codes: Tensor, steps: int = 2000, batch: int = 102
     for _ in range(steps):
         z = torch.randn(batch, G.config.z_dim, generator=rng)
         real = codes[torch.randint(len(codes), (batch,), generator=rng)]
-        distance = sliced_wasserstein((G.mapping(z)[:, 0] - mean) / spread, (real - mean) / spread, 256, rng)
+        distance = sliced_wasserstein((G.mapping(z)[:, 0] - mean) / spread, (real - mean) / spread, 64, rng)
         optimiser.zero_grad(set_to_none=True)
         distance.backward()
         optimiser.step()
