@@ -20,7 +20,7 @@ from tiny import make_tiny_bundle
 import sg3cli.evaluate as evaluation
 from sg3cli import cli
 from sg3cli.align import Track
-from sg3cli.cli.evaluate import parse_sweep
+from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines, timing_lines
 from sg3cli.console import Console
 from sg3cli.edit import apply_edits, parse_edit
 from sg3cli.errors import UsageError
@@ -148,6 +148,12 @@ def test_the_figures_are_those_computed_by_hand(here: Path, capsys: pytest.Captu
         assert 0 < report["ms_ssim_mean"] < 1 and report["perceptual_mean"] > 0 and report["perceptual"]
     assert abs(np.mean(scores["tuned"]) - np.mean(scores["untuned"])) > 0.05
     assert found["outside"] == {"frames": 7, "max_difference": 0}
+    table = "\n".join(figure_lines(found))
+    assert "not computed" not in table and "DIFFERENT" not in table
+    assert (
+        f"PSNR {found['reconstruction']['tuned']['psnr_mean']:.2f} dB" in table
+        and "timestamps              equal\n" in table
+    )
 
 
 def test_identity_and_labels_are_the_probe_s(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +242,7 @@ def test_timing_tells_a_shorter_clip_and_other_sound(here: Path, other: Path, tm
     short = cut(here / "talk.mp4", tmp_path / "short.mp4", 5)
     found = timing(here / "talk.mp4", short)
     assert (found["frames"], found["source_frames"]) == (5, 7)
+    assert "DIFFERENT" in "".join(timing_lines(found))
     assert not found["pts_equal"] and not found["duration_equal"] and found["audio_equal"]
     assert timing(here / "talk.mp4", other)["audio_equal"] is False
 
@@ -298,6 +305,8 @@ def test_a_sweep_reads_labels_and_draws_a_grid(here: Path, tmp_path: Path, capsy
         assert entry["slope"] == pytest.approx(np.polyfit([-2, 0, 2], entry["means"], 1)[0], abs=1e-6)
     assert len({round(mean, 4) for mean in found["labels"]["age"]["means"]}) == 3
     assert found["identity"][1] == pytest.approx((read(list(crops))[1] * embedding).sum(1).mean(), abs=1e-3)
+    rows = [line.split() for line in sweep_lines(found)]
+    assert {name for name, *_ in rows} >= set(LABELS) and rows[1][1:4] == ["-2", "0", "2"]
     picture = cv2.cvtColor(cv2.imread(str(grid)), cv2.COLOR_BGR2RGB)
     assert picture.shape == (4 * 32, 3 * 32, 3)
     assert np.abs(picture[:32, 32:64] - np.clip((crops[1] + 1) * 127.5, 0, 255)).max() <= 0.51

@@ -90,9 +90,7 @@ def test_frames_timing_and_sound_are_the_source_s(done: Path) -> None:
     with VideoReader(done / "talk.mp4") as before, VideoReader(done / "out.mp4") as after:
         assert (before.times == after.times).all()
     assert len(source.audio) == len(result.audio) == 1
-    assert packet_digest(done / "talk.mp4", source.audio[0].index) == packet_digest(
-        done / "out.mp4", result.audio[0].index
-    )
+    assert packet_digest(done / "talk.mp4", "audio") == packet_digest(done / "out.mp4", "audio") != []
 
 
 def test_the_project_holds_open_arrays_with_the_digests_of_their_models(done: Path, tiny_bundle: Path) -> None:

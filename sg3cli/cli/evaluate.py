@@ -138,9 +138,8 @@ def row(name: str, words: str) -> str:
 def timing_lines(entry: dict[str, Any]) -> Iterator[str]:
     yield row("output", entry["output"])
     yield row("  frames", f"{entry['frames']} of {entry['source_frames']}")
-    yield row(
-        "  timestamps", equal(entry["pts_equal"]) + f", differ by {number(entry['pts_max_difference'])} s at most"
-    )
+    apart = "" if entry["pts_equal"] else f", up to {number(entry['pts_max_difference'])} s apart"
+    yield row("  timestamps", equal(entry["pts_equal"]) + apart)
     yield row("  duration", f"{equal(entry['duration_equal'])}, {entry['duration']:.3f} s")
     sound = "no sound" if entry["audio_equal"] is None else f"{equal(entry['audio_equal'])}, {entry['audio_packets']}"
     yield row("  audio packets", sound)
