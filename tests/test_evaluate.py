@@ -34,7 +34,7 @@ from sg3cli.project import Project
 from sg3cli.render import render_crops
 from sg3cli.sweep import response
 from sg3cli.training.probe import FaceProbe, ProbeConfig
-from sg3cli.training.scores import save_probe
+from sg3cli.training.scores import load_probe, save_probe
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle, load_bundle
 
@@ -118,9 +118,9 @@ def by_hand(folder: Path, tuned: bool, edited: bool = False) -> Iterator[tuple[n
             yield warp_quad(frame.rgb, track.quads[frame.index], 32) / 127.5 - 1, render
 
 
-def read(pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def read(folder: Path, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Labels in their units and unit embeddings, one picture after the other."""
-    probe = random_probe()
+    probe = load_probe(folder / "tiny" / "probe.safetensors")  # as stored, which may be in half precision
     levels = [p.astype(np.float32) / 127.5 - 1 if p.dtype == np.uint8 else p.clip(-1, 1) for p in pictures]
     batches = [torch.from_numpy(x.astype(np.float32)).permute(2, 0, 1)[None] for x in levels]
     labels, _, embedding = zip(*(probe(x) for x in batches), strict=True)
@@ -160,7 +160,7 @@ def test_identity_and_labels_are_the_probe_s(here: Path, capsys: pytest.CaptureF
     found = figures(capsys)
     crops, plain = zip(*by_hand(here, True), strict=True)
     edited = [render for _, render in by_hand(here, True, edited=True)]
-    (_, source), (before, unedited), (after, changed) = (read(list(p)) for p in (crops, plain, edited))
+    (_, source), (before, unedited), (after, changed) = (read(here, list(p)) for p in (crops, plain, edited))
     for name, embedding, count in (("reconstruction", unedited, 7), ("edited", changed, MOVED)):
         cosine = (source * embedding).sum(1)[:count]
         assert found["identity"][name]["frames"] == count
@@ -298,13 +298,13 @@ def test_a_sweep_reads_labels_and_draws_a_grid(here: Path, tmp_path: Path, capsy
     found = figures(capsys, "talk.sg3", "--sweep", "age=-2,0,2", "--every", "3", "--grid", str(grid))
     assert (found["direction"], found["strengths"], found["frames"]) == ("age", [-2.0, 0.0, 2.0], 3)
     crops, plain = zip(*list(by_hand(here, True))[::3], strict=True)
-    labels, embedding = read(list(plain))
+    labels, embedding = read(here, list(plain))
     for k, name in enumerate(LABELS):
         entry = found["labels"][name]
         assert entry["means"][1] == pytest.approx(labels[:, k].mean(), abs=0.002 * (15.0, 0.25, 20.0)[k])
         assert entry["slope"] == pytest.approx(np.polyfit([-2, 0, 2], entry["means"], 1)[0], abs=1e-6)
     assert len({round(mean, 4) for mean in found["labels"]["age"]["means"]}) == 3
-    assert found["identity"][1] == pytest.approx((read(list(crops))[1] * embedding).sum(1).mean(), abs=1e-3)
+    assert found["identity"][1] == pytest.approx((read(here, list(crops))[1] * embedding).sum(1).mean(), abs=1e-3)
     rows = [line.split() for line in sweep_lines(found)]
     assert {name for name, *_ in rows} >= set(LABELS) and rows[1][1:4] == ["-2", "0", "2"]
     picture = cv2.cvtColor(cv2.imread(str(grid)), cv2.COLOR_BGR2RGB)
