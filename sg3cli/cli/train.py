@@ -31,14 +31,17 @@ def bundle(
     coarse_steps: CoarseSteps = 700,
 ) -> None:
     """Generator, encoder, mapping and directions; `people-128` was made by this command."""
-    from sg3cli.training.pack import pack, score
+    from sg3cli.training.directions import SPECS
+    from sg3cli.training.pack import calibrated, pack, score
     from sg3cli.training.run import Recipe, Workshop
 
     recipe = Recipe(probe_steps, coarse_steps)
     recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=steps))
     shop = Workshop(data, work, recipe, session.console.notice)
     net = shop.autoencoder()
-    scores = score(net, shop.judge(), shop.test, shop.conditions, ("age", "smile", "yaw", "glasses", "beard"))
-    pack(out, net, shop.train, shop.train_conditions, shop.record() | {"scores": scores})
+    vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, tuple(SPECS))
+    scores = score(net, shop.judge(), shop.test, vectors)
+    record = shop.record() | {"scores": scores}
+    pack(out, net, shop.train, shop.train_conditions, shop.judge(), record, vectors, factors)
     session.console.data(str(out))
     session.console.result("train bundle", bundle=str(out), scores=scores)

@@ -12,6 +12,7 @@ Section 2.3) with all labels as conditions at once. Two corrections make it what
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def label_step(conditions: Conditions, spec: DirectionSpec) -> np.ndarray:
     return step
 
 
+def direction_vectors(M: Tensor, conditions: Conditions, names: Sequence[str]) -> dict[str, Tensor]:
+    """{name: [1,w_dim]}: what strength 1 adds to w according to the labels."""
+    return {name: (M @ torch.from_numpy(label_step(conditions, SPECS[name])))[None] for name in names}
+
+
 def regress_codes(codes: Tensor, conditions: Conditions, ridge: float = 1e-3) -> tuple[Tensor, float]:
     """Least squares w - mean = M a on labelled codes [N,w_dim]: (M [w_dim,C], share of the variance explained)."""
     a = torch.from_numpy(conditions.vectors).double()
@@ -71,18 +77,21 @@ def regress_codes(codes: Tensor, conditions: Conditions, ridge: float = 1e-3) ->
     return M.float(), explained
 
 
-def save_directions(folder: Path, M: Tensor, conditions: Conditions, generator: str, specs: tuple[str, ...]) -> None:
-    """Write `NAME.safetensors` with `direction` [1,w_dim] for each spec; strength 1 adds it to the codes."""
+def save_directions(folder: Path, vectors: dict[str, Tensor], generator: str, factors: dict[str, float]) -> None:
+    """Write `NAME.safetensors` with `direction` [1,w_dim] for each; strength 1 adds it to the codes.
+
+    `factors` have been applied already and are recorded.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in specs:
-        spec = SPECS[name]
-        vector = M.numpy() @ label_step(conditions, spec)
+    for name, direction in vectors.items():
+        spec, vector = SPECS[name], direction.numpy().reshape(-1)
         meta = {
             "schema": 1,
             "name": name,
             "generator": generator,
             "unit": spec.means,
-            "method": "conditional normals from labels",
+            "method": "conditional normals from labels, length calibrated on held-out faces",
+            "calibration": round(factors[name], 3),
             "norm": float(np.linalg.norm(vector)),
         }
         save_file(

@@ -17,10 +17,10 @@ from sg3cli.nets.restyle import restyle_codes
 from sg3cli.training.autoencoder import Autoencoder
 from sg3cli.training.conditions import Conditions
 from sg3cli.training.data import FaceSet
-from sg3cli.training.directions import SPECS, label_step, regress_codes, save_directions
+from sg3cli.training.directions import SPECS, direction_vectors, regress_codes, save_directions
 from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe
-from sg3cli.training.scores import direction_scores, reconstruction_scores
+from sg3cli.training.scores import calibration, direction_scores, reconstruction_scores, save_probe
 
 
 @torch.no_grad()
@@ -37,11 +37,16 @@ def pack(
     net: Autoencoder,
     faces: FaceSet,
     conditions: Conditions,
+    probe: FaceProbe,
     record: dict[str, Any],
-    directions: Sequence[str] = tuple(SPECS),
-    codes: int = 2000,
+    vectors: dict[str, Tensor],
+    factors: dict[str, float],
+    codes: int = 500,
 ) -> None:
-    """Write the bundle: fit mapping and directions on `codes` encoded training faces, save all in half precision."""
+    """Write the bundle: fit the mapping on `codes` encoded training faces, save all in half precision.
+
+    `vectors` {name: [1,w_dim]} are the directions, `factors` the calibration that is in them already.
+    """
     rows = np.random.default_rng(0).choice(len(faces), min(codes, len(faces)), replace=False)
     ws = encode(net, faces, rows)
     labelled = Conditions(conditions.names, conditions.mean, conditions.std, conditions.vectors[rows])
@@ -51,7 +56,7 @@ def pack(
     save_generator(folder / "generator.safetensors", net.G, {"trained": record}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"trained": record}, dtype=torch.float16)
     digest = file_digest(folder / "generator.safetensors")
-    save_directions(folder / "directions", net.M.detach(), conditions, digest, tuple(directions))
+    save_directions(folder / "directions", vectors, digest, factors)
     card = {
         "schema": 1,
         "name": folder.name,
@@ -61,22 +66,32 @@ def pack(
         "tool": __version__,
         "training": record | {"labels_explain_codes": round(explained, 3), "mapping_distance": round(fit[-1], 5)},
     }
+    save_probe(folder / "probe.safetensors", probe)
     (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
 
 
+def few(faces: FaceSet, count: int) -> FaceSet:
+    """`count` faces spread evenly over a set."""
+    keep = np.zeros(len(faces), bool)
+    keep[:: max(1, len(faces) // count)] = True
+    return faces.subset(keep)
+
+
+def calibrated(
+    net: Autoencoder, probe: FaceProbe, faces: FaceSet, conditions: Conditions, names: Sequence[str], count: int = 32
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Directions {name: [1,w_dim]} scaled so that `count` encoded faces move by the unit, and the factors."""
+    vectors = direction_vectors(net.M.detach(), conditions, names)
+    wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
+    factors = calibration(net.G, net.encoder, probe, few(faces, count), vectors, wanted)
+    return {name: vector * factors[name] for name, vector in vectors.items()}, factors
+
+
 def score(
-    net: Autoencoder, judge: FaceProbe, test: FaceSet, conditions: Conditions, names: Sequence[str]
+    net: Autoencoder, judge: FaceProbe, test: FaceSet, vectors: dict[str, Tensor], count: int = 64
 ) -> dict[str, Any]:
     """Scores on held-out people: reconstruction, and the response of every label to every direction."""
-    M = net.M.detach()
-    vectors = {n: M @ torch.from_numpy(label_step(conditions, SPECS[n])) for n in names}
-    few = np.zeros(len(test), bool)
-    few[:: max(1, len(test) // 64)] = True
     return {
-        "reconstruction": reconstruction_scores(
-            net.G, net.encoder, judge, test.subset(few | (np.arange(len(test)) < 192))
-        ),
-        "directions": direction_scores(
-            net.G, net.encoder, judge, test.subset(few), {n: v[None] for n, v in vectors.items()}
-        ),
+        "reconstruction": reconstruction_scores(net.G, net.encoder, judge, few(test, 2 * count)),
+        "directions": direction_scores(net.G, net.encoder, judge, few(test, count), vectors),
     }

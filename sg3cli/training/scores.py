@@ -43,6 +43,7 @@ def save_probe(path: Path, probe: FaceProbe) -> None:
     from safetensors.torch import save_file
 
     state = {k: v.contiguous() for k, v in probe.state_dict().items() if k != "people"}
+    state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state.items()}
     config = probe.config.to_dict() | {"people": 1}
     save_file(state, path, metadata={"sg3": json.dumps(config, sort_keys=True)})
 
@@ -81,9 +82,8 @@ def direction_scores(
     R2 is that of a straight line through each face's own zero, over faces and strengths. `identity` is the mean cosine
     between the unedited and the edited face at the ends.
     """
-    ws = torch.cat(
-        [restyle_codes(encoder, G, faces.batch(np.arange(i, i + 16)), steps=3) for i in range(0, len(faces), 16)]
-    )
+    batches = [np.arange(i, min(i + 16, len(faces))) for i in range(0, len(faces), 16)]
+    ws = torch.cat([restyle_codes(encoder, G, faces.batch(rows), steps=3) for rows in batches])
     table = {}
     for name, direction in directions.items():
         readings, identities = [], []
@@ -98,6 +98,24 @@ def direction_scores(
         ends = [(identities[k] * centre).sum(1).mean() for k in (0, -1)]
         table[name]["identity"] = {"cosine": round(float(sum(ends) / 2), 4)}
     return table
+
+
+def calibration(
+    G: Generator, encoder: Encoder, probe: FaceProbe, faces: FaceSet, directions: dict[str, Tensor],
+    wanted: dict[str, tuple[str, float]], limit: float = 4.0,
+) -> dict[str, float]:  # fmt: skip
+    """Factor for each direction after which strength 1 moves its label by the `wanted` (label, amount).
+
+    Encoded faces respond less than faces drawn from labels do. The factor stays within [1, limit]: a direction that
+    hardly acts is not blown up until it tears the face.
+    """
+    table = direction_scores(G, encoder, probe, faces, directions, strengths=(-1, 0, 1))
+    std = dict(zip(probe.config.labels, probe.std.tolist(), strict=True))
+    factors = {}
+    for name, (label, amount) in wanted.items():
+        measured = table[name][label]["slope"] * std[label]
+        factors[name] = float(np.clip(amount / measured, 1.0, limit)) if measured * amount > 0 else limit
+    return factors
 
 
 def _response(readings: Tensor, strengths: tuple[float, ...], labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
