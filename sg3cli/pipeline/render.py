@@ -25,7 +25,7 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import content_key
 from sg3cli.render import compare_view, render_crops
-from sg3cli.stitch import face_mask, landmarks_in_window, paste
+from sg3cli.stitch import face_mask, landmarks_in_window, paste, smooth_landmarks
 from sg3cli.video import Frame, VideoReader, VideoWriter
 from sg3cli.weights.bundle import Bundle
 
@@ -100,6 +100,7 @@ def compose(
     frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
 ) -> Iterator[Frame]:
     """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
+    track = replace(track, landmarks=smooth_landmarks(track.landmarks, track.times))  # a calm edge of the mask
     opacity = presence(track.times, track.status)
     blank = np.zeros((G.img_resolution, G.img_resolution, 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
