@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny import make_tiny_bundle, tiny_encoder, tiny_generator
 
 from sg3cli.errors import InputError, ModelError
+from sg3cli.files import digest_of
 from sg3cli.nets.checkpoint import (
-    file_digest,
     load_encoder_file,
     load_generator_file,
     save_encoder,
@@ -70,8 +70,8 @@ def test_encoder_comes_back_exactly(tmp_path: Path) -> None:
 def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
     first, second = make_tiny_bundle(tmp_path / "a"), make_tiny_bundle(tmp_path / "b")
     for part in ("generator.safetensors", "encoder.safetensors", "directions/age.safetensors"):
-        assert file_digest(first / part) == file_digest(second / part)
-    assert file_digest(first / "generator.safetensors").startswith("sha256:")
+        assert digest_of(first / part) == digest_of(second / part)
+    assert digest_of(first / "generator.safetensors").startswith("sha256:")
 
 
 def test_tiny_bundle_is_a_bundle(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_direction_of_imports(path: Path) -> None:
         if not name.startswith(("cli/", "__main__")):
             assert not part.startswith("cli"), f"{name} imports {module}"
         if name.startswith(("nets/", "training/")):
-            allowed = ("nets", "training", "errors", "config", "metrics", "weights", "__version__")
+            allowed = ("nets", "training", "errors", "config", "files", "metrics", "weights", "__version__")
             assert part.startswith(allowed), f"{name} imports {module}"
         if name.startswith(PURE):
             assert not part.startswith(("pipeline", "project", "cli", "console")), f"{name} imports {module}"

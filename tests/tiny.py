@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sg3cli.nets.checkpoint import file_digest, save_encoder, save_generator
+from sg3cli.files import digest_of
+from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator, GeneratorConfig
 
@@ -68,7 +69,7 @@ def make_tiny_bundle(folder: Path | str) -> Path:
     (folder / "directions").mkdir(parents=True, exist_ok=True)
     save_generator(folder / "generator.safetensors", tiny_generator())
     save_encoder(folder / "encoder.safetensors", tiny_encoder())
-    digest = file_digest(folder / "generator.safetensors")
+    digest = digest_of(folder / "generator.safetensors")
     for seed, name in enumerate(DIRECTIONS):
         meta = {"name": name, "generator": digest, "unit": 1.0}
         save_file(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -67,12 +66,6 @@ def load_encoder_file(path: Path | str) -> tuple[Encoder, dict[str, Any]]:
     encoder = Encoder(EncoderConfig.from_dict(config))
     _fill(encoder, state, Path(path))
     return encoder.eval().requires_grad_(False), meta
-
-
-def file_digest(path: Path | str) -> str:
-    """ "sha256:" and the hexadecimal digest of the file's bytes."""
-    with open(path, "rb") as f:
-        return f"sha256:{hashlib.file_digest(f, 'sha256').hexdigest()}"
 
 
 def _stored_state(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sg3cli import __version__
-from sg3cli.nets.checkpoint import file_digest, save_encoder, save_generator
+from sg3cli.files import digest_of
+from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.training.autoencoder import Autoencoder
 from sg3cli.training.conditions import Conditions
@@ -55,7 +56,7 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     save_generator(folder / "generator.safetensors", net.G, {"trained": record}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"trained": record}, dtype=torch.float16)
-    digest = file_digest(folder / "generator.safetensors")
+    digest = digest_of(folder / "generator.safetensors")
     save_directions(folder / "directions", vectors, digest, factors)
     card = {
         "schema": 1,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3cli.errors import ModelError
+from sg3cli.files import digest_of
 
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
@@ -39,15 +40,11 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """`sha256:...` of the generator's file; codes and directions carry it."""
-        from sg3cli.nets.checkpoint import file_digest
-
-        return file_digest(self.path / "generator.safetensors")
+        return digest_of(self.path / "generator.safetensors")
 
     @cached_property
     def encoder_digest(self) -> str:
-        from sg3cli.nets.checkpoint import file_digest
-
-        return file_digest(self.path / "encoder.safetensors")
+        return digest_of(self.path / "encoder.safetensors")
 
     def generator(self) -> Generator:
         """The generator on the CPU, float32, eval mode, no gradients."""
