@@ -54,8 +54,8 @@ def pack(
     _, explained = regress_codes(ws[:, 0], labelled)
     fit = list(fit_mapping(net.G, ws[:, 0]))
     folder.mkdir(parents=True, exist_ok=True)
-    save_generator(folder / "generator.safetensors", net.G, {"trained": record}, dtype=torch.float16)
-    save_encoder(folder / "encoder.safetensors", net.encoder, {"trained": record}, dtype=torch.float16)
+    save_generator(folder / "generator.safetensors", net.G, {"name": folder.name}, dtype=torch.float16)
+    save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
     save_directions(folder / "directions", vectors, digest, factors)
     card = {
