@@ -102,7 +102,7 @@ def direction_scores(
 
 def calibration(
     G: Generator, encoder: Encoder, probe: FaceProbe, faces: FaceSet, directions: dict[str, Tensor],
-    wanted: dict[str, tuple[str, float]], limit: float = 5.0,
+    wanted: dict[str, tuple[str, float]], limit: float = 1.5,
 ) -> dict[str, float]:  # fmt: skip
     """Factor for each direction after which strength 1 moves its label by the `wanted` (label, amount).
 
