@@ -35,7 +35,7 @@ class InvertConfig:
 class FinetuneConfig:
     """Pivotal tuning of the generator on the clip."""
 
-    steps: int = 200
+    steps: int = 400
     lr: float = 3e-3  # 3e-4 for generators of 1024 px
     batch: int = 4
     l2: float = 1.0

@@ -89,7 +89,7 @@ def save_directions(folder: Path, vectors: dict[str, Tensor], generator: str, fa
             "schema": 1,
             "name": name,
             "generator": generator,
-            "unit": spec.means,
+            "aim": spec.means,  # what the labels say; the response that was measured stands in model.json
             "method": "conditional normals from labels, length calibrated on held-out faces",
             "calibration": round(factors[name], 3),
             "norm": float(np.linalg.norm(vector)),

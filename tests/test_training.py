@@ -1,0 +1,204 @@
+"""Training of the embedded model, on a handful of drawn pictures and tiny networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config, tiny_encoder
+
+from sg3cli.directions.load import load_direction
+from sg3cli.errors import InputError
+from sg3cli.training.autoencoder import AutoencoderConfig, AutoencoderTrainer, face_weight, pixel_loss
+from sg3cli.training.coarse import coarse_start
+from sg3cli.training.conditions import FARTHEST, make_conditions
+from sg3cli.training.data import Batches, FaceSet, load_faces
+from sg3cli.training.directions import (
+    SPECS,
+    DirectionSpec,
+    direction_vectors,
+    label_step,
+    regress_codes,
+    save_directions,
+)
+from sg3cli.training.mapping import sliced_wasserstein
+from sg3cli.training.probe import FaceProbe, ProbeConfig, perceptual_distance, train_probe
+from sg3cli.training.scores import load_probe, save_probe
+
+COLUMNS = (
+    "age",
+    "smile",
+    "wrinkles",
+    "yaw",
+    "pitch",
+    "gaze_yaw",
+    "gaze_pitch",
+    "hair_style",
+    "hair_r",
+    "hair_g",
+    "hair_b",
+)
+
+
+def drawn_faces(count: int = 48, size: int = 32, seed: int = 0) -> FaceSet:
+    """Discs whose brightness is the age and whose place is the yaw; wrinkles follow the age, smile follows nothing."""
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=(count, len(COLUMNS))).astype(np.float32)
+    labels[:, 2] = labels[:, 0] + 0.1 * labels[:, 2]
+    labels[:, 7] = np.arange(count) % 3
+    images = np.full((count, size, size, 3), 90, np.uint8)
+    for image, row in zip(images, labels, strict=True):
+        centre = (int(size / 2 + 3 * np.clip(row[3], -2, 2)), size // 2)
+        cv2.circle(image, centre, size // 4, [int(np.clip(128 + 50 * row[0], 0, 255))] * 3, -1)
+    landmarks = rng.normal(size=(count, 68, 2)).astype(np.float32) + labels[:, None, 3:4]
+    return FaceSet(images, labels, COLUMNS, landmarks, np.arange(count) // 2)
+
+
+def write_faces(folder, faces: FaceSet) -> None:
+    blobs = [
+        cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes() for image in faces.images
+    ]
+    lengths = np.array([len(blob) for blob in blobs])
+    (folder / "images.bin").write_bytes(b"".join(blobs))
+    np.save(folder / "index.npy", np.stack([np.cumsum(lengths) - lengths, lengths], 1))
+    labels = np.concatenate([faces.identity[:, None] + 1e6, faces.labels], 1).astype(np.float32)
+    np.savez(folder / "labels.npz", columns=np.array(["identity", *COLUMNS]), labels=labels,
+             identity=faces.identity + 1_000_000, landmarks68=faces.landmarks)  # fmt: skip
+
+
+def test_a_data_set_is_read_as_it_was_written(tmp_path) -> None:
+    faces = drawn_faces()
+    write_faces(tmp_path, faces)
+    read = load_faces(tmp_path)
+    assert read.columns == COLUMNS and "identity" not in read.columns
+    assert np.array_equal(read.identity, faces.identity) and np.allclose(read.column("yaw"), faces.column("yaw"))
+    assert np.abs(read.images.astype(int) - faces.images).mean() < 2
+    train, test = read.split(held_out=5)
+    assert len(test) == 10 and not set(train.identity) & set(test.identity)
+
+
+@pytest.mark.parametrize("part", ["images.bin", "index.npy", "labels.npz"])
+def test_a_missing_part_is_named(tmp_path, part: str) -> None:
+    write_faces(tmp_path, drawn_faces(4))
+    (tmp_path / part).unlink()
+    with pytest.raises(InputError, match=part.replace(".", r"\.")):
+        load_faces(tmp_path)
+
+
+def test_a_damaged_picture_is_named(tmp_path) -> None:
+    write_faces(tmp_path, drawn_faces(4))
+    (tmp_path / "images.bin").write_bytes(b"\0" * (tmp_path / "images.bin").stat().st_size)
+    with pytest.raises(InputError, match="picture 0"):
+        load_faces(tmp_path)
+
+
+def test_every_epoch_is_a_permutation_and_needs_no_history() -> None:
+    batches = Batches(10, 4, seed=3)
+    seen = np.concatenate([batches.rows(step) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and list(seen[:10]) != list(seen[10:])
+    assert np.array_equal(Batches(10, 4, seed=3).rows(4), batches.rows(4))
+
+
+def test_conditions_are_standardised_and_bounded() -> None:
+    conditions = make_conditions(drawn_faces(400), shapes=2)
+    inside = conditions.vectors[:, conditions.index("smile")]
+    assert abs(inside.mean()) < 0.05 and abs(inside.std() - 1) < 0.05
+    assert np.abs(conditions.vectors).max() <= FARTHEST
+    assert {"hair_style_2", "gaze_x", "shape_1"} <= set(conditions.names) and "hair_style" not in conditions.names
+
+
+def test_a_direction_takes_along_what_follows_its_label() -> None:
+    conditions = make_conditions(drawn_faces(400), shapes=2)
+    step = label_step(conditions, DirectionSpec("age", 2.0, "", ("wrinkles",)))
+    assert step[conditions.index("age")] == pytest.approx(2 / conditions.std[conditions.index("age")])
+    assert step[conditions.index("wrinkles")] == pytest.approx(step[conditions.index("age")], rel=0.1)
+    assert not step[conditions.index("smile")]
+
+
+def test_regression_finds_the_label_matrix() -> None:
+    conditions = make_conditions(drawn_faces(400), shapes=2)
+    M = torch.randn(16, len(conditions.names), generator=torch.Generator().manual_seed(0))
+    codes = torch.from_numpy(conditions.vectors) @ M.T + 3
+    found, explained = regress_codes(codes, conditions)
+    smile = conditions.index("smile")
+    assert torch.cosine_similarity(found[:, smile], M[:, smile], 0) > 0.99 and explained > 0.99
+
+
+def test_saved_directions_are_read_by_the_editor(tmp_path) -> None:
+    conditions = make_conditions(drawn_faces(60), shapes=2)
+    vectors = direction_vectors(torch.ones(8, len(conditions.names)), conditions, ("age", "smile"))
+    save_directions(tmp_path, vectors, "sha256:x", {"age": 1.2, "smile": 1.0})
+    loaded = load_direction(tmp_path / "age.safetensors")
+    assert loaded.generator == "sha256:x" and loaded.meta["aim"] == SPECS["age"].means
+    assert np.allclose(loaded.vector, vectors["age"].numpy())
+
+
+def test_sliced_wasserstein_sees_shift_and_nothing_else() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(256, 8, generator=rng)
+    assert sliced_wasserstein(x, x[torch.randperm(256, generator=rng)], 32, rng) < 1e-10
+    assert sliced_wasserstein(x, x + 1, 64, rng) == pytest.approx(1.0, rel=0.5)
+
+
+def test_the_face_weighs_more_than_the_corner() -> None:
+    weight = face_weight(32)[0, 0]
+    assert weight.mean() == pytest.approx(1.0, abs=1e-5) and weight[17, 16] > 3 * weight[0, 0]
+    x = torch.zeros(1, 3, 32, 32)
+    assert pixel_loss(x, x, face_weight(32)) == 0 and pixel_loss(x + 0.1, x, face_weight(32)) > 0.2
+
+
+def test_a_probe_learns_and_is_saved(tmp_path) -> None:
+    faces = drawn_faces(48, size=64)
+    run = list(train_probe(faces, ProbeConfig(COLUMNS, 24, (8, 16, 16, 16), 8), steps=12, batch=16))
+    losses, probe = [loss for _, loss, _ in run], run[-1][2].eval()
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    save_probe(tmp_path / "probe.safetensors", probe)
+    x = faces.batch(np.arange(4))
+    assert torch.allclose(load_probe(tmp_path / "probe.safetensors")(x)[0], probe(x)[0], atol=0.02)
+    assert torch.all(perceptual_distance(probe, x, x) == 0) and torch.all(perceptual_distance(probe, x + 0.3, x) > 0)
+
+
+def make_trainer(steps: int = 6) -> AutoencoderTrainer:
+    faces = drawn_faces()
+    G, encoder = tiny_config(), tiny_encoder().config
+    config = AutoencoderConfig(steps=steps, batch=4, encoded=8, warmup=2, second_from=0.3, second=0.7)
+    return AutoencoderTrainer(faces, make_conditions(faces, shapes=2), None, config, G, replace(encoder, kind="e4e"))
+
+
+def test_training_continues_exactly_where_it_stopped() -> None:
+    whole, first = make_trainer(), make_trainer()
+    logs = list(whole.run())
+    list(first.run(until=3))
+    second = make_trainer()
+    second.restore(first.state())
+    list(second.run())
+    assert all(np.isfinite(list(log.values())).all() for log in logs) and second.now == 6
+    for ours, theirs in zip(second.ema.state_dict().values(), whole.ema.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_training_lowers_the_loss() -> None:
+    logs = [log["pixel"] for log in make_trainer(steps=30).run()]
+    assert np.mean(logs[-5:]) < 0.8 * np.mean(logs[:5])
+
+
+def test_the_coarse_start_teaches_the_labels() -> None:
+    faces = drawn_faces(48, size=64)
+    conditions = make_conditions(faces, shapes=2)
+    torch.manual_seed(0)
+    from sg3cli.nets.generator import Generator
+    from sg3cli.training.autoencoder import label_matrix
+
+    G = Generator(tiny_config(img_resolution=64))
+    M = label_matrix(G.w_dim, len(conditions.names))
+    before = M.detach().clone()
+    losses = list(coarse_start(G, M, faces, conditions, steps=20, batch=8))
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4]) and not torch.equal(M, before)
+
+
+def test_probe_configs_describe_themselves() -> None:
+    config = ProbeConfig(("a", "b"), 3, (8, 8), 4)
+    assert config.to_dict()["widths"] == (8, 8) and FaceProbe(config).labels.out_features == 2
