@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sg3cli import __version__
@@ -58,6 +59,7 @@ def pack(
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
     save_directions(folder / "directions", vectors, digest, factors)
+    save_label_matrix(folder / "label_matrix.safetensors", net.M.detach(), conditions)
     card = {
         "schema": 1,
         "name": folder.name,
@@ -69,6 +71,12 @@ def pack(
     }
     save_probe(folder / "probe.safetensors", probe)
     (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
+
+
+def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:
+    """M [w_dim,C] with the names of its columns: what another training run needs to go on from this bundle."""
+    names = {"names": json.dumps(conditions.names)}
+    save_file({"M": M.contiguous()}, path, metadata=names)
 
 
 def few(faces: FaceSet, count: int) -> FaceSet:
