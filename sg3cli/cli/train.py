@@ -26,11 +26,11 @@ def bundle(
     data: Data,
     work: Work,
     out: Out,
-    steps: Steps = 4500,
-    probe_steps: ProbeSteps = 900,
-    coarse_steps: CoarseSteps = 700,
+    steps: Steps = 1600,
+    probe_steps: ProbeSteps = 1600,
+    coarse_steps: CoarseSteps = 450,
 ) -> None:
-    """Generator, encoder, mapping and directions; `people-128` was made by this command."""
+    """Generator, encoder, mapping and directions; `people-128` was made of the same parts."""
     from sg3cli.training.directions import SPECS
     from sg3cli.training.pack import calibrated, pack, score
     from sg3cli.training.run import Recipe, Workshop

@@ -45,17 +45,17 @@ class AutoencoderConfig:
     """One run. Of `encoded` pictures a step, `batch` are drawn by the generator; from `second_from` of the run on,
     `second` of the steps train the second ReStyle pass instead, on `batch` pictures."""
 
-    steps: int = 6000
+    steps: int = 1600
     batch: int = 8
     encoded: int = 16
-    lr_generator: float = 1e-2
+    lr_generator: float = 8e-3
     lr_labels: float = 5e-4
     lr_encoder: float = 2e-3
     warmup: int = 100
-    decay_from: float = 0.6
-    second: float = 0.4
+    decay_from: float = 0.65
+    second: float = 0.2
     second_from: float = 0.35
-    perceptual: float = 0.5
+    perceptual: float = 0.3
     perceptual_every: int = 2
     residual: float = 0.3
     residual_end: float = 0.05
