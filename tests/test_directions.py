@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from sg3cli.directions.condition import condition
-from sg3cli.directions.load import find_direction, load_direction
+from sg3cli.directions.load import find_direction, is_direction_file, load_direction
 from sg3cli.errors import ModelError, UsageError
 
 VECTOR = np.linspace(-1, 1, 512, dtype=np.float32)
@@ -42,8 +43,30 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
     (tmp_path / "b.npy").write_bytes(pickle.dumps(Bomb()))
     for name in ("a.npy", "b.npy"):
-        with pytest.raises(UsageError, match="cannot read the direction"):
+        with pytest.raises(ModelError, match=r"builtins\.exec"):
             load_direction(tmp_path / name)
+
+
+def test_arrays_in_pickles_object_arrays_and_torch_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "age_boundary.npy", np.array({"age": VECTOR[None]}, dtype=object))
+    one = np.empty(1, object)
+    one[0] = VECTOR
+    np.save(tmp_path / "list.npy", one)
+    (tmp_path / "age.pkl").write_bytes(pickle.dumps(VECTOR[None]))
+    torch.save(torch.from_numpy(VECTOR), tmp_path / "age.pt")
+    for name in ("age_boundary.npy", "list.npy", "age.pkl", "age.pt"):
+        assert is_direction_file(name)
+        assert (load_direction(tmp_path / name).vector == VECTOR[None]).all()
+
+
+def test_styleclip_s_tables_are_named_for_what_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "delta_i_c.npy", np.ones((9894, 512), np.float32))
+    with pytest.raises(ModelError, match=r"table of 9894x512 .* delta_i_c"):
+        load_direction(tmp_path / "delta_i_c.npy")
+    layers = {"input": np.ones(4), "L0_36_1024": np.ones(1024)}
+    (tmp_path / "s_stats.pkl").write_bytes(pickle.dumps([{"theta": 0.0}, layers, layers]))
+    with pytest.raises(ModelError, match="statistics of channels"):
+        load_direction(tmp_path / "s_stats.pkl")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +74,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
 )
 def test_what_is_not_a_direction_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(UsageError):
+    with pytest.raises(ModelError, match=r"x\.npy"):
         load_direction(tmp_path / "x.npy")
 
 
@@ -72,8 +95,18 @@ def test_a_broken_safetensors_file_is_refused(tmp_path: Path, content: bytes | N
         save_file({"other": VECTOR}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match="cannot read the direction"):
+    with pytest.raises(ModelError, match="cannot read the direction"):
         load_direction(path)
+
+
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    for array in (np.ones((2, 3, 4), np.float32), np.full(4, np.inf, np.float32), np.ones((0, 4), np.float32)):
+        save_file({"direction": array}, tmp_path / "x.safetensors")
+        with pytest.raises(ModelError, match=r"x\.safetensors"):
+            load_direction(tmp_path / "x.safetensors")
+    save_file({"direction": VECTOR}, tmp_path / "x.safetensors", metadata={"sg3": "5"})
+    with pytest.raises(ModelError, match=r"x\.safetensors"):
+        load_direction(tmp_path / "x.safetensors")
 
 
 def test_a_direction_of_another_shape_does_not_fit(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ OWNERS = {  # foreign library -> the only places that import it
     "lpips": ("metrics/perceptual.py",),
     "typer": ("cli/",),
     "rich": ("console.py", "cli/"),
-    "pooch": ("weights/store.py",),
+    "requests": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
 }
 LIGHT = (

@@ -104,10 +104,10 @@ def test_wrong_digest_leaves_nothing_behind(monkeypatch, server):
 
 def test_what_a_killed_pull_left_behind_is_removed(monkeypatch, server):
     add_row(monkeypatch, files=(ModelFile("good.bin", server + "good.bin", DIGEST),))
-    left = store.folder_of("toy") / ".staging-toy-x"
-    left.mkdir(parents=True)
-    (left / "good.bin").write_bytes(b"half")
+    store.folder_of("toy").mkdir(parents=True)
+    (store.folder_of("toy") / ".good.bin.part").write_bytes(b"half of something")
     store.pull("toy")
+    assert store.path_of("toy").read_bytes() == PAYLOAD
     assert [p.name for p in store.folder_of("toy").iterdir()] == ["good.bin"]
 
 
@@ -118,6 +118,49 @@ def test_a_store_that_cannot_be_written_is_a_model_error(monkeypatch, server, tm
     with pytest.raises(ModelError) as caught:
         store.pull("toy")
     assert "SG3_MODELS" in caught.value.hint
+
+
+class Interrupted(http.server.BaseHTTPRequestHandler):
+    """Sends half of the payload and hangs up; serves the rest to who asks for it by range and version."""
+
+    version, seen = '"v1"', []
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        type(self).seen.append(asked)
+        same = asked and self.headers["If-Range"] == self.version
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if same else 0
+        self.send_response(206 if same else 200)
+        self.send_header("ETag", self.version)
+        self.send_header("Content-Length", str(len(PAYLOAD) - start))
+        if same:
+            self.send_header("Content-Range", f"bytes {start}-{len(PAYLOAD) - 1}/{len(PAYLOAD)}")
+        self.end_headers()
+        self.wfile.write(PAYLOAD[start:] if len(self.seen) > 1 else PAYLOAD[: len(PAYLOAD) // 2])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_interrupted_download_is_continued_unless_the_file_changed(monkeypatch, changed):
+    Interrupted.version, Interrupted.seen = '"v1"', []
+    monkeypatch.setattr(store, "PIECE", 500)
+    half = len(PAYLOAD) // 2
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Interrupted) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        add_row(monkeypatch, files=(ModelFile("good.bin", f"http://127.0.0.1:{web.server_port}/good.bin"),))
+        with pytest.raises(ModelError) as caught:
+            store.pull("toy")
+        assert f"continues after {half} bytes" in caught.value.hint and not store.is_present("toy")
+        if changed:
+            Interrupted.version = '"v2"'
+        reports = []
+        assert store.pull("toy", on_progress=lambda *sizes: reports.append(sizes)).read_bytes() == PAYLOAD
+        web.shutdown()
+    assert Interrupted.seen == [None, f"bytes={half}-"]
+    assert reports[-1] == (len(PAYLOAD), len(PAYLOAD))
+    assert [p.name for p in store.folder_of("toy").iterdir()] == ["good.bin"]
 
 
 def test_absent_file_on_the_server_is_a_model_error(monkeypatch, server):

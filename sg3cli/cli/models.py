@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,10 @@ from sg3cli.cli.options import Session, command
 from sg3cli.config import InvertConfig
 from sg3cli.console import Console
 from sg3cli.directions.load import load_direction
+from sg3cli.errors import ModelError, UsageError
 from sg3cli.weights import store
 from sg3cli.weights.bundle import load_bundle
-from sg3cli.weights.table import TABLE
+from sg3cli.weights.table import TABLE, Model
 
 app = typer.Typer(help="Models: what they are, where they are, bringing them here.", rich_markup_mode=None)
 directions_app = typer.Typer(help="Directions that a model can be edited along.", rich_markup_mode=None)
@@ -24,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `sg3 models
 
 @command(app)
 def list_(session: Session) -> None:
-    """All known models: name, whether it is here, size, licence, source."""
+    """All known models: name, whether it is here, size, licence, source; then those you imported."""
     rows = []
     for name, row in TABLE.items():
         here = store.is_present(name)
@@ -32,7 +33,23 @@ def list_(session: Session) -> None:
                      "source": row.source, "how": row.how, "needs": list(row.needs), "note": row.note})  # fmt: skip
         mark = "here" if here else row.how
         session.console.data(f"{name:<26} {mark:<9} {_megabytes(row.bytes):>8}  {row.licence:<45} {row.source}")
+    for each in map(_imported_row, store.imported()):
+        rows.append(each)
+        start = f"{each['name']:<26} {each['how']:<9} {_megabytes(each['bytes']):>8}"
+        session.console.data(f"{start}  {each['licence']:<45} {each['source']}")
     session.console.result("models list", models=rows)
+
+
+def _imported_row(name: str) -> dict[str, Any]:
+    """What `models list` tells of an imported model, a damaged one included."""
+    try:
+        meta, how, note = load_bundle(name).meta, "imported", ""
+    except ModelError as error:
+        meta, how, note = {}, "damaged", str(error)
+    size = sum(path.stat().st_size for path in store.bundle_folder(name).rglob("*.safetensors"))
+    known = {key: str(meta.get(key, "unknown")) for key in ("licence", "source")}
+    return {"name": name, "kind": "bundle", "present": not note, "bytes": size, **known, "how": how,
+            "needs": [], "note": note}  # fmt: skip
 
 
 @command(app)
@@ -75,11 +92,78 @@ def remove(session: Session, name: Name) -> None:
 
 
 @command(app)
-def import_(session: Session, name: Name, file: Annotated[Path, typer.Argument(help="The downloaded file.")]) -> None:
-    """Take over a file that you downloaded yourself (models whose publisher has no direct download)."""
-    where = store.add(name, file)
-    session.console.data(str(where))
-    session.console.result("models import", name=name, path=str(where))
+def import_(
+    session: Session,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE", help="A generator's or encoder's file; or a name of `sg3 models list`."),
+    ],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="With NAME: the downloaded file, if it was not pulled.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What to call the model [default: after the file].")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option("--encoder", metavar="FILE", help="Encoder (.pt) that belongs to the generator.")
+    ] = None,
+    directions: Annotated[
+        list[Path] | None,
+        typer.Option("--directions", metavar="FILE", help="Direction to add, such as age_boundary.npy; repeat it."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="TEXT", help="Licence of the weights, if sg3 cannot know it.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", envvar="SG3_OFFLINE", help="Never use the network.")] = False,
+) -> None:
+    """Take over official files: convert a generator (.pkl, .pt) and its encoder, once, to a model for --model.
+
+    Nothing in a file is executed. Files that need no conversion, such as directions of the table, are copied.
+    """
+    extras = [word for word, given in (("--name", name), ("--encoder", encoder), ("--directions", directions)) if given]
+    if what in TABLE and not store.is_convertible(what):
+        if extras:
+            raise UsageError(f"{what} is no generator, so {extras[0]} has no meaning", "sg3 models import NAME FILE")
+        if file is None:
+            raise UsageError(f"the file of {what} is missing", f"sg3 models import {what} FILE, or models pull {what}")
+        where = store.add(what, file)
+        session.console.data(str(where))
+        session.console.result("models import", name=what, path=str(where))
+        return
+    row, source = _source(session.console, what, file, offline)
+    name = name or (row.name if row else source.stem)
+    if name in TABLE and (row is None or row.name != name):
+        raise UsageError(f"{name} is another model of the table", "choose another --name")
+    from sg3cli.weights.convert import Sources, import_bundle
+
+    sources = Sources(source, encoder, tuple(directions or ()))
+    session.console.notice(f"import: reading {source.name}, converting it and rendering one picture as a check")
+    origin = row.source if row else f"{source.name}, imported by the user"
+    meta, made = import_bundle(name, sources, origin, licence or (row.licence if row else "unknown"))
+    for notice in meta["notices"]:
+        session.console.notice(f"import: {notice}")
+    parts = "generator and encoder" if "encoder" in meta else "a generator without an encoder: it cannot invert"
+    session.console.notice(f"{name}: {'imported' if made else 'already here'}, {meta['resolution']} px, {parts}")
+    session.console.data(str(store.bundle_folder(name)))
+    facts = {key: value for key, value in meta.items() if key not in ("schema", "name", "notices")}
+    session.console.result("models import", name=name, path=str(store.bundle_folder(name)), imported=made, **facts)
+
+
+def _source(console: Console, what: str, file: Path | None, offline: bool) -> tuple[Model | None, Path]:
+    """The file to convert, and its row of the table if it is known there, by its name or by the file's."""
+    if what in TABLE:
+        if file is not None:
+            store.check(what, file)
+            return TABLE[what], file
+        store.pull(what, offline, _progress(console, what)) if not store.is_pulled(what) else None
+        return TABLE[what], store.folder_of(what) / TABLE[what].files[0].name
+    if file is not None:
+        store.model(what)  # raises, naming those that are known
+    source = Path(what).expanduser()
+    if not source.is_file():
+        raise ModelError(f"{what!r} is neither a file nor a name of the table", "see `sg3 models list`")
+    rows = (row for row in TABLE.values() if store.is_convertible(row.name) and row.files[0].name == source.name)
+    return next(rows, None), source
 
 
 @command(directions_app)

@@ -1,4 +1,7 @@
-"""Direction files: our own safetensors and InterFaceGAN's `*_boundary.npy`, read without executing anything."""
+"""Direction files: our own safetensors, InterFaceGAN's `*_boundary.npy`, arrays in pickles and `.pt` files.
+
+All are read without executing anything in them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import ModelError, UsageError
+from sg3cli.weights.editing_files import SHAPES, as_direction, read_direction_array
+from sg3cli.weights.pickle_values import Refused
 
-SUFFIXES = (".safetensors", ".npy")
+SUFFIXES = (".safetensors", ".npy", ".pkl", ".pickle", ".pt")
 
 
 @dataclass(frozen=True)
@@ -48,29 +53,15 @@ def is_direction_file(name: str) -> bool:
 
 
 def load_direction(path: Path) -> Direction:
-    """Read a direction file. Raises `UsageError` when it is missing or is not one."""
+    """Read a direction file. Raises `UsageError` when it is missing, `ModelError` when it does not hold one."""
     if not path.is_file():
         raise UsageError(f"there is no direction file {path}", "give a name of `sg3 directions list` or a file")
-    vector, meta = _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
-    vector = np.asarray(vector, dtype=np.float32)
-    if vector.ndim == 3 and vector.shape[0] == 1:  # InterFaceGAN and HyperStyle-family files: (1, 16, 512)
-        vector = vector[0]
-    if vector.ndim == 1:
-        vector = vector[None]
-    if vector.ndim != 2 or vector.size == 0 or not np.isfinite(vector).all():
-        raise UsageError(f"{path} does not hold a direction", "a direction is [512], [1,512] or [1,16,512] of floats")
-    name = str(meta.get("name") or path.stem.removesuffix("_boundary"))
-    return Direction(name, vector, meta.get("generator"), meta)
-
-
-def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    try:
-        array = np.load(path, allow_pickle=False)  # pickled arrays could run code
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"cannot read the direction {path}: {error}", "it must be a plain array of floats") from error
-    if array.dtype.kind != "f":
-        raise UsageError(f"{path} holds {array.dtype}, not floats", "a direction is an array of floats")
-    return array, {}
+    if path.suffix == ".safetensors":
+        vector, meta = _read_safetensors(path)
+    else:
+        vector, meta = read_direction_array(path), {}
+    name, generator = str(meta.get("name") or path.stem.removesuffix("_boundary")), meta.get("generator")
+    return Direction(name, vector, generator if isinstance(generator, str) else None, meta)
 
 
 def _read_safetensors(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -78,9 +69,11 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 
     try:
         with safe_open(str(path), framework="np") as file:
-            return file.get_tensor("direction"), _metadata(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"cannot read the direction {path}: {error}", "it must hold a `direction`") from error
+            return as_direction(file.get_tensor("direction")), _metadata(file.metadata() or {})
+    except Refused as cause:
+        raise ModelError(f"cannot read the direction {path}: {cause}", SHAPES) from cause
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelError(f"cannot read the direction {path}: {error}", "it must hold a `direction`") from error
 
 
 def _metadata(entries: dict[str, str]) -> dict[str, Any]:
@@ -100,4 +93,4 @@ def find_direction(name: str, known: Mapping[str, Path]) -> Path:
 
 
 def _known(known: Mapping[str, Path]) -> str:
-    return f"known directions: {', '.join(sorted(known)) or 'none'}; or give a .npy or .safetensors file"
+    return f"known directions: {', '.join(sorted(known)) or 'none'}; or give a .npy, .pt or .safetensors file"

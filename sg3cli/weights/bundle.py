@@ -2,7 +2,7 @@
 
     people-128/model.json             name, resolution, licence, source, how it was made
     people-128/generator.safetensors  weights, with the architecture in the file's metadata
-    people-128/encoder.safetensors
+    people-128/encoder.safetensors    only needed to invert: a bundle without it can still generate
     people-128/directions/age.safetensors ...
 
 Bundles are looked up by name in the package, then in the model store, or given as a folder.
@@ -44,7 +44,21 @@ class Bundle:
 
     @cached_property
     def encoder_digest(self) -> str:
-        return digest_of(self.path / "encoder.safetensors")
+        """`sha256:...` of the encoder's file; `ModelError` when there is none."""
+        return digest_of(self.encoder_path())
+
+    @property
+    def has_encoder(self) -> bool:
+        return (self.path / "encoder.safetensors").is_file()
+
+    def encoder_path(self) -> Path:
+        """The encoder's file; `ModelError` that says how to add one otherwise."""
+        if not self.has_encoder:
+            raise ModelError(
+                f"model {self.name} has no encoder (encoder.safetensors), so it can generate but not invert",
+                f"sg3 models import GENERATOR --name {self.name} --encoder ENCODER.pt",
+            )
+        return self.path / "encoder.safetensors"
 
     def generator(self) -> Generator:
         """The generator on the CPU, float32, eval mode, no gradients."""
@@ -57,7 +71,7 @@ class Bundle:
         """The encoder on the CPU, float32, eval mode, no gradients."""
         from sg3cli.nets.checkpoint import load_encoder_file
 
-        encoder, _ = load_encoder_file(self.path / "encoder.safetensors")
+        encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
 
     def direction_names(self) -> list[str]:
@@ -81,19 +95,22 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         raise ModelError(f"{folder} holds no readable model.json ({cause})", "is it a model folder?") from cause
     if not isinstance(meta, dict) or meta.get("schema") != 1:
         raise ModelError(f"{folder}/model.json has an unknown schema", "it was written by another version of sg3")
-    for part in ("generator.safetensors", "encoder.safetensors"):
-        if not (folder / part).is_file():
-            raise ModelError(f"model {folder} lacks {part}", "copy the whole folder, or pull the model again")
+    if not (folder / "generator.safetensors").is_file():
+        raise ModelError(f"model {folder} lacks generator.safetensors", "copy the whole folder, or import it again")
     return Bundle(folder, {"name": folder.name, **meta})
 
 
 def _find(name_or_path: str | Path) -> Path:
-    from sg3cli.weights.store import models_dir
+    from sg3cli.weights import store
 
     given = Path(name_or_path).expanduser()
-    for folder in (EMBEDDED / given.name, models_dir() / given.name) if given.name == str(given) else ():
+    for folder in (EMBEDDED / given.name, store.bundle_folder(given.name)) if given.name == str(given) else ():
         if (folder / "model.json").is_file():
             return folder
     if given.is_dir():
         return given
+    if given.is_file():
+        raise ModelError(f"{given} is a file, not a model folder", f"sg3 models import {given}")
+    if store.is_convertible(str(name_or_path)):
+        raise ModelError(f"model {name_or_path} has not been imported", f"sg3 models import {name_or_path}")
     raise ModelError(f"model {str(name_or_path)!r} is neither a known name nor a folder", "see `sg3 models list`")

