@@ -31,7 +31,7 @@ from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.pipeline.render import Plan, compose, plan, presence
+from sg3cli.pipeline.render import Plan, calm, compose, plan, presence
 from sg3cli.render import render_crops
 from sg3cli.smoothing import runs
 from sg3cli.stitch import face_mask, landmarks_in_window, warp_alpha
@@ -277,10 +277,10 @@ def judge_likeness(
 
 def outside_differences(subject: Subject, frames: list[Frame], config: RenderConfig) -> list[int]:
     """For each frame the largest difference that the paste makes where its mask is 0, before encoding."""
-    track = subject.track
+    track = calm(subject.track)  # the mask that the paste uses
     opacity = presence(track.times, track.status)
     size = subject.G.img_resolution
-    results = compose(iter(frames), track, subject.codes, subject.G, subject.plan, config)
+    results = compose(iter(frames), subject.track, subject.codes, subject.G, subject.plan, config)
     found = []
     for frame, result in zip(frames, results, strict=True):
         window = track.windows[frame.index]

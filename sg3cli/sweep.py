@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from sg3cli.align import ABSENT
@@ -19,7 +18,7 @@ from sg3cli.directions.load import load_direction
 from sg3cli.edit import apply_edits, make_edit
 from sg3cli.errors import UsageError
 from sg3cli.evaluate import Readings, Subject, face_batches, open_subject, read_faces, spread
-from sg3cli.files import atomic_path
+from sg3cli.picture import write_png
 from sg3cli.pipeline import Job
 from sg3cli.render import render_crops
 
@@ -61,7 +60,7 @@ def sweep(
         for k in [k for k, frame in enumerate(index.tolist()) if frame in shown]:
             sheet.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
     if grid is not None:
-        write_grid(grid, sheet.columns)
+        write_png(grid, np.concatenate(sheet.columns, axis=1))
     judged = summary(subject, sheet, strengths)
     return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **judged}
 
@@ -92,14 +91,6 @@ def read_batch(sheet: Sheet, subject: Subject, crops: list[np.ndarray], rows: li
 def levels(crop: np.ndarray) -> np.ndarray:
     """A crop in [-1, 1] as uint8."""
     return np.rint(np.clip((crop + 1) * 127.5, 0, 255)).astype(np.uint8)
-
-
-def write_grid(path: Path, columns: Sequence[np.ndarray]) -> None:
-    """Columns `[H, N, 3]` uint8 RGB side by side as a PNG, whole or not at all."""
-    picture = cv2.cvtColor(np.concatenate(list(columns), axis=1), cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".png", picture)[1]
-    with atomic_path(path) as temp:
-        temp.write_bytes(encoded.tobytes())
 
 
 def summary(subject: Subject, sheet: Sheet, strengths: Sequence[float]) -> dict[str, Any]:

@@ -30,11 +30,9 @@ def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json
     if out == "-" and as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
     Output(out, project.source(), encode.format)
-    path = Path(out)
     if out != "-":
-        _check_folder(path)
-        if path.exists() and not force and not _is_ours(out):
-            raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+        check_folder(Path(out))
+        check_replaceable(out, force)
         _check_encoder(project, out, encode)
 
 
@@ -50,7 +48,7 @@ def _check_encoder(project: Project, out: str, encode: EncodeConfig) -> None:
         raise _Opened
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
     """A file can be made in the output's folder (tried, because permissions alone do not tell)."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".sg3-"):
@@ -59,13 +57,20 @@ def _check_folder(path: Path) -> None:
         raise write_error(path, error) from error
 
 
-def _is_ours(out: str) -> bool:
-    """Whether the file is the one its provenance record describes."""
+def check_replaceable(out: str, force: bool) -> None:
+    """Raise `UsageError` when `out` is there, is not ours, and its loss is not asked for."""
+    if Path(out).exists() and not force and read_sidecar(out) is None:
+        raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+
+
+def read_sidecar(out: str) -> dict[str, Any] | None:
+    """The provenance record that describes the file `out` as it is, None when there is none."""
     try:
         record = json.loads(sidecar_of(out).read_text(encoding="utf8"))
-        return str(record["tool"]).startswith(TOOL) and record["output"]["sha256"] == digest_of(Path(out))
+        ours = str(record["tool"]).startswith(TOOL) and record["output"]["sha256"] == digest_of(Path(out))
+        return dict(record) if ours else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def is_current(project: Project, out: str, key: str) -> bool:

@@ -4,7 +4,7 @@ A frame is identified by its presentation timestamp (pts), never by `index / fps
 the same count, the same pts and the same duration, and the sound's packets are copied untouched.
 """
 
-from sg3cli.video.probe import AudioInfo, SubtitleInfo, VideoInfo, frame_pts, packet_digest, probe
+from sg3cli.video.probe import AudioInfo, SubtitleInfo, VideoInfo, drawn, frame_pts, packet_digest, probe
 from sg3cli.video.reader import Frame, VideoReader, spool
 from sg3cli.video.writer import VideoWriter
 
@@ -15,6 +15,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
+    "drawn",
     "frame_pts",
     "packet_digest",
     "probe",

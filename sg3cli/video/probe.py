@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,11 @@ from typing import Any
 import av
 import numpy as np
 
-from sg3cli.color import ColorTags
+from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
 
 MAX_MISSING = 8  # consecutive frames without a picture that are bridged
+DRAWN = -1  # stream number of a film that has no file
 
 # Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
 FORMATS = (
@@ -103,6 +105,31 @@ class VideoInfo:
 def probe(path: str | Path) -> VideoInfo:
     """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file."""
     return examine(path)[0]
+
+
+def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
+    """Facts of a film that is drawn, not read: frame k has pts `k * rate.denominator` of `1 / rate.numerator` s."""
+    return VideoInfo(
+        path=Path(os.devnull),
+        format="",
+        codec="",
+        pix_fmt="",
+        bit_depth=8,
+        width=width,
+        height=height,
+        time_base=Fraction(1, rate.numerator),
+        average_rate=rate,
+        start_pts=0,
+        duration=float(frames / rate),
+        frames=frames,
+        variable_rate=False,
+        rotation=0,
+        orientation=(False, False, False),
+        color=BT709_LIMITED,
+        sample_aspect_ratio=Fraction(1),
+        interlaced=False,
+        stream=DRAWN,
+    )
 
 
 def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:

@@ -19,7 +19,7 @@ from sg3cli.color import BT709, BT709_LIMITED, FULL, LIMITED, RGB_FULL, UNSPECIF
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.output import Output
-from sg3cli.video.probe import VideoInfo, open_media, packets
+from sg3cli.video.probe import DRAWN, VideoInfo, open_media, packets
 from sg3cli.video.reader import EXACT, Frame
 
 # What an MP4 can say without the `mdta` extension; anything else needs it to survive.
@@ -285,12 +285,16 @@ class SourcePackets:
     """The packets of the source's sound and subtitles, each handed out when the video has come to its time.
 
     They are copied as they are. Only MP4's timed text becomes plain text (SubRip) in Matroska, which has no MP4 form.
+    A film without a source (`drawn`) has none.
     """
 
     def __init__(self, source: VideoInfo, container: Any, stack: ExitStack) -> None:
         self.notices: list[str] = []
         self._streams: dict[int, Any] = {}
         self._plain: set[int] = set()  # streams whose packets lose MP4's length prefix and styles
+        self._next: Any = None
+        if source.stream == DRAWN:
+            return
         origin = stack.enter_context(open_media(source.path))
         for stream in origin.streams:
             if stream.type in ("audio", "subtitle"):
