@@ -143,3 +143,15 @@ def test_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyte
     monkeypatch.setenv("SG3_KERNEL", "off")
     assert build.library() is None
     assert not caplog.records
+
+
+@needs_compiler
+def test_first_use_inside_a_checkpoint_does_not_wait_for_itself() -> None:
+    code = (
+        "import torch; from torch.utils.checkpoint import checkpoint; from sg3cli.nets import ops\n"
+        "f = ops.design_lowpass_filter(12, 4, 4, 32); x = torch.randn(1, 2, 16, 16, requires_grad=True)\n"
+        "run = lambda x: ops.filtered_lrelu(x * x, f, f, None, 2, 2, (9, 8, 9, 8))\n"
+        "checkpoint(run, x, use_reentrant=False).sum().backward(); print(x.grad.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "[1, 2, 16, 16]" in done.stdout

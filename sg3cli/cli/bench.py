@@ -1,0 +1,107 @@
+"""`sg3 bench`: time, memory and share of the floor, as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from sg3cli import bench as measuring
+from sg3cli.bench import SIZES, Options
+from sg3cli.cli.options import Session
+from sg3cli.console import SCHEMA
+from sg3cli.errors import BatchError, DeviceError
+
+DEFAULT = ("people-128", "T-256", "R-256")
+HEAD = (
+    f"{'config':<12}{'pass':<18}{'batch':>6}{'seconds':>9}{'cpu s':>9}{'img/s':>8}{'peak MB':>9}"
+    f"{'torch s':>9}{'ratio':>8}{'floor':>8}"
+)
+MISSING = "-"
+
+Configs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG",
+        help=f"{', '.join(SIZES)} (random weights), or models [default: {', '.join(DEFAULT)}].",
+        show_default=False,
+    ),
+]
+Backward = Annotated[
+    bool, typer.Option("--backward", help="Also with the gradients of codes and weights.", show_default=False)
+]
+Tuning = Annotated[
+    bool, typer.Option("--tuning", help="Also a step of pivotal tuning (models always).", show_default=False)
+]
+Repeats = Annotated[int, typer.Option("--repeats", metavar="K", min=1, help="Runs of which the best counts.")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads [default: torch's].")]
+NoTorch = Annotated[
+    bool, typer.Option("--no-torch-path", help="Leave out the comparison with plain torch.", show_default=False)
+]
+Layers = Annotated[bool, typer.Option("--layers", help="Also each layer by itself.", show_default=False)]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch", metavar="N", min=1, help="Pictures at once [default: 1; what render and finetune take, for those]."
+    ),
+]
+
+
+def bench(
+    session: Session,
+    configs: Configs = None,
+    backward: Backward = False,
+    tuning: Tuning = False,
+    repeats: Repeats = Options.repeats,
+    threads: Threads = None,
+    no_torch_path: NoTorch = False,
+    layers: Layers = False,
+    batch: Batch = None,
+) -> None:
+    """Measure the generator on this machine: time, memory, and how near it comes to the floor of its arithmetic."""
+    names = list(dict.fromkeys(name.upper() if name.upper() in SIZES else name for name in configs or DEFAULT))
+    plan = [(name, task) for name in names for task in measuring.passes(name, backward, tuning)]
+    options = Options(repeats, threads, not no_torch_path, layers, batch)
+    session.console.data(HEAD)
+    results = []
+    for entry in session.console.progress(measuring.run(plan, options), len(plan), "bench"):
+        results.append(entry)
+        for line in entry_lines(entry):
+            session.console.data(line)
+    if any(entry.get("kernel") is False for entry in results):
+        session.console.notice("bench: the compiled kernel is not here (see sg3 doctor): plain torch was measured")
+    failed = [entry for entry in results if "error" in entry]
+    if len(failed) == len(results):
+        raise DeviceError(failed[0]["error"], "try a smaller configuration or --batch 1")
+    if session.console.as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, "results": results}))
+    for entry in failed:
+        session.console.notice(f"bench: {entry['error']}")
+    if failed:
+        raise typer.Exit(BatchError.code)
+
+
+def entry_lines(entry: dict[str, Any]) -> Iterator[str]:
+    """A row of the table, and the layers beneath it."""
+    yield (
+        f"{entry['config'][-11:]:<12}{entry['pass']:<18}{entry['batch']:>6}"
+        f"{number(entry['seconds'], 3):>9}{number(entry['cpu_seconds'], 3):>9}"
+        f"{number(entry.get('images_per_second'), 2):>8}{number(entry['peak_rss_mb'], 0):>9}"
+        f"{number(entry['torch_path_seconds'], 3):>9}{number(entry.get('torch_path_ratio'), 1):>8}"
+        f"{percent(entry['floor_share']):>8}"
+    )
+    for layer in entry.get("layers", ()):
+        yield (
+            f"  {layer['name']:<34}{number(layer['seconds'], 4):>9}{'':>26}"
+            f"{number(layer['torch_path_seconds'], 4):>9}{'':>8}{percent(layer['floor_share']):>8}"
+        )
+
+
+def number(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    return MISSING if share is None else f"{100 * share:.0f} %"
