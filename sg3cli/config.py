@@ -35,7 +35,7 @@ class InvertConfig:
 class FinetuneConfig:
     """Pivotal tuning of the generator on the clip."""
 
-    steps: int = 400
+    steps: int = 500
     lr: float = 3e-3  # 3e-4 for generators of 1024 px
     batch: int = 4
     l2: float = 1.0
@@ -54,7 +54,8 @@ class RenderConfig:
     stitch: str = "paste"  # paste | none
     smooth: str = "paper"  # paper | none | gauss:SECONDS
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
-    batch: int = 8
+    detail: float = 1.0  # share of the source's fine detail that is put back where the edit keeps the shape
+    batch: int = 2  # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ FOREHEAD = 0.6  # how far the outline reaches above the brows: hairline and a fr
 OUTSET = 0.05  # how far the mask reaches beyond the outline: room for the edit
 BORDER = 0.02  # share of the crop, along its edge, that stays exactly 0
 
+# What counts as a change of shape, for which the source's fine detail is in the wrong place:
+SHAPE_FINE = 1 / 40  # share of the crop: changes wider than this are shading or colour, not edges that moved
+SHAPE_LEVELS = 8.0  # levels (of 255) of moved edges at which about a third of the detail is left
+
 
 def smooth_landmarks(landmarks: np.ndarray, times: np.ndarray, sigma: float = 0.08) -> np.ndarray:
     """Landmarks `[T, 68, 2]` without the detector's tremble, so that the mask's edge is calm.
@@ -117,21 +121,49 @@ def warp_alpha(alpha: np.ndarray, window: np.ndarray, shape: tuple[int, int]) ->
     return result
 
 
+def kept_detail(edited: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Share `[N, N]` float32, 0..1, of the source's fine detail that still fits the edited crop.
+
+    `edited`, `plain` `[N, N, 3]` are the generator's face with and without the edit. Where the two differ by edges
+    (a mouth that opens) detail would show as a ghost of the source; where they differ by nothing, or by shading and
+    colour only, it belongs to the face.
+    """
+    change = (edited.astype(np.float32) - plain.astype(np.float32)).mean(axis=2)
+    sigma = SHAPE_FINE * len(change)
+    edges = change - cv2.GaussianBlur(change, (0, 0), sigma)
+    energy = cv2.GaussianBlur(edges * edges, (0, 0), sigma)
+    return np.exp(-energy / SHAPE_LEVELS**2)
+
+
 def paste(
-    frame: np.ndarray, crop: np.ndarray, window: np.ndarray, alpha: np.ndarray, match_ring: bool = False
+    frame: np.ndarray,
+    crop: np.ndarray,
+    window: np.ndarray,
+    alpha: np.ndarray,
+    match_ring: bool = False,
+    plain: np.ndarray | None = None,
+    detail: float = 1.0,
 ) -> np.ndarray:
     """Blend `crop [N, N, 3]` (levels 0..255) over `frame [H, W, 3]` uint8 through `window [4, 2]`.
 
     `alpha [N, N]` is the crop's opacity. A pixel where the warped opacity is 0 keeps its bits. `match_ring`
     first shifts the crop's colours by their mean difference from the frame on the soft edge.
+
+    With `plain [N, N, 3]`, the generator's face without the edit, what the generator could not draw of the frame
+    (skin, teeth, single hairs, a hand before the face) is put back: `crop + detail * kept * (frame - plain)`. An edit
+    that changes nothing then gives the frame itself.
     """
     result = frame.copy()
     box = _bounding_box(window, frame.shape[:2])
     if box is None:
         return result
     opacity = _warp(alpha, window, box)[..., None]
-    picture = _warp(_prepared(crop, window), window, box)
     below = frame[box].astype(np.float32)
+    picture = _warp(_prepared(crop, window), window, box)
+    if plain is not None and detail > 0:
+        lost = 1 - detail * kept_detail(crop, plain)
+        base = _warp(_prepared(plain, window), window, box)
+        picture = below + (picture - base) + _warp(_prepared(lost, window), window, box)[..., None] * (base - below)
     if match_ring:
         picture += _ring_difference(below, picture, opacity)
     blended = np.rint(np.clip(below + opacity * (picture - below), 0, 255)).astype(np.uint8)

@@ -123,9 +123,9 @@ def job_on(folder: Path, bundle: Path, **render_changes: Any) -> Job:
     return Job(Project.open(folder / "talk.sg3"), configs)
 
 
-def composed(job: Job) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(source, result) of every frame, before encoding."""
-    project, bundle, config = job.project, job.bundle(), job.configs["render"]
+def composed(job: Job, detail: float = 0.0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(source, result) of every frame, before encoding; the face as the generator draws it unless `detail` is given."""
+    project, bundle, config = job.project, job.bundle(), replace(job.configs["render"], detail=detail)
     track = load_track(project)
     codes = smoothed_codes(project, bundle.digest, track, config.smooth)
     G = tuned_generator(project, bundle, True)
@@ -145,6 +145,15 @@ def test_pixels_outside_the_mask_keep_their_bits(done: Path, tiny_bundle: Path) 
         assert 0.3 < outside.mean() < 0.95
         assert (before[outside] == after[outside]).all()
         assert np.abs(before[~outside].astype(int) - after[~outside]).mean() > 10
+
+
+def test_what_no_edit_touches_is_the_source(done: Path, tiny_bundle: Path) -> None:
+    job = job_on(done, tiny_bundle)
+    job.project.edits = []
+    assert all((before == after).all() for before, after in composed(job, detail=1.0))
+    job.project.edits = [parse_edit("smile=8@0s..0.2s").to_dict()]
+    changed = [bool((before != after).any()) for before, after in composed(job, detail=1.0)]
+    assert changed == [time < 0.2 for time in load_track(job.project).times]
 
 
 def test_an_edit_moves_the_face_only_while_it_is_active(done: Path, tiny_bundle: Path) -> None:

@@ -12,6 +12,7 @@ from sg3cli.stitch import (
     convex_distance,
     face_mask,
     face_outline,
+    kept_detail,
     landmarks_in_window,
     paste,
     smooth_landmarks,
@@ -215,3 +216,35 @@ def test_window_outside_the_frame_changes_nothing():
     alpha = np.ones((SIZE, SIZE), np.float32)
     result = paste(frame, np.zeros((SIZE, SIZE, 3), np.uint8), square((-200, 50), 40, 0.1), alpha)
     assert np.array_equal(result, frame)
+
+
+def blurred_world(seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A frame [120,120,3] full of grain, its window, and the flat grey crop that a generator made of it."""
+    frame = np.random.default_rng(seed).integers(60, 180, (120, 120, 3), dtype=np.uint8)
+    return frame, square((60, 60), 40, 0.2), np.full((SIZE, SIZE, 3), 120, np.uint8)
+
+
+def test_an_edit_that_changes_nothing_gives_the_frame_itself():
+    frame, window, plain = blurred_world()
+    opaque = np.ones((SIZE, SIZE), np.float32)
+    np.testing.assert_array_equal(paste(frame, plain, window, opaque, plain=plain), frame)
+    without = paste(frame, plain, window, opaque, plain=plain, detail=0.0)
+    np.testing.assert_array_equal(without, paste(frame, plain, window, opaque))
+    assert np.ptp(without[50:70, 50:70]) == 0  # the generator's grey, no grain
+
+
+def test_a_change_of_colour_keeps_the_grain_and_moves_its_level():
+    frame, window, plain = blurred_world()
+    result = paste(frame, plain + np.uint8(30), window, np.ones((SIZE, SIZE), np.float32), plain=plain)
+    np.testing.assert_allclose(result[45:75, 45:75].astype(int) - frame[45:75, 45:75], 30, atol=1)
+
+
+def test_where_edges_moved_no_ghost_of_the_source_stays():
+    plain = np.full((SIZE, SIZE, 3), 120, np.uint8)
+    plain[40:44, 20:44] = 20  # a mouth
+    edited = np.full((SIZE, SIZE, 3), 120, np.uint8)
+    edited[44:48, 20:44] = 20  # moved
+    kept = kept_detail(edited, plain)
+    assert kept[42:46, 26:38].max() < 0.01
+    assert kept[:20].min() > 0.99
+    assert kept_detail(plain, plain).min() == 1

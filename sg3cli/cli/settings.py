@@ -89,6 +89,8 @@ def check(stage: str, name: str, value: Any, origin: str) -> Any:
         raise UsageError(f"{origin} is {value}", "it must be a number, zero or more")
     if (stage, name) in POSITIVE and value <= 0:
         raise UsageError(f"{origin} is {value}", "it must be more than zero")
+    if (stage, name) == ("render", "detail") and value > 1:
+        raise UsageError(f"{origin} is {value}", "it is a share: 0 to 1")
     choices = CHOICES.get((stage, name))
     if choices and value not in choices:
         raise UsageError(f"{origin} is {value!r}", f"choose one of: {', '.join(choices)}")

@@ -74,8 +74,9 @@ class Job:
 
         bundle = self.bundle()
         params = replace(self.configs["invert"], model=stable_model(self.configs["invert"].model))
+        digests = bundle_digests(bundle)  # a model without an encoder is refused before any frame is decoded
         self.align()
-        self._run("invert", params, ("align",), bundle_digests(bundle), partial(invert.run, self, bundle))
+        self._run("invert", params, ("align",), digests, partial(invert.run, self, bundle))
 
     def finetune(self) -> None:
         """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""

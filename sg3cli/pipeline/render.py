@@ -100,27 +100,42 @@ def compose(
     frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
 ) -> Iterator[Frame]:
     """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
-    track = replace(track, landmarks=smooth_landmarks(track.landmarks, track.times))  # a calm edge of the mask
+    track = calm(track)
     opacity = presence(track.times, track.status)
     blank = np.zeros((G.img_resolution, G.img_resolution, 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
-        crops = dict(zip((f.index for f in shown), edited_crops(shown, track, codes, G, plan), strict=True))
+        indices = [frame.index for frame in shown]
+        crops = dict(zip(indices, drawn_crops(shown, track, codes, G, plan), strict=True))
+        plain: dict[int, np.ndarray] = {}
+        if config.view != "face" and config.stitch == "paste" and config.detail > 0:
+            plain = dict(zip(indices, drawn_crops(shown, track, codes, G, None), strict=True))
         for frame in batch:
             crop = crops.get(frame.index)
             if config.view == "face":
                 yield replace(frame, rgb=crop if crop is not None else blank)
                 continue
-            result = frame.rgb if crop is None else paste_face(frame, crop, track, opacity[frame.index], config)
+            result = frame.rgb
+            if crop is not None:
+                result = paste_face(frame, crop, plain.get(frame.index), track, opacity[frame.index], config)
             yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
 
 
-def edited_crops(frames: list[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan) -> Iterator[np.ndarray]:
-    """The edited face of each frame as seen through its window, `[N, N, 3]` uint8."""
+def calm(track: Track) -> Track:
+    """The track with the landmarks that the mask follows: smoothed, so that its edge does not tremble."""
+    return replace(track, landmarks=smooth_landmarks(track.landmarks, track.times))
+
+
+def drawn_crops(
+    frames: list[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan | None
+) -> Iterator[np.ndarray]:
+    """The face of each frame as seen through its window, `[N, N, 3]` uint8: with the plan's edits, without if None."""
     if not frames:
         return iter(())
     index = np.array([frame.index for frame in frames])
-    ws = apply_edits(codes.take(index), track.times[index], plan.edits, plan.directions)
+    ws = codes.take(index)
+    if plan is not None:
+        ws = apply_edits(ws, track.times[index], plan.edits, plan.directions)
     return render_crops(G, ws, track.transforms[index], len(index))
 
 
@@ -135,11 +150,13 @@ def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
     return np.clip(distance / FADE, 0.0, 1.0)
 
 
-def paste_face(frame: Frame, crop: np.ndarray, track: Track, opacity: float, config: RenderConfig) -> np.ndarray:
+def paste_face(
+    frame: Frame, crop: np.ndarray, plain: np.ndarray | None, track: Track, opacity: float, config: RenderConfig
+) -> np.ndarray:
     """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits."""
     window, size = track.windows[frame.index], len(crop)
     alpha = np.ones((size, size), np.float32)
     if config.stitch == "paste":
         points = landmarks_in_window(track.landmarks[frame.index], window, size)
         alpha = face_mask(points, size, config.feather)
-    return paste(frame.rgb, crop, window, alpha * np.float32(opacity))
+    return paste(frame.rgb, crop, window, alpha * np.float32(opacity), plain=plain, detail=config.detail)
