@@ -112,9 +112,9 @@ def test_conditions_are_standardised_and_bounded() -> None:
 
 def test_a_direction_takes_along_what_follows_its_label() -> None:
     conditions = make_conditions(drawn_faces(400), shapes=2)
-    step = label_step(conditions, DirectionSpec("age", 2.0, "", ("wrinkles",)))
+    step = label_step(conditions, DirectionSpec("age", 2.0, "", {"wrinkles": 0.5}))
     assert step[conditions.index("age")] == pytest.approx(2 / conditions.std[conditions.index("age")])
-    assert step[conditions.index("wrinkles")] == pytest.approx(step[conditions.index("age")], rel=0.1)
+    assert step[conditions.index("wrinkles")] == pytest.approx(0.5 * step[conditions.index("age")], rel=0.1)
     assert not step[conditions.index("smile")]
 
 
@@ -202,3 +202,11 @@ def test_the_coarse_start_teaches_the_labels() -> None:
 def test_probe_configs_describe_themselves() -> None:
     config = ProbeConfig(("a", "b"), 3, (8, 8), 4)
     assert config.to_dict()["widths"] == (8, 8) and FaceProbe(config).labels.out_features == 2
+
+
+def test_bfloat16_is_used_on_request_only_and_changes_little() -> None:
+    plain, half = make_trainer(), make_trainer()
+    half.use_bf16()
+    a, b = next(plain.run())["pixel"], next(half.run())["pixel"]
+    assert a != b and abs(a - b) < 0.02 * a
+    assert {p.dtype for p in half.ema.parameters()} == {torch.float32}

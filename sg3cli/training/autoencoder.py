@@ -67,6 +67,12 @@ class AutoencoderConfig:
     seed: int = 0
 
 
+def bf16_in_hardware() -> bool:
+    """True where the CPU multiplies bfloat16 itself; elsewhere torch emulates it, thirty times slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return supported is not None and bool(supported())
+
+
 def face_weight(size: int) -> Tensor:
     """[1,1,R,R], mean 1: the aligned face counts about four times as much as the corners, which are background."""
     axis = (torch.arange(size) + 0.5) / size - 0.5
@@ -96,6 +102,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.G, self.encoder = G, encoder
         self.M = label_matrix(G.w_dim, conditions)
+        self.bf16 = False
         with torch.no_grad():
             for name, weight in encoder.named_parameters():
                 if name.endswith("linear.weight"):
@@ -111,7 +118,7 @@ class Autoencoder(nn.Module):
     def step(self, x: Tensor, previous: Tensor, ws: Tensor | None) -> Tensor:
         """One ReStyle update: picture [N,3,R,R], last picture [N,3,S,S], last codes -> codes [N,num_ws,w_dim]."""
         start = self.G.mapping.w_avg if ws is None else ws
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and self.bf16):
             residual = self.encoder(torch.cat([self.pool(x), previous], 1))
         return residual.float() + start
 
@@ -149,6 +156,12 @@ class AutoencoderTrainer:
         for net in (self.net, self.ema):
             net.G.load_state_dict(G)
             net.M.data.copy_(M)
+
+    def use_bf16(self) -> None:
+        """Encoder and 1x1 convolutions in bfloat16 while training; averages and what is shipped stay float32."""
+        self.net.bf16 = True
+        for layer in self.net.G.synthesis.layers():
+            layer.conv_dtype = torch.bfloat16
 
     def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to step `until`; yields the log of every step."""

@@ -4,7 +4,8 @@ The generator is trained on w = w_avg + M a with standardised labels a, so a col
 of a label does when every other label is held. That is InterFaceGAN's conditional manipulation (arXiv 1907.10786,
 Section 2.3) with all labels as conditions at once. Two corrections make it what a user means by the word:
 
-* properties that come with age in life (wrinkles, grey hair) move along, by their regression on age over the people;
+* properties that come with age in life (wrinkles, grey hair) move along, by their regression on age over the people,
+  the skin more and the hair less: most of the hair lies outside of the mask and stays as it is;
 * strength 1 is a unit that reads well (12.5 years, half of the way from no smile to a full one, 15 degrees), not one
   standard deviation of this data set.
 """
@@ -12,8 +13,8 @@ Section 2.3) with all labels as conditions at once. Two corrections make it what
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +27,28 @@ from sg3cli.training.conditions import Conditions
 
 @dataclass(frozen=True)
 class DirectionSpec:
-    """`label` and how much of it strength 1 adds; `along` are labels that follow it by regression."""
+    """`label` and how much of it strength 1 adds; `along`: labels that follow, in shares of their regression on it."""
 
     label: str
     unit: float
     means: str
-    along: tuple[str, ...] = ()
+    along: Mapping[str, float] = field(default_factory=dict)
 
 
 SPECS: dict[str, DirectionSpec] = {
-    "age": DirectionSpec("age", 12.5, "12.5 years older", ("wrinkles", "hair_r", "hair_g", "hair_b")),
-    "smile": DirectionSpec("smile", 0.5, "half a smile", ()),
+    "age": DirectionSpec(
+        "age", 12.5, "12.5 years older", {"wrinkles": 2.0, "hair_r": 0.7, "hair_g": 0.7, "hair_b": 0.7}
+    ),
+    "smile": DirectionSpec("smile", 0.5, "half a smile"),
     "gender": DirectionSpec("sex", 0.5, "half of the way from female to male"),
-    "mouth-open": DirectionSpec("mouth_open", 0.2, "a fifth of a fully open mouth", ("mouth_gap",)),
+    "mouth-open": DirectionSpec("mouth_open", 0.2, "a fifth of a fully open mouth", {"mouth_gap": 1.0}),
     "yaw": DirectionSpec("yaw", 15.0, "turned 15 degrees to the right of the picture"),
     "pitch": DirectionSpec("pitch", 10.0, "10 degrees further down"),
     "glasses": DirectionSpec("glasses", 0.5, "half of a pair of glasses"),
     "beard": DirectionSpec("beard", 0.5, "half of a full beard"),
     "weight": DirectionSpec("weight", 0.4, "heavier by a quarter of the slider"),
     "makeup": DirectionSpec("makeup", 0.5, "half of full makeup"),
-    "eyes-closed": DirectionSpec("eye_closed_left", 0.4, "both eyes closed by 40 %", ("eye_closed_right",)),
+    "eyes-closed": DirectionSpec("eye_closed_left", 0.4, "both eyes closed by 40 %", {"eye_closed_right": 1.0}),
     "brows-raised": DirectionSpec("brow_raise", 0.35, "brows raised by half of the slider"),
 }
 
@@ -55,10 +58,10 @@ def label_step(conditions: Conditions, spec: DirectionSpec) -> np.ndarray:
     step = np.zeros(len(conditions.names), np.float32)
     k = conditions.index(spec.label)
     step[k] = spec.unit / conditions.std[k]
-    for name in spec.along:
+    for name, share in spec.along.items():
         j = conditions.index(name)
         slope = float((conditions.vectors[:, k] * conditions.vectors[:, j]).mean())  # both have unit variance
-        step[j] = slope * step[k]
+        step[j] = share * slope * step[k]
     return step
 
 

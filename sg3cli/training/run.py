@@ -18,7 +18,14 @@ from typing import Any
 import torch
 
 from sg3cli.nets.generator import Generator
-from sg3cli.training.autoencoder import PEOPLE_128, Autoencoder, AutoencoderConfig, AutoencoderTrainer, label_matrix
+from sg3cli.training.autoencoder import (
+    PEOPLE_128,
+    Autoencoder,
+    AutoencoderConfig,
+    AutoencoderTrainer,
+    bf16_in_hardware,
+    label_matrix,
+)
 from sg3cli.training.coarse import coarse_start
 from sg3cli.training.conditions import Conditions, make_conditions
 from sg3cli.training.data import FaceSet, load_faces
@@ -103,9 +110,8 @@ class Workshop:
             self.say(f"continued at step {trainer.now}")
         else:
             trainer.start_from(*self._coarse(self.train_conditions, self.train))
-        if self.recipe.bf16:
-            for layer in trainer.net.G.synthesis.layers():
-                layer.conv_dtype = torch.bfloat16
+        if self.recipe.bf16 and bf16_in_hardware():
+            trainer.use_bf16()
         return trainer
 
     def _coarse(self, conditions: Conditions, faces: FaceSet) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
