@@ -237,17 +237,20 @@ def test_torch_and_av_are_not_imported_to_answer(here: Path, arguments: str) -> 
     assert not imported & {"torch", "av", "cv2", "scipy", "torchvision"}
 
 
-def test_help_is_quick(here: Path) -> None:
-    """Processor time, because other work on the machine must not fail it; two thirds of the promised 0.7 s."""
+def test_help_loads_little(here: Path) -> None:
+    """What `--help` costs is what it imports. Counted, not timed: a busy machine must not fail it."""
     script = """
-        import resource, subprocess, sys
-        subprocess.run([sys.executable, "-m", "sg3cli", "--help"], stdout=subprocess.DEVNULL)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print(used.ru_utime + used.ru_stime)
+        import runpy, sys
+        sys.argv = ["sg3", "--help"]
+        try:
+            runpy.run_module("sg3cli", run_name="__main__")
+        finally:
+            print(len(sys.modules), file=sys.stderr)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     ran = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True)
-    assert float(ran.stdout) < 0.5
+    assert "Usage: sg3" in ran.stdout
+    assert int(ran.stderr.split()[-1]) < 400  # torch alone brings over a thousand
 
 
 def test_doctor_knows_this_machine(here: Path) -> None:
