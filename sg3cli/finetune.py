@@ -20,6 +20,8 @@ from sg3cli.config import FinetuneConfig
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
+from sg3cli.nets.memory import free_bytes, layers_to_recompute, pictures_at_once
+from sg3cli.nets.ops.build import large_blocks_go_back
 
 FROZEN = "input."  # synthesis.input.weight and .affine.*: the Fourier features
 TARGET_BYTES = 1 << 30  # how much memory the targets may take
@@ -107,12 +109,17 @@ class PivotalTuner:
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.lr, betas=(0.9, 0.999))
         self.step = 0
         self.plateau = Plateau(config.patience)
+        batch = min(config.batch, len(targets.frames))
+        self.part = pictures_at_once(G.config, batch)
+        self.G.synthesis.checkpoint_layers = layers_to_recompute(G.config, self.part, free_bytes(device))
 
     def run(self) -> Iterator[TuneStep]:
         """Tune until done; what was done before `restore` is not done again."""
         while self.step < self.config.steps and not self.plateau.reached(self.step):
             try:
-                yield self._advance()
+                with large_blocks_go_back():
+                    done = self._advance()
+                yield done
             except RuntimeError as e:
                 if isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e):  # GPU, CPU
                     raise DeviceError("not enough memory for tuning", "use a smaller batch (--batch 1)") from e
@@ -120,23 +127,32 @@ class PivotalTuner:
 
     def _advance(self) -> TuneStep:
         chosen = batch_indices(self.step, self.config.batch, len(self.targets.frames), self.config.seed)
+        self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        l2 = perceptual = 0.0
+        for start in range(0, len(chosen), self.part):
+            part = chosen[start : start + self.part]
+            share = len(part) / len(chosen)
+            terms = self._losses(part)
+            loss = self.config.l2 * terms[0] + self.config.perceptual * terms[1]
+            if not torch.isfinite(loss):
+                hint = f"use a smaller learning rate than {self.config.lr:g}"
+                raise UsageError(f"tuning diverged at step {self.step}: the loss is {loss.item()}", hint)
+            (share * loss).backward()
+            l2, perceptual = l2 + share * terms[0].item(), perceptual + share * terms[1].item()
+        self.optimizer.step()
+        self.step += 1
+        total = self.config.l2 * l2 + self.config.perceptual * perceptual
+        self.plateau.update(total, self.step)
+        return TuneStep(self.step, total, l2, perceptual)
+
+    def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean squared error and perceptual distance of the targets `chosen [B]`, means over them."""
         frames = self.targets.frames[chosen]
         levels = torch.from_numpy(self.targets.images[chosen]).to(self.ws.device)
         target = (levels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
         image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
-        l2 = (image - target).square().mean()
-        perceptual = self.perceptual(image, target).mean()
-        loss = self.config.l2 * l2 + self.config.perceptual * perceptual
-        if not torch.isfinite(loss):
-            hint = f"use a smaller learning rate than {self.config.lr:g}"
-            raise UsageError(f"tuning diverged at step {self.step}: the loss is {loss.item()}", hint)
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.step += 1
-        self.plateau.update(loss.item(), self.step)
-        return TuneStep(self.step, loss.item(), l2.item(), perceptual.item())
+        return (image - target).square().mean(), self.perceptual(image, target).mean()
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `restore` needs, as tensors: parameters, Adam's moments, step and plateau."""

@@ -101,6 +101,19 @@ def test_state_survives_safetensors(tmp_path):
     assert same(second.state(), fresh)
 
 
+def test_a_batch_in_parts_takes_the_same_step():
+    """Parts of 2, 2 and 1 pictures: losses and gradients are weighted by how many they stand for."""
+    whole, parts = tuner(replace(CONFIG, batch=5)), tuner(replace(CONFIG, batch=5))
+    assert whole.part == 5
+    parts.part = 2
+    steps = [next(tuning.run()) for tuning in (whole, parts)]
+    assert steps[1].loss == pytest.approx(steps[0].loss, rel=1e-5)
+    assert steps[1].l2 == pytest.approx(steps[0].l2, rel=1e-5)
+    moments = [[tuning.optimizer.state[p]["exp_avg"] for p in tuning.parameters.values()] for tuning in (whole, parts)]
+    for one, other in zip(*moments, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * one.abs().max().item())
+
+
 def test_plateau_ends_a_tuning_that_no_longer_improves():
     steps = list(tuner(FinetuneConfig(steps=10_000, lr=1e-12, batch=FRAMES, patience=6)).run())
     assert len(steps) < 40

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sg3cli.nets import ops
+from sg3cli.nets.ops import modulated_conv
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-6  # of the largest value of an array
@@ -88,3 +90,23 @@ def test_modulated_conv(name: str, batch: int) -> None:
     assert_close(y, a["y"])
     for gradient, name_ in zip(torch.autograd.grad(y, (x, w, s), a["dy"]), ("dx", "dw", "ds"), strict=True):
         assert_close(gradient, a[name_])
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("k, padding", [(1, 0), (3, 2), (3, 0), (1, 1)])
+def test_large_convolutions_are_the_same_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch, grad: bool, k: int, padding: int
+) -> None:
+    """Strips of three rows and a part of one; with gradients, also those."""
+    g = torch.Generator().manual_seed(k + padding)
+    x = torch.randn(2, 5, 16, 9, generator=g).requires_grad_(grad)
+    w = torch.randn(4, 5, k, k, generator=g).requires_grad_(grad)
+    expected = F.conv2d(x, w, padding=padding)
+    monkeypatch.setattr(modulated_conv, "LARGE", 0)
+    monkeypatch.setattr(modulated_conv, "STRIP", 4 * 2 * 5 * 9 * 3)
+    y = modulated_conv.convolve(x, w, padding)
+    assert y.shape == expected.shape and torch.allclose(y, expected, atol=1e-5)
+    if grad:
+        slope = torch.randn(y.shape, generator=g)
+        pairs = zip(*(torch.autograd.grad(out, (x, w), slope) for out in (y, expected)), strict=True)
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)

@@ -125,16 +125,23 @@ class SynthesisLayer(nn.Module):
         return self._run(x, s, gain, impl)
 
     def _run(self, x: Tensor, s: Tensor, gain: Tensor, impl: str) -> Tensor:
-        spec = self.spec
-        x = modulated_conv2d(
+        return self.activate(self.convolve(x, s, gain), impl)
+
+    def convolve(self, x: Tensor, s: Tensor, gain: Tensor | None = None) -> Tensor:
+        """The first half of the layer: x [N, I, in_size, in_size] -> [N, O, in_size + k - 1, in_size + k - 1]."""
+        return modulated_conv2d(
             x,
             self.weight,
             s,
-            demodulate=not spec.is_torgb,
-            padding=spec.conv_kernel - 1,
-            input_gain=gain,
+            demodulate=not self.spec.is_torgb,
+            padding=self.spec.conv_kernel - 1,
+            input_gain=self.magnitude_ema.rsqrt() if gain is None else gain,
             dtype=self.conv_dtype,
         )
+
+    def activate(self, x: Tensor, impl: str = "auto") -> Tensor:
+        """The second half: what `convolve` gave -> [N, O, out_size, out_size]."""
+        spec = self.spec
         return filtered_lrelu(
             x,
             fu=self.up_filter,
@@ -197,6 +204,10 @@ class Synthesis(nn.Module):
         """StyleSpace S (see `style_space`) -> images [N, 3, R, R]."""
         x = self.input(styles["input"], transform)
         for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
+            if not (torch.is_grad_enabled() or update_emas or layer._forward_hooks or layer._forward_pre_hooks):
+                x = layer.convolve(x, styles[name])  # in two steps: a layer's input is free before its output is made
+                x = layer.activate(x, self.impl)
+                continue
             chosen = self.checkpoint_layers
             remat = chosen if isinstance(chosen, bool) else i in chosen
             x = layer(x, styles[name], update_emas=update_emas, remat=remat, impl=self.impl)

@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# A CPU's convolution copies its input and output to a layout of its own. Beyond so many bytes of both, and where no
+# gradient is wanted, that is worth avoiding: fresh pages cost more than the arithmetic.
+LARGE = 3 << 27
+STRIP = 1 << 25
+
 
 def modulated_conv2d(
     x: Tensor,
@@ -38,9 +43,36 @@ def modulated_conv2d(
         w = w * scale_in[0, :, None, None]
         if scale_out is not None:
             w = w * scale_out[0, :, None, None, None]
-        return F.conv2d(x, w, padding=padding)
-    y = F.conv2d(x * scale_in[:, :, None, None], w, padding=padding)
+        return convolve(x, w, padding)
+    y = convolve(x * scale_in[:, :, None, None], w, padding)
     return y if scale_out is None else y * scale_out[:, :, None, None]
+
+
+def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
+    """`F.conv2d` of `x` [N, I, H, W] with `w` [O, I, k, k], square padding; large ones on a CPU in little memory."""
+    n, channels, height, width = x.shape
+    outputs, _, k, _ = w.shape
+    size, across = height + 2 * padding - k + 1, width + 2 * padding - k + 1
+    if x.device.type != "cpu" or 4 * n * (channels * height * width + outputs * size * across) < LARGE:
+        return F.conv2d(x, w, padding=padding)
+    pointwise = k == 1 and not padding  # a plain product of matrices, also in the backward pass
+    if torch.is_grad_enabled():
+        if pointwise:
+            return torch.bmm(w[:, :, 0, 0].expand(n, -1, -1), x.flatten(2)).view(n, outputs, height, width)
+        return F.conv2d(x, w, padding=padding)
+    y = x.new_empty(n, outputs, size, across)
+    if pointwise:
+        for picture, result in zip(x.flatten(2), y.flatten(2), strict=True):
+            torch.mm(w[:, :, 0, 0], picture, out=result)
+        return y
+    rows = max(1, STRIP // (4 * n * max(channels, outputs) * width))
+    for top in range(0, size, rows):
+        bottom = min(top + rows, size)
+        first, last = top - padding, bottom - padding + k - 1  # the rows of x it takes; those outside are zero
+        strip = x[:, :, max(first, 0) : min(last, height)]
+        strip = F.pad(strip, (padding, padding, max(-first, 0), max(last - height, 0)))
+        y[:, :, top:bottom] = F.conv2d(strip, w)
+    return y
 
 
 def _modulated_1x1(x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, dtype: torch.dtype) -> Tensor:
