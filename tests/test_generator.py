@@ -144,15 +144,17 @@ def test_transforms(tag: str, impl: str) -> None:
             check(tag, f"input_{name}", seen["input"][i : i + 1])
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("tag", TAGS)
-def test_code_for_each_layer(tag: str) -> None:
+def test_code_for_each_layer(tag: str, impl: str) -> None:
     with torch.no_grad():
-        check(tag, "img_wsp", network(tag).synthesis(arrays(f"A_{tag}_io")["wsp"]))
+        check(tag, "img_wsp", network(tag, impl).synthesis(arrays(f"A_{tag}_io")["wsp"]))
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("tag", ("sg3t", "sg3r"))
-def test_style_space(tag: str) -> None:
-    G, io = network(tag), arrays(f"A_{tag}_io")
+def test_style_space(tag: str, impl: str) -> None:
+    G, io = network(tag, impl), arrays(f"A_{tag}_io")
     with torch.no_grad():
         styles = G.synthesis.style_space(io["ws_psi0p7"])
         assert list(styles) == ["input", *G.layer_names]
@@ -166,10 +168,11 @@ def test_style_space(tag: str) -> None:
         check(tag, "img_batch_transforms", G.synthesis(io["ws_psi0p7"], transform=io["batch_transforms"]))
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("tag", TAGS)
-def test_fine_tuning(tag: str) -> None:
+def test_fine_tuning(tag: str, impl: str) -> None:
     """Five Adam steps on all but the Fourier input reproduce losses, picture and (bulk of) weights."""
-    G, io = network(tag, "auto"), arrays(f"A_{tag}_io")
+    G, io = network(tag, impl), arrays(f"A_{tag}_io")
     ws = io["ws_psi0p7"][:1]
     optimizer = torch.optim.Adam(list(G.synthesis.parameters())[3:], lr=3e-4)
     losses = []
@@ -190,9 +193,10 @@ def test_fine_tuning(tag: str) -> None:
             assert error.flatten().quantile(0.99) <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("tag", TAGS)
-def test_moving_averages(tag: str) -> None:
-    G, io = network(tag), arrays(f"A_{tag}_io")
+def test_moving_averages(tag: str, impl: str) -> None:
+    G, io = network(tag, impl), arrays(f"A_{tag}_io")
     with torch.no_grad():
         G(io["z"], io.get("c"), update_emas=True)
     check(tag, "ema_w_avg", G.mapping.w_avg)
