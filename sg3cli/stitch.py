@@ -18,13 +18,13 @@ CHIN = 8
 MASK_GRID = 256  # the mask is smooth: above this size it is computed on a coarser grid and enlarged
 
 # Shares of the face's height (chin to brows):
-FOREHEAD = 0.6  # how far the outline reaches above the brows: hairline and a fringe
-OUTSET = 0.05  # how far the mask reaches beyond the outline: room for the edit
+FOREHEAD = 0.38  # how far the outline reaches above the brows: skin, and no hair, most of which lies outside
+OUTSET = 0.02  # how far the mask reaches beyond the outline: room for the edit
 BORDER = 0.02  # share of the crop, along its edge, that stays exactly 0
 
 # What counts as a change of shape, for which the source's fine detail is in the wrong place:
 SHAPE_FINE = 1 / 40  # share of the crop: changes wider than this are shading or colour, not edges that moved
-SHAPE_LEVELS = 8.0  # levels (of 255) of moved edges at which about a third of the detail is left
+SHAPE_LEVELS = 20.0  # levels (of 255) of moved edges at which about a third of the detail is left
 
 
 def smooth_landmarks(landmarks: np.ndarray, times: np.ndarray, sigma: float = 0.08) -> np.ndarray:
@@ -45,7 +45,7 @@ def landmarks_in_window(landmarks: np.ndarray, window: np.ndarray, size: int) ->
 
 
 def face_outline(landmarks: np.ndarray) -> np.ndarray:
-    """Convex outline `[K, 2]` of the whole face: the jaw line, closed by an arch over forehead and fringe.
+    """Convex outline `[K, 2]` of the whole face: the jaw line, closed by an arch over the forehead.
 
     The 68 points end at the brows; the arch is half an ellipse over the two ends of the jaw line whose top
     lies `FOREHEAD` of the face's height above the brows.
@@ -85,7 +85,7 @@ def smoothstep(t: np.ndarray) -> np.ndarray:
 def face_mask(landmarks_in_window: np.ndarray, size: int, feather: float) -> np.ndarray:
     """Opacity `[size, size]` float32 of the face in its crop, from landmarks `[68, 2]` in crop pixels.
 
-    1 on the whole face (chin to fringe), falling smoothly to 0 over `feather` (share of the crop) beyond its
+    1 on the whole face (chin to forehead), falling smoothly to 0 over `feather` (share of the crop) beyond its
     outline, and to 0 towards the crop's edge whatever the face does. All 0 for landmarks that are not finite.
     """
     if not np.isfinite(landmarks_in_window).all():
