@@ -33,14 +33,15 @@ def assert_close(actual: Tensor, name: str, tolerance: float) -> None:
     assert error <= tolerance, f"{name}: relative error {error:.2e}"
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Generator:
+@pytest.fixture(scope="module", params=["torch", "auto"])  # auto is the compiled kernel where one is available
+def decoder(request: pytest.FixtureRequest) -> Generator:
     settings = json.loads((GOLDEN / "D_restyle.json").read_text())
     G = Generator(GeneratorConfig.from_official(settings["decoder_init_kwargs"])).eval().requires_grad_(False)
     with np.load(GOLDEN / "D_restyle_decoder_weights.npz") as weights:
         state = {k: torch.from_numpy(weights[k]) for k in weights}
     missing, unexpected = G.load_state_dict(state, strict=False)
     assert not unexpected and all(k.startswith("mapping.fc") for k in missing)
+    G.synthesis.impl = request.param
     return G
 
 
