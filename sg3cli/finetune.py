@@ -8,6 +8,7 @@ its state goes on bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -115,9 +116,10 @@ class PivotalTuner:
 
     def run(self) -> Iterator[TuneStep]:
         """Tune until done; what was done before `restore` is not done again."""
+        allocator = large_blocks_go_back if self.ws.device.type == "cpu" else contextlib.nullcontext
         while self.step < self.config.steps and not self.plateau.reached(self.step):
             try:
-                with large_blocks_go_back():
+                with allocator():
                     done = self._advance()
                 yield done
             except RuntimeError as e:

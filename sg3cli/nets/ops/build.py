@@ -30,7 +30,7 @@ SOURCE = Path(__file__).with_name("kernels") / "filtered_lrelu.cpp"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
 BUILD_SECONDS = 120.0
 LOCK_SECONDS = 150.0
-LARGE_BLOCK = 400 << 20
+LARGE_BLOCK = 256 << 20
 
 _lock = threading.Lock()
 _library: ctypes.CDLL | None = None
@@ -83,7 +83,7 @@ def large_blocks_go_back() -> Iterator[None]:
     and save gigabytes.
     """
     mmap_threshold, mmap_max = -3, -4
-    changed = _library is not None and _mallopt((mmap_max, 1 << 16), (mmap_threshold, LARGE_BLOCK))
+    changed = library() is not None and _mallopt((mmap_max, 1 << 16), (mmap_threshold, LARGE_BLOCK))
     try:
         yield
     finally:
