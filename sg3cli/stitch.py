@@ -18,7 +18,7 @@ CHIN = 8
 MASK_GRID = 256  # the mask is smooth: above this size it is computed on a coarser grid and enlarged
 
 # Shares of the face's height (chin to brows):
-FOREHEAD = 0.38  # how far the outline reaches above the brows: skin, and no hair, most of which lies outside
+FOREHEAD = 0.5  # how far the outline reaches above the brows: the forehead, as little of the hair as may be
 OUTSET = 0.02  # how far the mask reaches beyond the outline: room for the edit
 BORDER = 0.02  # share of the crop, along its edge, that stays exactly 0
 
@@ -85,7 +85,7 @@ def smoothstep(t: np.ndarray) -> np.ndarray:
 def face_mask(landmarks_in_window: np.ndarray, size: int, feather: float) -> np.ndarray:
     """Opacity `[size, size]` float32 of the face in its crop, from landmarks `[68, 2]` in crop pixels.
 
-    1 on the whole face (chin to forehead), falling smoothly to 0 over `feather` (share of the crop) beyond its
+    1 on the whole face (chin to hairline), falling smoothly to 0 over `feather` (share of the crop) beyond its
     outline, and to 0 towards the crop's edge whatever the face does. All 0 for landmarks that are not finite.
     """
     if not np.isfinite(landmarks_in_window).all():

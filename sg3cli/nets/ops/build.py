@@ -79,7 +79,7 @@ def keep_heap() -> bool:
 def large_blocks_go_back() -> Iterator[None]:
     """Inside, blocks of `LARGE_BLOCK` bytes and more return to the system when they are freed.
 
-    A backward pass frees a few huge blocks in an order that leaves holes in the heap; here they cost a tenth more time
+    A backward pass frees a few huge blocks in an order that leaves holes in the heap; here they cost more time
     and save gigabytes.
     """
     mmap_threshold, mmap_max = -3, -4
