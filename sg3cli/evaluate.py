@@ -34,7 +34,8 @@ from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.render import Plan, calm, compose, plan, presence
 from sg3cli.render import render_crops
 from sg3cli.smoothing import runs
-from sg3cli.stitch import face_mask, landmarks_in_window, warp_alpha
+from sg3cli.masks import face_mask, landmarks_in_window
+from sg3cli.stitch import warp_alpha
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import load_probe
 from sg3cli.video import Frame, VideoReader, frame_pts, packet_digest, probe

@@ -90,25 +90,38 @@ def rotation_degrees(M: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(M[..., 0, 1], M[..., 0, 0]))
 
 
-def quad_matrix(quad: np.ndarray, size: int) -> np.ndarray:
-    """`[3, 3]` from continuous crop pixels (0..size) to frame pixels."""
+def quad_matrix(quad: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """`[3, 3]` from continuous crop pixels to frame pixels; `size` is the crop's side, or (height, width)."""
+    height, width = (size, size) if isinstance(size, int) else size
     top_left, bottom_left, _, top_right = np.asarray(quad, np.float64)
     matrix = np.eye(3)
-    matrix[:2, 0] = (top_right - top_left) / size
-    matrix[:2, 1] = (bottom_left - top_left) / size
+    matrix[:2, 0] = (top_right - top_left) / width
+    matrix[:2, 1] = (bottom_left - top_left) / height
     matrix[:2, 2] = top_left
     return matrix
 
 
-def warp_quad(rgb: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
+def expanded_quad(quad: np.ndarray, shares: tuple[float, float, float, float]) -> np.ndarray:
+    """The square `[..., 4, 2]` grown to the left, right, top and bottom by `shares` of its side: a rectangle."""
+    top_left, bottom_left, _, top_right = (quad[..., k, :] for k in range(4))
+    x, y = top_right - top_left, bottom_left - top_left
+    left, right, top, bottom = shares
+    corners = ((-left, -top), (-left, 1 + bottom), (1 + right, 1 + bottom), (1 + right, -top))
+    return np.stack([top_left + across * x + down * y for across, down in corners], axis=-2)
+
+
+def warp_quad(rgb: np.ndarray, quad: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """The frame `[H, W, 3]` (uint8 or float, 0..255) seen through `quad [4, 2]`: `[size, size, 3]` float32.
+
+    `size` may be (height, width) where the quad is a rectangle of that aspect.
 
     One resampling in float: cubic where the picture is enlarged; where it is reduced, as many samples per pixel as
     the frame has, averaged. Beyond its border the frame is mirrored.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     side = float(np.linalg.norm(quad[3] - quad[0]))
-    samples = max(1, math.ceil(side / size - 1e-6))
-    matrix = quad_matrix(quad, size * samples)
+    samples = max(1, math.ceil(side / width - 1e-6))
+    matrix = quad_matrix(quad, (height * samples, width * samples))
     part, origin = _part_under(rgb, quad)
     matrix[:2, 2] -= origin
     # cv2 counts from pixel centres, which lie at +0.5 here, on both sides.
@@ -117,11 +130,11 @@ def warp_quad(rgb: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
     fine = cv2.warpAffine(
         part.astype(np.float32),
         matrix[:2],
-        (size * samples, size * samples),
+        (width * samples, height * samples),
         flags=method | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REFLECT,
     )
-    crop = fine if samples == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+    crop = fine if samples == 1 else cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
     return np.clip(crop, 0, 255)
 
 

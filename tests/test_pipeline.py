@@ -30,7 +30,8 @@ from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
 from sg3cli.project import Project
-from sg3cli.stitch import face_mask, landmarks_in_window, warp_alpha
+from sg3cli.masks import face_mask, landmarks_in_window
+from sg3cli.stitch import warp_alpha
 from sg3cli.video import VideoReader, VideoWriter, packet_digest, probe
 from sg3cli.weights.bundle import load_bundle
 

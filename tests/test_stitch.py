@@ -8,17 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli.geometry import warp_quad
-from sg3cli.stitch import (
+from sg3cli.masks import (
     convex_distance,
     face_mask,
     face_outline,
-    kept_detail,
     landmarks_in_window,
-    paste,
     smooth_landmarks,
     smoothstep,
-    warp_alpha,
 )
+from sg3cli.stitch import kept_detail, paste, warp_alpha
 
 SIZE = 64
 

@@ -17,6 +17,8 @@ from sg3cli.nets.ops.filters import design_lowpass_filter
 from sg3cli.nets.ops.modulated_conv import modulated_conv2d
 
 Styles = MappingABC[str, Tensor]
+Sides = tuple[int, int, int, int]  # left, right, top, bottom
+NOWHERE: Sides = (0, 0, 0, 0)
 
 
 @lru_cache(maxsize=256)
@@ -56,8 +58,11 @@ class SynthesisInput(nn.Module):
         pose = self.affine(w)
         return pose / pose[:, :2].norm(dim=1, keepdim=True)
 
-    def forward(self, pose: Tensor, transform: Tensor | None = None) -> Tensor:
-        """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size]."""
+    def forward(self, pose: Tensor, transform: Tensor | None = None, more: Sides = NOWHERE) -> Tensor:
+        """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size].
+
+        `more` samples beyond each side of the canvas: those inside stay where they are.
+        """
         matrix = _rotate_shift(pose) @ (self.transform if transform is None else transform.to(pose))
         phases = self.phases + torch.einsum("ck,nk->nc", self.freqs, matrix[:, :2, 2])
         freqs = self.freqs @ matrix[:, :2, :2]
@@ -65,11 +70,15 @@ class SynthesisInput(nn.Module):
         excess = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)
 
-        axis = (torch.arange(self.size, device=pose.device, dtype=pose.dtype) + 0.5 - self.size / 2) / self.rate
-        angle = freqs[:, :, 0, None, None] * axis[None, :] + freqs[:, :, 1, None, None] * axis[:, None]
+        across, down = self._axis(*more[:2]).to(pose), self._axis(*more[2:]).to(pose)
+        angle = freqs[:, :, 0, None, None] * across[None, :] + freqs[:, :, 1, None, None] * down[:, None]
         x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
         mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
-        return mixed.unflatten(2, (self.size, self.size))
+        return mixed.unflatten(2, (len(down), len(across)))
+
+    def _axis(self, before: int, after: int) -> Tensor:
+        """Where the samples lie along one side, in picture widths: [before + size + after]."""
+        return (torch.arange(-before, self.size + after) + 0.5 - self.size / 2) / self.rate
 
 
 def _rotate_shift(pose: Tensor) -> Tensor:
@@ -169,6 +178,7 @@ class Synthesis(nn.Module):
         specs = config.layers()
         first = specs[0]
         self.num_ws = config.num_ws
+        self.resolution = config.img_resolution
         self.output_scale = config.output_scale
         self.layer_names = config.layer_names
         self.checkpoint_layers: set[int] | bool = False
@@ -182,12 +192,17 @@ class Synthesis(nn.Module):
     def layers(self) -> list[SynthesisLayer]:
         return [getattr(self, name) for name in self.layer_names]
 
-    def forward(self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False) -> Tensor:
+    def forward(
+        self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False, expand: Sides = NOWHERE
+    ) -> Tensor:
         """ws [N, num_ws, w_dim] -> images [N, 3, R, R] float32, about [-1, 1].
 
         `transform` [3, 3] or [N, 3, 3] takes the place of the buffer `input.transform` in this call. It maps
-        output to feature coordinates: give the inverse of the motion that the picture shall make.
+        output to feature coordinates: give the inverse of the motion that the picture shall make. `expand` widens
+        the view by so many pixels on each side (left, right, top, bottom), see `expanded`.
         """
+        if expand != NOWHERE:
+            return self.expanded(self.style_space(ws), transform, expand)
         return self.from_styles(self.style_space(ws), transform, update_emas)
 
     def style_space(self, ws: Tensor) -> dict[str, Tensor]:
@@ -200,9 +215,29 @@ class Synthesis(nn.Module):
             styles[name] = layer.styles(w)
         return styles
 
-    def from_styles(self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False) -> Tensor:
-        """StyleSpace S (see `style_space`) -> images [N, 3, R, R]."""
-        x = self.input(styles["input"], transform)
+    def expanded(self, styles: Styles, transform: Tensor | None, expand: Sides) -> Tensor:
+        """StyleSpace S -> images [N, 3, R + top + bottom, R + left + right], in one pass.
+
+        Every layer is fully convolutional and keeps its padding, so a canvas that is larger by whole samples of the
+        first rate gives a picture that is larger by as many times R / rate, and the inside keeps its sample grid. The
+        next whole number of samples is rendered and cut. (Instead of up to nine shifted renders: Alaluf et al. 2022,
+        section 6.)
+        """
+        unit = self.resolution / self.input.rate
+        if unit != int(unit):
+            raise ValueError(f"a generator of {self.resolution} px cannot be expanded in one pass")
+        left, right, top, bottom = (math.ceil(pixels / unit) for pixels in expand)
+        more = (left, right, top, bottom)
+        wide = self.from_styles(styles, transform, more=more)
+        rows, columns = wide.shape[2:]
+        drop = [int(unit) * samples - pixels for samples, pixels in zip(more, expand, strict=True)]
+        return wide[:, :, drop[2] : rows - drop[3], drop[0] : columns - drop[1]]
+
+    def from_styles(
+        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False, more: Sides = NOWHERE
+    ) -> Tensor:
+        """StyleSpace S (see `style_space`) -> images [N, 3, R, R], larger with `more` samples at the input."""
+        x = self.input(styles["input"], transform, more)
         for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
             if not (torch.is_grad_enabled() or update_emas or layer._forward_hooks or layer._forward_pre_hooks):
                 x = layer.convolve(x, styles[name])  # in two steps: a layer's input is free before its output is made

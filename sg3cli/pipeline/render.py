@@ -24,8 +24,9 @@ from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import content_key
+from sg3cli.masks import face_mask, landmarks_in_window, smooth_landmarks
 from sg3cli.render import compare_view, render_crops
-from sg3cli.stitch import face_mask, landmarks_in_window, paste, smooth_landmarks
+from sg3cli.stitch import paste
 from sg3cli.video import Frame, VideoReader, VideoWriter
 from sg3cli.weights.bundle import Bundle
 
