@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SIDES = ("left", "right", "top", "bottom")
+WIDEST = 1.0  # share of the face square by which a side may be expanded
+
 
 @dataclass(frozen=True)
 class AlignConfig:
@@ -51,10 +54,18 @@ class RenderConfig:
     """From codes to the output video."""
 
     view: str = "frame"  # frame | face | compare
-    stitch: str = "paste"  # paste | none
+    stitch: str = "paste"  # none | paste | tune
     smooth: str = "paper"  # paper | none | gauss:SECONDS
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
     detail: float = 1.0  # share of the source's fine detail that is put back where the edit keeps the shape
+    protect: str = "all"  # all | hair | occlusion | none: what of the face the source keeps
+    mask: str | None = None  # the user's matte: video, picture or folder of pictures; white may change
+    mask_mode: str = "multiply"  # multiply | replace: with the face's mask, or in its place
+    match: float = 0.0  # share of the mean colour difference at the seam that is taken out
+    blend: str = "alpha"  # alpha | gradient
+    expand: str | None = None  # left=0.15,top=0.1: more field of view, in shares of the face square
+    stitch_steps: int = 100  # most steps of `tune`
+    stitch_threshold: float = 0.002  # squared error of the seam at which `tune` stops
     batch: int = 2  # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
 
 
@@ -67,3 +78,20 @@ class EncodeConfig:
     preset: str = "medium"
     pix_fmt: str = "yuv420p"
     format: str | None = None  # container; None: by the output's suffix, Matroska for `-`
+
+
+def parse_sides(text: str | None) -> tuple[float, float, float, float]:
+    """`left=0.15,top=0.1` as shares (left, right, top, bottom); raises `ValueError` that says what is wrong."""
+    shares = dict.fromkeys(SIDES, 0.0)
+    for part in (text or "").split(",") if text else ():
+        name, _, number = part.strip().partition("=")
+        if name not in shares:
+            raise ValueError(f"'{name}' is no side; sides are {', '.join(SIDES)}")
+        try:
+            share = float(number)
+        except ValueError:
+            raise ValueError(f"{name} is '{number}', it must be a number") from None
+        if not 0 <= share <= WIDEST:
+            raise ValueError(f"{name} is {number}, it must be from 0 to {WIDEST:g} of the face square")
+        shares[name] = share
+    return shares["left"], shares["right"], shares["top"], shares["bottom"]

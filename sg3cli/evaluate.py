@@ -22,6 +22,7 @@ from sg3cli.edit import apply_edits
 from sg3cli.errors import ModelError
 from sg3cli.files import RowFile
 from sg3cli.invert import aligned_crops
+from sg3cli.masks import face_mask, landmarks_in_window
 from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
 from sg3cli.metrics.reconstruction import ReconstructionReport, reconstruction_report
 from sg3cli.metrics.temporal import jitter, outside_difference
@@ -34,7 +35,6 @@ from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.render import Plan, calm, compose, plan, presence
 from sg3cli.render import render_crops
 from sg3cli.smoothing import runs
-from sg3cli.masks import face_mask, landmarks_in_window
 from sg3cli.stitch import warp_alpha
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import load_probe

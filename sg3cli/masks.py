@@ -84,7 +84,8 @@ def face_mask(landmarks_in_window: np.ndarray, size: Size, feather: float) -> np
     """Opacity `[H, W]` float32 of the face in its crop of `size`, from landmarks `[68, 2]` in crop pixels.
 
     1 on the whole face (chin to hairline), falling smoothly to 0 over `feather` (share of the crop's smaller side)
-    beyond its outline, and to 0 towards the crop's edge whatever the face does. All 0 for landmarks that are not finite.
+    beyond its outline, and to 0 towards the crop's edge whatever the face does. All 0 for landmarks that are not
+    finite.
     """
     height, width = shape_of(size)
     if not np.isfinite(landmarks_in_window).all():

@@ -10,13 +10,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sg3cli.masks import BROWS, CHIN, JAW, convex_distance, face_outline, smoothstep
+from sg3cli.masks import BROWS, CHIN, JAW, convex_distance, face_outline, pixel_centres, smoothstep
+from sg3cli.smoothing import smooth_zero_phase
 
 GRID = 96  # the square crop is judged at this many pixels a side
 
 # Skin's colour: logarithms of red and blue against green do not change with the light, the brightness does.
 DARK = 12.0  # levels added before logarithms: noise in the shadows
-CHROMA, LUMA = (0.16, 0.40), (0.5, 0.95)  # from here on less like skin; unlike skin at all
+CHROMA, LUMA = (0.14, 0.28), (0.5, 0.95)  # from here on less like skin; unlike skin at all
 SPREADS = (2.5, 5.0)  # the same in units of the skin's own spread, if that is wider
 
 # Shares of the face's height (chin to brows):
@@ -26,6 +27,8 @@ THIN = 0.03  # half the width of what is too thin to be hair or a hand: the arms
 OCCLUDED = (3.0, 5.0)  # the smoothed residual, in units of its median on the face: from here on; in full
 LEAST_RESIDUAL = 22.0  # levels below which nothing stands before the face
 RESIDUAL_SIGMA = 0.05  # of the face's height
+
+STEADY = 0.05  # seconds over which the maps are steadied
 
 
 def visible(source: np.ndarray, plain: np.ndarray | None, landmarks: np.ndarray, hair: bool = True) -> np.ndarray:
@@ -50,8 +53,7 @@ class _Place:
     """Where each pixel `[H, W]` of a crop lies on the face: `distance` to its outline, `up` from chin 0 to brows 1."""
 
     def __init__(self, landmarks: np.ndarray, shape: tuple[int, int]) -> None:
-        y, x = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
-        pixels = np.stack([x, y], axis=-1)
+        pixels = pixel_centres(shape)
         self.landmarks = landmarks
         up = landmarks[BROWS].mean(axis=0) - landmarks[CHIN]
         self.height = float(np.linalg.norm(up))
@@ -61,7 +63,9 @@ class _Place:
     def hull(self, points: np.ndarray, grow: float = 0.0) -> np.ndarray:
         """Pixels `[H, W]` bool of the convex hull of `points [K, 2]`, grown by a share of the face's height."""
         shape = np.zeros(self.up.shape, np.uint8)
-        cv2.fillConvexPoly(shape, np.rint(cv2.convexHull(points.astype(np.float32))[:, 0] * 16 - 8).astype(int), 1, shift=4)
+        cv2.fillConvexPoly(
+            shape, np.rint(cv2.convexHull(points.astype(np.float32))[:, 0] * 16 - 8).astype(int), 1, shift=4
+        )
         return cv2.dilate(shape, _disc(grow * self.height)) > 0 if grow else shape > 0
 
     def skin(self) -> np.ndarray:
@@ -108,11 +112,12 @@ def hair_matte(source: np.ndarray, face: _Place) -> np.ndarray:
     hair = np.isin(labels, outer[outer > 0]).astype(np.uint8)
     near = cv2.dilate(hair, _disc(2 * THIN * face.height)).astype(np.float32)
     near = cv2.GaussianBlur(near, (0, 0), max(THIN * face.height, 0.5))
-    return other * (near * region).astype(np.float32)
+    spread = cv2.dilate(other, _disc(1.0))  # the hairline is mixed of both: what is half hair would turn pale
+    return cv2.GaussianBlur(spread, (0, 0), 0.7) * (near * region).astype(np.float32)
 
 
 def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.ndarray) -> np.ndarray:
-    """0..1 `[H, W]` float32: where the source is unlike the generator's face over an area, for this crop's standards."""
+    """0..1 `[H, W]` float32: where the source is unlike the generator's face over an area, as this crop goes."""
     sigma = max(RESIDUAL_SIGMA * face.height, 0.5)
     blurred = cv2.GaussianBlur(source.astype(np.float32) - plain.astype(np.float32), (0, 0), sigma)
     residual = np.abs(blurred).max(axis=2)
@@ -125,3 +130,21 @@ def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.nda
     core = cv2.morphologyEx(core, cv2.MORPH_CLOSE, _disc(3 * THIN * face.height))
     whole = cv2.dilate(core, _disc(2 * THIN * face.height)).astype(np.float32)
     return cv2.GaussianBlur(whole, (0, 0), max(THIN * face.height, 0.5))
+
+
+# ---- over time -----------------------------------------------------------------------------------------------------
+
+
+def stretches(present: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """A number for each frame `[T]`, the same within a stretch of one shot that shows the face throughout."""
+    changes = (np.diff(present.astype(int)) != 0) | (np.diff(shots) != 0)
+    return np.concatenate([[0], np.cumsum(changes)])
+
+
+def smooth_maps(maps: np.ndarray, times: np.ndarray, numbers: np.ndarray, sigma: float = STEADY) -> np.ndarray:
+    """Maps `[T, H, W]` (0..1) steadied over time without lag, each stretch of equal `numbers [T]` on its own."""
+    smooth = np.empty(maps.shape, np.float32)
+    for number in np.unique(numbers):
+        rows = numbers == number
+        smooth[rows] = smooth_zero_phase(maps[rows].astype(np.float32), times[rows], sigma)
+    return smooth.clip(0, 1)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sg3cli.nets.synthesis import NOWHERE, Sides
+
 if TYPE_CHECKING:
     from sg3cli.nets.generator import Generator
 
@@ -19,11 +21,12 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def render_crops(
-    G: Generator, ws: np.ndarray, transforms: np.ndarray | None = None, batch: int = 8
+    G: Generator, ws: np.ndarray, transforms: np.ndarray | None = None, batch: int = 8, expand: Sides = NOWHERE
 ) -> Iterator[np.ndarray]:
     """Yield one crop `[N, N, 3]` uint8 per code of `ws [T, num_ws, w_dim]`.
 
-    `transforms [T, 3, 3]` are inverse(M), handed on as they are; None renders aligned faces.
+    `transforms [T, 3, 3]` are inverse(M), handed on as they are; None renders aligned faces. `expand` adds so many
+    pixels of view to the left, right, top and bottom.
     Batches are cut at multiples of `batch`, so slices that start there give the same bytes as the whole.
     """
     device = next(G.parameters()).device
@@ -34,7 +37,7 @@ def render_crops(
         codes = torch.from_numpy(np.asarray(ws[part], dtype=np.float32)).to(device)
         motion = np.eye(3) if transforms is None else np.asarray(transforms[part])
         with torch.inference_mode():
-            images = G.synthesis(codes, transform=torch.from_numpy(motion).float().to(device))
+            images = G.synthesis(codes, transform=torch.from_numpy(motion).float().to(device), expand=expand)
         yield from to_uint8(images)
 
 

@@ -17,8 +17,10 @@ SHAPE_FINE = 1 / 40  # share of the crop: changes wider than this are shading or
 SHAPE_LEVELS = 20.0  # levels (of 255) of moved edges at which about a third of the detail is left
 
 # The membrane of the gradient blend:
+RIM = 0.9  # opacity at which the colours around are taken: near the face's outline, where there is skin
 COARSEST = 8  # pixels of the smaller side at which it is not made coarser
-SWEEPS, FINE, SWEEPS_FINE = 24, 300, 8  # relaxations on each level; on those of more pixels a side than `FINE`
+SWEEPS = 5000  # relaxations of a level times the pixels of its smaller side
+LEAST_SWEEPS, MOST_SWEEPS = 8, 200
 DAMPING = 0.8  # of the relaxation: without it, checkerboards stay
 
 
@@ -81,9 +83,10 @@ def paste(
         picture = below + (picture - base) + _picture(lost, window, box)[..., None] * (base - below)
     if match_ring:
         picture += match_ring * _ring_difference(below, picture, seam[..., None])
-    if blend == "gradient":
-        picture += membrane(below - picture, seam > 0.5)
-    opacity = seam if visible is None else seam * _warp(visible, window, box)
+    seen = np.float32(1) if visible is None else _warp(visible, window, box)
+    if blend == "gradient":  # hair and hands at the edge do not say what colour the face should have
+        picture += membrane(below - picture, (seam > RIM) | (seen < 0.5))
+    opacity = seam * seen
     opacity = (opacity if matte is None else opacity * matte[box])[..., None]
     blended = np.rint(np.clip(below + opacity * (picture - below), 0, 255)).astype(np.uint8)
     result[box] = np.where(opacity > 0, blended, frame[box])
@@ -110,7 +113,7 @@ def membrane(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
         start = cv2.resize(membrane(coarse, share[..., 0] < 1e-3), (width, height), interpolation=cv2.INTER_LINEAR)
     result = np.where(known, values, start).astype(np.float32)
     around = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32) / 4
-    for _ in range(SWEEPS if min(height, width) <= FINE else SWEEPS_FINE):
+    for _ in range(int(np.clip(SWEEPS / min(height, width), LEAST_SWEEPS, MOST_SWEEPS))):
         mean = cv2.filter2D(result, -1, around, borderType=cv2.BORDER_REPLICATE)
         result = np.where(known, values, result + DAMPING * (mean - result)).astype(np.float32)
     return result

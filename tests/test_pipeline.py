@@ -25,12 +25,12 @@ from sg3cli.console import Console
 from sg3cli.edit import parse_edit
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of, read_arrays
+from sg3cli.masks import face_mask, landmarks_in_window
 from sg3cli.pipeline import DEFAULTS, Job, render
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
 from sg3cli.project import Project
-from sg3cli.masks import face_mask, landmarks_in_window
 from sg3cli.stitch import warp_alpha
 from sg3cli.video import VideoReader, VideoWriter, packet_digest, probe
 from sg3cli.weights.bundle import load_bundle

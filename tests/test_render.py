@@ -72,3 +72,30 @@ def test_compare_view_puts_the_source_left():
     assert view.shape == (4, 12, 3) and view[:, :6].max() == 0 and view[:, 6:].min() == 1
     with pytest.raises(ValueError, match="shapes differ"):
         compare_view(source, result[:2])
+
+
+@pytest.mark.parametrize("kernel", ["T", "R"])
+@pytest.mark.parametrize("sides", [(4, 0, 0, 0), (5, 3, 7, 1), (0, 32, 0, 9)])
+def test_one_wide_pass_gives_what_shifted_renders_give(kernel, sides):
+    """The tiled method (Alaluf et al. 2022): the picture slid into the square, once for each part of the canvas."""
+    shape = {} if kernel == "R" else {"conv_kernel": 3, "use_radial_filters": False}
+    G = tiny_generator(margin_size=10, **shape)
+    ws = codes(G, 2)
+    motion = np.stack([np.eye(3), [[0.98, 0.1, 0.05], [-0.1, 0.98, -0.02], [0, 0, 1]]])
+    left, right, top, bottom = sides
+    wide = np.stack(list(render_crops(G, ws, motion, expand=sides))).astype(int)
+    assert wide.shape == (2, RESOLUTION + top + bottom, RESOLUTION + left + right, 3)
+    for x, y in {(left, top), (0, 0), (left + right, top + bottom), (0, top), (left, 0)}:
+        slide = np.eye(3)
+        slide[:2, 2] = np.array([left - x, top - y]) / RESOLUTION
+        tile = np.stack(list(render_crops(G, ws, motion @ np.linalg.inv(slide)))).astype(int)
+        difference = np.abs(wide[:, y : y + RESOLUTION, x : x + RESOLUTION] - tile)
+        assert difference[:, 3:-3, 3:-3].max() <= 1 and difference.mean() < 0.1
+    with pytest.raises(ValueError, match="cannot be expanded"):
+        tiny_generator(img_resolution=24).synthesis(torch.from_numpy(ws), expand=(1, 0, 0, 0))
+
+
+def test_without_expansion_not_a_bit_changes():
+    G = tiny_generator()
+    ws = codes(G, 1)
+    assert np.array_equal(next(render_crops(G, ws)), next(render_crops(G, ws, expand=(0, 0, 0, 0))))

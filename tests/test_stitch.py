@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
 
-from sg3cli.geometry import warp_quad
+from sg3cli.geometry import expanded_quad, warp_quad
 from sg3cli.masks import (
     convex_distance,
+    edge_mask,
     face_mask,
     face_outline,
     landmarks_in_window,
     smooth_landmarks,
     smoothstep,
 )
-from sg3cli.stitch import kept_detail, paste, warp_alpha
+from sg3cli.stitch import kept_detail, membrane, paste, warp_alpha
 
 SIZE = 64
 
@@ -246,3 +249,124 @@ def test_where_edges_moved_no_ghost_of_the_source_stays():
     assert kept[42:46, 26:38].max() < 0.01
     assert kept[:20].min() > 0.99
     assert kept_detail(plain, plain).min() == 1
+
+
+# ---- colour at the seam --------------------------------------------------------------------------------------------
+
+
+def laplace(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The membrane by a direct solution: every pixel inside is the mean of its neighbours."""
+    count, (height, width) = int(inside.sum()), inside.shape
+    number = np.full(inside.shape, -1)
+    number[inside] = np.arange(count)
+    matrix, right = lil_matrix((count, count)), np.zeros((count, values.shape[2]))
+    for y, x in np.argwhere(inside):
+        for j, i in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if 0 <= j < height and 0 <= i < width:
+                matrix[number[y, x], number[y, x]] += 1
+                if inside[j, i]:
+                    matrix[number[y, x], number[j, i]] -= 1
+                else:
+                    right[number[y, x]] += values[j, i]
+    result = values.astype(float).copy()
+    result[inside] = spsolve(matrix.tocsr(), right).reshape(count, -1)
+    return result
+
+
+def test_membrane_is_the_solution_of_laplace_s_equation():
+    values = smooth_frame(61, 83).astype(np.float32)
+    y, x = np.mgrid[0:61, 0:83]
+    inside = (x - 40) ** 2 / 30**2 + (y - 28) ** 2 / 33**2 < 1  # reaches the upper edge
+    found = membrane(values, inside)
+    assert np.array_equal(found[~inside], values[~inside])
+    scale = np.ptp(values)
+    assert np.abs(found - laplace(values, inside)).max() < 0.03 * scale
+    assert np.abs(membrane(np.full((40, 50, 3), 7.0, np.float32), np.ones((40, 50), bool))).max() == 0
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_gradient_blend_removes_a_constant_offset_and_meets_the_seam(plain):
+    """By opacity alone a cast stays in the face; with gradients the face takes the colour around it."""
+    frame, window = smooth_frame(), square((100, 75), 50, 0.1)
+    true = warp_quad(frame, window, SIZE)
+    crop = true + np.array([12.0, -7, 4])
+    alpha = face_mask(face(), SIZE, 0.08)
+    base = true if plain else None
+    mixed = paste(frame, crop, window, alpha, plain=base).astype(int)
+    result = paste(frame, crop, window, alpha, plain=base, blend="gradient").astype(int)
+    assert np.abs(mixed - frame)[60:90, 85:115].mean() > 6
+    assert np.abs(result - frame).max() <= 3
+
+
+def test_gradient_blend_takes_over_structure_and_fades_a_slope():
+    """What differs at the seam goes, what is in the face stays."""
+    frame = np.full((120, 120, 3), 100, np.uint8)
+    window = square((60, 60), 40, 0.0)
+    crop = np.full((SIZE, SIZE, 3), 140, np.float32)
+    crop[28:36, 28:36] = 200  # 60 above the crop's own level
+    result = paste(frame, crop, window, face_mask(face(), SIZE, 0.08), blend="gradient").astype(int)
+    assert abs(result[60, 60, 0] - 160) <= 3 and abs(result[75, 60, 0] - 100) <= 3
+    assert np.abs(np.diff(result[:, 60, 0])).max() <= 60
+
+
+def test_hair_at_the_mask_s_edge_does_not_colour_the_face():
+    """Where the source is kept the crop's difference from it says nothing about skin."""
+    frame = np.full((120, 120, 3), 150, np.uint8)
+    frame[:45] = 20
+    window = square((60, 60), 40, 0.0)
+    crop = np.full((SIZE, SIZE, 3), 150, np.float32)
+    seen = np.ones((SIZE, SIZE), np.float32)
+    seen[:22] = 0
+    alpha = face_mask(face(), SIZE, 0.08)
+    result = paste(frame, crop, window, alpha, visible=seen, blend="gradient").astype(int)
+    assert np.abs(result[55:90, 45:75] - 150).max() <= 3
+    assert np.array_equal(result[:40], frame[:40])
+
+
+# ---- what may change -----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(windows, st.integers(0, 99), st.sampled_from(["alpha", "gradient"]), st.sampled_from([0.0, 1.0]), st.booleans())
+def test_pixels_outside_keep_their_bits_in_every_mode(window, seed, blend, match, plain):
+    rng = np.random.default_rng(seed)
+    frame = rng.integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    crop, base = rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    seen = (rng.random((24, 24)) > 0.5).astype(np.float32)
+    matte = (rng.random((150, 200)) > 0.5).astype(np.float32)
+    alpha = face_mask(face(), SIZE, 0.08)
+    result = paste(frame, crop, window, alpha, match, base if plain else None, visible=seen, matte=matte, blend=blend)
+    opacity = warp_alpha(alpha, window, frame.shape[:2]) * warp_alpha(seen, window, frame.shape[:2]) * matte
+    assert np.array_equal(result[opacity == 0], frame[opacity == 0])
+    black = paste(frame, crop, window, alpha, match, matte=np.zeros((150, 200), np.float32), blend=blend)
+    assert np.array_equal(black, frame)
+
+
+@pytest.mark.parametrize("shares", [(0.25, 0.0, 0.5, 0.0), (0.0, 0.25, 0.25, 0.25)])
+def test_an_expanded_crop_lands_where_it_was_seen(shares):
+    """A crop of the grown window is pasted back onto itself, and its mask reaches where the square's ends."""
+    frame = smooth_frame(240, 320)
+    window = square((150, 120), 40, 0.2)
+    grown = expanded_quad(window, shares)
+    left, right, top, bottom = shares
+    size = (round(64 * (1 + top + bottom)), round(64 * (1 + left + right)))
+    np.testing.assert_allclose(expanded_quad(grown, (0, 0, 0, 0)), grown)
+    crop = warp_quad(frame, grown, size)
+    opaque = np.ones(size, np.float32)
+    assert np.abs(paste(frame, crop, grown, opaque).astype(int) - frame)[60:180, 90:210].max() <= 3
+    inner = crop[round(64 * top) : round(64 * (1 + top)), round(64 * left) : round(64 * (1 + left))]
+    assert np.abs(inner - warp_quad(frame, window, 64))[2:-2, 2:-2].max() < 2
+    points = landmarks_in_window(window, grown, size)
+    assert points[0] == pytest.approx([64 * left, 64 * top]) and points[2] == pytest.approx(
+        [64 * (1 + left), 64 * (1 + top)]
+    )
+    assert face_mask(points[[0] * 68], size, 0.1).shape == size
+
+
+def test_mask_of_a_face_at_the_crop_s_edge_goes_on_in_the_wider_view():
+    landmarks = face() - np.array([14, 0])  # the jaw leaves the square on the left
+    cut = face_mask(landmarks, SIZE, 0.08)
+    wide = face_mask(landmarks + np.array([16, 0]), (SIZE, SIZE + 16), 0.08)
+    assert np.abs(wide[:, 26:-8] - cut[:, 10:-8]).max() < 0.02
+    assert cut[32, 3] < 0.5 and wide[32, 16 + 3] == 1
+    assert edge_mask((SIZE, 2 * SIZE), 0.08)[SIZE // 2, 8:-8].min() == 1 and edge_mask(SIZE, 0.08)[0].max() == 0

@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InvertConfig, RenderConfig
+from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InvertConfig, RenderConfig, parse_sides
 from sg3cli.errors import UsageError
 
 CONFIGS: dict[str, type] = {
@@ -30,10 +30,14 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("align", "crop"): ("fixed", "smooth", "hybrid"),
     ("finetune", "loss"): ("auto", "lpips", "structural"),
     ("render", "view"): ("frame", "face", "compare"),
-    ("render", "stitch"): ("paste", "none"),
+    ("render", "stitch"): ("none", "paste", "tune"),
+    ("render", "protect"): ("all", "hair", "occlusion", "none"),
+    ("render", "mask_mode"): ("multiply", "replace"),
+    ("render", "blend"): ("alpha", "gradient"),
 }
 POSITIVE = {("invert", "steps"), ("invert", "batch"), ("finetune", "batch"), ("finetune", "save_every")}
 POSITIVE |= {("render", "batch"), ("finetune", "lr"), ("finetune", "patience")}
+SHARES = {("render", "detail"), ("render", "match")}
 
 Values = dict[str, dict[str, Any]]  # stage -> field -> value
 
@@ -89,14 +93,28 @@ def check(stage: str, name: str, value: Any, origin: str) -> Any:
         raise UsageError(f"{origin} is {value}", "it must be a number, zero or more")
     if (stage, name) in POSITIVE and value <= 0:
         raise UsageError(f"{origin} is {value}", "it must be more than zero")
-    if (stage, name) == ("render", "detail") and value > 1:
+    if (stage, name) in SHARES and value > 1:
         raise UsageError(f"{origin} is {value}", "it is a share: 0 to 1")
     choices = CHOICES.get((stage, name))
     if choices and value not in choices:
         raise UsageError(f"{origin} is {value!r}", f"choose one of: {', '.join(choices)}")
     if (stage, name) == ("render", "smooth"):
         _check_smooth(value, origin)
+    if (stage, name) == ("render", "expand"):
+        _check_sides(value, origin)
+    if (stage, name) == ("render", "mask"):
+        if not Path(value).exists():
+            raise UsageError(f"{origin}: there is no {value}", "give a video, a picture, or a folder of pictures")
+        return str(Path(value).resolve())  # the project may be used from elsewhere
     return value
+
+
+def _check_sides(value: str, origin: str) -> None:
+    """`left=0.15,top=0.1`."""
+    try:
+        parse_sides(value)
+    except ValueError as error:
+        raise UsageError(f"{origin}: {error}", "for example --expand left=0.15,top=0.1") from None
 
 
 def _check_smooth(value: str, origin: str) -> None:

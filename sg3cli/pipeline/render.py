@@ -17,16 +17,17 @@ from sg3cli.directions.load import load_direction
 from sg3cli.edit import Edit, apply_edits
 from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
+from sg3cli.masks import smooth_landmarks
 from sg3cli.nets.generator import Generator
+from sg3cli.nets.synthesis import NOWHERE, Sides
 from sg3cli.pipeline import output
 from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.pipeline.stitch import NO_TOOLS, Look, Tools, mask_digest, pixel_sides, prepare
 from sg3cli.project import content_key
-from sg3cli.masks import face_mask, landmarks_in_window, smooth_landmarks
 from sg3cli.render import compare_view, render_crops
-from sg3cli.stitch import paste
 from sg3cli.video import Frame, VideoReader, VideoWriter
 from sg3cli.weights.bundle import Bundle
 
@@ -38,14 +39,16 @@ FADE = 0.2  # seconds over which the face fades in and out beside frames that sh
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a render depends on; `key` is its content key, `record` its provenance."""
+    """All that a render depends on; `key` is its content key, `record` its provenance, `tools` what pastes the face."""
 
     key: str
+    inputs: str  # key of what the edited faces are made from
     edits: list[Edit]
     directions: dict[str, np.ndarray]  # name -> [num_ws, w_dim] or [1, w_dim]
     bundle: Bundle
     tuned: bool
     record: dict[str, Any]
+    tools: Tools = NO_TOOLS
 
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
@@ -60,11 +63,13 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     for direction in loaded.values():
         direction.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
     last = "finetune" if tuned else "invert"
-    parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
+    render = job.configs["render"]
+    made_from = content_key(inputs=project.key(last), edits=project.edits, directions=digests)
+    parts = {"render": render, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(render)}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
     vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
-    return Plan(key, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
+    return Plan(key, made_from, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
 def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
@@ -78,9 +83,10 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     project, config, track = job.project, job.configs["render"], load_track(job.project)
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
     codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
+    plan = with_tools(job, plan, G, track, codes)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source()) as reader:
-        size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
+        size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
             frames = compose(reader.frames(), track, codes, G, plan, config)
             for frame in job.console.progress(frames, len(track.pts), "render"):
@@ -92,9 +98,24 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",)}
 
 
-def output_size(view: str, crop: int, width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the output."""
-    return {"frame": (width, height), "face": (crop, crop), "compare": (2 * width, height)}[view]
+def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile) -> Plan:
+    """The plan with what pasting needs of the whole clip: steady masks, the user's matte, a generator for the seam."""
+    track = calm(track)
+
+    def draw(frames: list[Frame], edited: bool, sides: Sides) -> Iterator[np.ndarray]:
+        return drawn_crops(frames, track, codes, G, plan if edited else None, sides)
+
+    def edited(frames: np.ndarray) -> np.ndarray:
+        return apply_edits(codes.take(frames), track.times[frames], plan.edits, plan.directions)
+
+    return replace(plan, tools=prepare(job, track, G, draw, edited, plan.inputs))
+
+
+def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the output, for a generator of `crop` pixels."""
+    left, right, top, bottom = pixel_sides(config, crop)
+    face = (crop + left + right, crop + top + bottom)
+    return {"frame": (width, height), "face": face, "compare": (2 * width, height)}[config.view]
 
 
 def compose(
@@ -102,15 +123,17 @@ def compose(
 ) -> Iterator[Frame]:
     """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
     track = calm(track)
+    look = Look(track, config, G.img_resolution, plan.tools)
     opacity = presence(track.times, track.status)
-    blank = np.zeros((G.img_resolution, G.img_resolution, 3), np.uint8)
+    blank = np.zeros((*look.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
         indices = [frame.index for frame in shown]
-        crops = dict(zip(indices, drawn_crops(shown, track, codes, G, plan), strict=True))
+        drawn = drawn_crops(shown, track, codes, plan.tools.seam or G, plan, look.sides)
+        crops = dict(zip(indices, drawn, strict=True))
         plain: dict[int, np.ndarray] = {}
-        if config.view != "face" and config.stitch == "paste" and config.detail > 0:
-            plain = dict(zip(indices, drawn_crops(shown, track, codes, G, None), strict=True))
+        if look.wants_plain:
+            plain = dict(zip(indices, drawn_crops(shown, track, codes, G, None, look.sides), strict=True))
         for frame in batch:
             crop = crops.get(frame.index)
             if config.view == "face":
@@ -118,7 +141,7 @@ def compose(
                 continue
             result = frame.rgb
             if crop is not None:
-                result = paste_face(frame, crop, plain.get(frame.index), track, opacity[frame.index], config)
+                result = look.paste(frame, crop, plain.get(frame.index), opacity[frame.index])
             yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
 
 
@@ -128,16 +151,19 @@ def calm(track: Track) -> Track:
 
 
 def drawn_crops(
-    frames: list[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan | None
+    frames: list[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan | None, sides: Sides = NOWHERE
 ) -> Iterator[np.ndarray]:
-    """The face of each frame as seen through its window, `[N, N, 3]` uint8: with the plan's edits, without if None."""
+    """The face of each frame as seen through its window, `[N, N, 3]` uint8: with the plan's edits, without if None.
+
+    `sides`: pixels more on each side.
+    """
     if not frames:
         return iter(())
     index = np.array([frame.index for frame in frames])
     ws = codes.take(index)
     if plan is not None:
         ws = apply_edits(ws, track.times[index], plan.edits, plan.directions)
-    return render_crops(G, ws, track.transforms[index], len(index))
+    return render_crops(G, ws, track.transforms[index], len(index), sides)
 
 
 def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
@@ -149,15 +175,3 @@ def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
     before = np.clip(after - 1, 0, None)
     distance = np.minimum(np.abs(times - gaps[before]), np.abs(gaps[np.clip(after, None, len(gaps) - 1)] - times))
     return np.clip(distance / FADE, 0.0, 1.0)
-
-
-def paste_face(
-    frame: Frame, crop: np.ndarray, plain: np.ndarray | None, track: Track, opacity: float, config: RenderConfig
-) -> np.ndarray:
-    """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits."""
-    window, size = track.windows[frame.index], len(crop)
-    alpha = np.ones((size, size), np.float32)
-    if config.stitch == "paste":
-        points = landmarks_in_window(track.landmarks[frame.index], window, size)
-        alpha = face_mask(points, size, config.feather)
-    return paste(frame.rgb, crop, window, alpha * np.float32(opacity), plain=plain, detail=config.detail)
