@@ -52,7 +52,7 @@ def test_a_video_is_read_in_order_or_from_anywhere(tmp_path: Path):
 
 def matte_clip(folder: Path) -> Path:
     source, out = folder / "source.mp4", folder / "matte.mp4"
-    make_clip(source, frames=5, width=64, height=48)
+    make_clip(source, frames=5)
     with VideoReader(source) as reader, VideoWriter(out, reader.info, EncodeConfig(crf=12)) as writer:
         for frame in islice(reader, 5):
             writer.write(replace(frame, rgb=np.repeat(steps(frame.index)[..., None], 3, axis=2)))
