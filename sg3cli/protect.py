@@ -1,4 +1,5 @@
-"""What of the face's mask the source keeps: hair over the forehead and temples, and what stands before the face.
+"""What of the face's mask the source keeps: hair over the forehead and temples, the background under the mask's soft
+edge, and what stands before the face.
 
 Both are judged on a small crop of the source. Hair is what does not have the colour of this face's skin and hangs
 together with what lies beyond the outline above the nose. What stands before the face is where the source is far from
@@ -22,6 +23,7 @@ SPREADS = (2.5, 5.0)  # the same in units of the skin's own spread, if that is w
 
 # Shares of the face's height (chin to brows):
 ABOVE_BROWS = (0.07, 0.18)  # so far above the brows hair begins, and counts in full
+BEYOND = (0.02, 0.1)  # so far outside the outline what is not skin begins to be the source's, and is so in full
 THIN = 0.03  # half the width of what is too thin to be hair or a hand: the arms and rims of glasses
 
 OCCLUDED = (3.0, 5.0)  # the smoothed residual, in units of its median on the face: from here on; in full
@@ -101,7 +103,7 @@ def unlike_skin(source: np.ndarray, face: _Place) -> np.ndarray:
 
 
 def hair_matte(source: np.ndarray, face: _Place) -> np.ndarray:
-    """0..1 `[H, W]` float32: hair that reaches into the face from above or from the side."""
+    """0..1 `[H, W]` float32: hair that reaches into the face from above or from the side, and what lies behind it."""
     other = unlike_skin(source, face)
     high = smoothstep((face.up - 1 - ABOVE_BROWS[0]) / (ABOVE_BROWS[1] - ABOVE_BROWS[0]))
     side = smoothstep((face.up - 0.5) / 0.2) * smoothstep((face.distance + 0.12) / 0.08)
@@ -113,7 +115,8 @@ def hair_matte(source: np.ndarray, face: _Place) -> np.ndarray:
     near = cv2.dilate(hair, _disc(2 * THIN * face.height)).astype(np.float32)
     near = cv2.GaussianBlur(near, (0, 0), max(THIN * face.height, 0.5))
     spread = cv2.dilate(other, _disc(1.0))  # the hairline is mixed of both: what is half hair would turn pale
-    return cv2.GaussianBlur(spread, (0, 0), 0.7) * (near * region).astype(np.float32)
+    beyond = smoothstep((face.distance - BEYOND[0]) / (BEYOND[1] - BEYOND[0]))  # a wall, a collar: no change of colour
+    return cv2.GaussianBlur(spread, (0, 0), 0.7) * np.maximum(near * region, beyond).astype(np.float32)
 
 
 def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
     "render": config.RenderConfig(),
     "encode": config.EncodeConfig(),
 }
-REVISION = {"align": 1, "invert": 1, "finetune": 1, "render": 1}  # raised when a stage's results change
+REVISION = {"align": 1, "invert": 1, "finetune": 1, "render": 2}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
 
