@@ -95,7 +95,7 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.clamp = config.conv_clamp
-        self.conv_dtype: torch.dtype | None = None  # bfloat16: faster, for training from scratch
+        self.conv_dtype: torch.dtype | None = None  # see `Synthesis.set_precision`
         self.magnitude_ema_beta = config.magnitude_ema_beta
         kernel = spec.conv_kernel
         self.weight = nn.Parameter(torch.randn(spec.out_channels, spec.in_channels, kernel, kernel))
@@ -189,6 +189,11 @@ class Synthesis(nn.Module):
         )
         for spec in specs:
             self.add_module(spec.name, SynthesisLayer(spec, config))
+
+    def set_precision(self, name: str) -> None:
+        """ "fp32", or "bf16": convolutions multiply in bfloat16 and sum in float32; all else stays float32."""
+        for layer in self.layers():
+            layer.conv_dtype = {"fp32": None, "bf16": torch.bfloat16}[name]
 
     def layers(self) -> list[SynthesisLayer]:
         return [getattr(self, name) for name in self.layer_names]

@@ -30,13 +30,13 @@ def modulated_conv2d(
 ) -> Tensor:
     """Convolve `x` [N, I, H, W] with `w` [O, I, k, k] scaled along I by `s` [N, I] -> [N, O, H', W'].
 
-    `input_gain` (scalar, [I] or [N, I]) scales the input without being undone by the demodulation. `dtype` lets a 1x1
-    convolution multiply in half precision (bfloat16 is twice as fast on a CPU that has it); the result is float32.
+    `input_gain` (scalar, [I] or [N, I]) scales the input without being undone by the demodulation. `dtype` lets it
+    multiply in half precision (bfloat16 is twice as fast on a CPU that has it); the result is float32.
     `impl` "torch" leaves the compiled kernel aside.
     """
     w, scale_in, scale_out = _scales(w, s, demodulate, input_gain)
-    if dtype is not None and w.shape[2:] == (1, 1) and not padding:
-        return _modulated_1x1(x, w[:, :, 0, 0], scale_in, scale_out, dtype)
+    if dtype is not None:
+        return _modulated_half(x, w, scale_in, scale_out, padding, dtype)
     scaled_weights = not _only_style_needs_grad(x, w, s)
     if scaled_weights and impl != "torch" and _pointwise(x, w, padding):
         per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
@@ -114,9 +114,15 @@ def _pointwise(x: Tensor, w: Tensor, padding: int) -> bool:
     return w.shape[2:] == (1, 1) and not padding and pointwise.covers(x, w)
 
 
-def _modulated_1x1(x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """One small matrix [O, I] for each sample: scaling those costs nothing next to a pass over the activations."""
-    per_sample = w * scale_in[:, None, :]
+def _modulated_half(
+    x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, padding: int, dtype: torch.dtype
+) -> Tensor:
+    """Products in `dtype`. 1 x 1: a small matrix for each sample costs less than scaling its activations."""
+    if w.shape[2:] != (1, 1) or padding:
+        # What goes in keeps its scale, or sixteen bits would lose the small channels of a strong style.
+        y = F.conv2d((x * scale_in[:, :, None, None]).to(dtype), w.to(dtype), padding=padding).float()
+        return y if scale_out is None else y * scale_out[:, :, None, None]
+    per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
     if scale_out is not None:
         per_sample = per_sample * scale_out[:, :, None]
     y = torch.matmul(per_sample.to(dtype), x.flatten(2).to(dtype))
