@@ -13,22 +13,27 @@ from tests.tiny import tiny_config, tiny_generator
 KINDS: dict[str, dict[str, object]] = {"R": {}, "T": {"conv_kernel": 3, "use_radial_filters": False}}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kind", ["R", "T"])
-def test_pictures_are_the_same(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int) -> None:
+def test_pictures_are_the_same(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int, precision: str) -> None:
     G = tiny_generator(**KINDS[kind])
     ws = torch.randn(batch, G.num_ws, G.w_dim)
     taken: list[str] = []
     take = Blocks._take
     monkeypatch.setattr(Blocks, "_take", lambda self, name, *rest: taken.append(name) or take(self, name, *rest))
     with torch.inference_mode():
+        G.synthesis.set_precision(precision)
         expected = G.synthesis(ws)
         assert not taken
         monkeypatch.setattr(blocks, "LARGE", 0)
         monkeypatch.setattr(modulated_conv, "STRIP", 1 << 10)
         actual = G.synthesis(ws)
     assert taken.count("convolved") == taken.count("result") == len(G.synthesis.layer_names) - 1  # all but ToRGB
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    if precision == "fp32":
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    else:  # rounded elsewhere: blocks scale the weights
+        assert (actual - expected).square().mean().sqrt() < 0.02 * expected.std()
 
 
 def test_blocks_are_made_once_and_fit_every_layer() -> None:

@@ -230,12 +230,12 @@ class Synthesis(nn.Module):
 
     def _infer(self, layer: SynthesisLayer, x: Tensor, s: Tensor, blocks: Blocks) -> Tensor:
         """The layer without gradients; a large one in `blocks`, where its output takes the place of its input."""
-        if self.impl == "torch" or layer.conv_dtype is not None or not is_large(layer.spec, x):
+        if self.impl == "torch" or not is_large(layer.spec, x):
             x = layer.convolve(x, s, impl=self.impl)  # in two steps: the input is free before the output is made
             return layer.activate(x, self.impl)
         spec, edge = layer.spec, layer.spec.conv_kernel - 1
         n, _, height, width = x.shape
         y = blocks.convolved(n, spec, height + edge, width + edge)
-        modulated_conv2d_into(x, layer.weight, s, y, edge, layer.magnitude_ema.rsqrt())
+        modulated_conv2d_into(x, layer.weight, s, y, edge, layer.magnitude_ema.rsqrt(), layer.conv_dtype)
         height, width = layer.output_size(height + edge, width + edge)
         return layer.activate(y, self.impl, blocks.result(n, spec, height, width))

@@ -63,13 +63,19 @@ def _scales(w: Tensor, s: Tensor, demodulate: bool, input_gain: Tensor | None) -
 
 
 def modulated_conv2d_into(
-    x: Tensor, w: Tensor, s: Tensor, y: Tensor, padding: int = 0, input_gain: Tensor | None = None
+    x: Tensor,
+    w: Tensor,
+    s: Tensor,
+    y: Tensor,
+    padding: int = 0,
+    input_gain: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """`modulated_conv2d`, demodulated and without a derivative, into `y` [N, O, H', W'], which may not overlap `x`."""
     w, scale_in, scale_out = _scales(w, s, True, input_gain)
     assert scale_out is not None
     for picture, out, before, after in zip(x, y, scale_in, scale_out, strict=True):
-        _convolve_into(picture[None], w * before[:, None, None] * after[:, None, None, None], padding, out[None])
+        _convolve_into(picture[None], w * before[:, None, None] * after[:, None, None, None], padding, out[None], dtype)
 
 
 def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
@@ -93,10 +99,10 @@ def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
     return y
 
 
-def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor) -> None:
+def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None = None) -> None:
     """The convolution in strips of rows, which are small enough to be copied to another layout and back."""
     n, channels, height, width = x.shape
-    if _pointwise(x, w, padding):
+    if dtype is None and _pointwise(x, w, padding):
         pointwise.pointwise_into(w[None, :, :, 0, 0].expand(n, -1, -1), x.flatten(2), y.flatten(2))
         return
     k, size = w.shape[2], y.shape[2]
@@ -106,7 +112,11 @@ def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor) -> None:
         first, last = top - padding, bottom - padding + k - 1  # the rows of x it takes; those outside are zero
         strip = x[:, :, max(first, 0) : min(last, height)]
         strip = F.pad(strip, (padding, padding, max(-first, 0), max(last - height, 0)))
-        y[:, :, top:bottom] = F.conv2d(strip, w)
+        if k == 1 and dtype is not None:  # a product is twice as fast as a convolution here
+            strip = strip.flatten(2).to(dtype)
+            y[:, :, top:bottom] = (w[:, :, 0, 0].to(dtype) @ strip).unflatten(2, (bottom - top, width + 2 * padding))
+        else:
+            y[:, :, top:bottom] = F.conv2d(strip.to(dtype or x.dtype), w.to(dtype or x.dtype))
 
 
 def _pointwise(x: Tensor, w: Tensor, padding: int) -> bool:
