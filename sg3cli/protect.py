@@ -123,10 +123,11 @@ def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.nda
     """0..1 `[H, W]` float32: where the source is unlike the generator's face over an area, as this crop goes."""
     sigma = max(RESIDUAL_SIGMA * face.height, 0.5)
     blurred = cv2.GaussianBlur(source.astype(np.float32) - plain.astype(np.float32), (0, 0), sigma)
-    residual = np.abs(blurred).max(axis=2)
     inside = (face.distance < 0) & (known < 0.5)
     if not inside.any():
         return np.zeros(source.shape[:2], np.float32)
+    cast = np.median(blurred[inside], axis=0)  # a generator that gets the light wrong gets it wrong everywhere
+    residual = np.abs(blurred - cast).max(axis=2)
     unit = max(float(np.median(residual[inside])), LEAST_RESIDUAL / OCCLUDED[0])
     score = smoothstep((residual / unit - OCCLUDED[0]) / (OCCLUDED[1] - OCCLUDED[0])).astype(np.float32)
     core = cv2.morphologyEx((score > 0.5).astype(np.uint8), cv2.MORPH_OPEN, _disc(2 * THIN * face.height))

@@ -50,6 +50,7 @@ HELP: dict[tuple[str, str], str] = {
     ("render", "expand"): "More field of view, in shares of the face square: left=0.15,top=0.1.",
     ("render", "stitch_steps"): "Most tuning steps of `--stitch tune`.",
     ("render", "stitch_threshold"): "Squared error of the seam at which `--stitch tune` stops.",
+    ("render", "precision"): "Arithmetic of the convolutions; bf16 is faster where the processor has it.",
     ("render", "batch"): "Frames per rendering batch.",
     ("encode", "codec"): "Video encoder.",
     ("encode", "crf"): "Quality of the encoder; lower is better and larger.",

@@ -14,7 +14,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InvertConfig, RenderConfig, parse_sides
+from sg3cli.config import (
+    PRECISIONS,
+    AlignConfig,
+    EncodeConfig,
+    FinetuneConfig,
+    InvertConfig,
+    RenderConfig,
+    parse_sides,
+)
 from sg3cli.errors import UsageError
 
 CONFIGS: dict[str, type] = {
@@ -34,6 +42,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("render", "protect"): ("all", "hair", "occlusion", "none"),
     ("render", "mask_mode"): ("multiply", "replace"),
     ("render", "blend"): ("alpha", "gradient"),
+    ("render", "precision"): PRECISIONS,
 }
 POSITIVE = {("invert", "steps"), ("invert", "batch"), ("finetune", "batch"), ("finetune", "save_every")}
 POSITIVE |= {("render", "batch"), ("finetune", "lr"), ("finetune", "patience")}

@@ -30,7 +30,22 @@ def _check(lib: ctypes.CDLL) -> str | None:
         error = _error(lib, up, radial)
         if not error <= TOLERANCE:  # also for NaN
             return f"up {up}, {'radial' if radial else 'separable'}: relative error {error:.1e}"
-    return None
+    error = _convolution_error(lib)
+    return None if error <= TOLERANCE else f"convolution: relative error {error:.1e}"
+
+
+def _convolution_error(lib: ctypes.CDLL) -> float:
+    """Sizes that fill neither the last group of outputs nor the last panel of pixels."""
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn([13, 7], generator=generator), torch.randn([7, 121], generator=generator)
+    y = x.new_empty(13, 121)
+    if lib.sg3_pointwise(w.data_ptr(), x.data_ptr(), y.data_ptr(), 7, 13, 121, torch.get_num_threads()):
+        return float("inf")
+    square, picture = torch.randn([13, 7, 3, 3], generator=generator), torch.randn([7, 6, 101], generator=generator)
+    z = x.new_empty(13, 8, 103)
+    if lib.sg3_conv3(square.data_ptr(), picture.data_ptr(), z.data_ptr(), 7, 13, 6, 101, 2, torch.get_num_threads()):
+        return float("inf")
+    return max(_relative(y, w @ x), _relative(z, torch.nn.functional.conv2d(picture[None], square, padding=2)[0]))
 
 
 def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
