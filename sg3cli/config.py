@@ -65,5 +65,6 @@ class EncodeConfig:
     codec: str = "libx264"
     crf: float = 16.0
     preset: str = "medium"
-    pix_fmt: str = "yuv420p"
+    pix_fmt: str | None = None  # None: as the source where the codec can; 8 bits as yuv420p
+    lossless: bool = False
     format: str | None = None  # container; None: by the output's suffix, Matroska for `-`

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,15 +14,8 @@ import numpy as np
 
 from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
+from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
 
-MAX_MISSING = 8  # consecutive frames without a picture that are bridged
-DRAWN = -1  # stream number of a film that has no file
-
-# Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
-    "yuv4mpegpipe,h264,hevc,av1,obu,m4v,vob,wtv,webp_pipe,wav,mp3,aac,ac3,flac,aiff,caf"
-)
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
 # packets that show nothing, AVI hides the display order: those are counted by decoding.
 ONE_FRAME_CODECS = {"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1", "dnxhd", "png", "rawvideo", "mpeg4"}
@@ -88,6 +79,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction
     interlaced: bool
     stream: int
+    alpha: bool = False  # some of it is transparent
     audio: tuple[AudioInfo, ...] = ()
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
@@ -144,89 +136,8 @@ def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:
         return _describe(container, stream, first, timeline, path), timeline
 
 
-@contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why."""
-    _check_readable(path)
-    try:
-        # An absolute path cannot be taken for a protocol ("concat:a|b").
-        container = av.open(
-            str(path.absolute()), options={"format_whitelist": FORMATS, "fflags": "+genpts"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    try:
-        yield container
-    finally:
-        container.close()
-
-
-def _check_readable(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a video", "give a video file")
-    if not path.exists():
-        raise InputError(f"{path} does not exist", "check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)", "the copy or recording that made it failed; make it again")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, PermissionError):
-        return InputError(f"{path} may not be read (permission denied)", "change its permissions or run as its owner")
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return InputError(
-            f"{path} is a cut-off or damaged MP4: its index (moov) is missing",
-            "the recording or copy ended early; copy it again, or repair it with a tool such as untrunc",
-        )
-    return InputError(
-        f"{path} is not a video that can be read", "check that it plays; a text or archive file will not do"
-    )
-
-
-def main_video(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover picture, with frame and slice threads on."""
-    for stream in container.streams.video:
-        if not _is_cover(stream):
-            if stream.codec_context is None:
-                raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
-            stream.thread_type = "AUTO"
-            return stream
-    kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
-    what = "only sound" if kinds == ["audio"] else "no video stream"
-    raise InputError(f"{path} holds {what}", "give a file with a picture")
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def packets(container: Any, streams: Any, path: Path) -> Iterator[Any]:
-    """Demux `streams`; a broken container ends in an `InputError` that says where."""
-    seconds = 0.0
-    try:
-        for packet in container.demux(streams):
-            if packet.pts is not None:
-                seconds = float(packet.pts * packet.time_base)
-            yield packet
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged near {seconds:.2f} s ({error.__class__.__name__})", "copy it again or re-encode it"
-        ) from error
-
-
-def decoded(stream_packets: Iterable[Any]) -> Iterator[Any]:
-    """Every frame of the packets, the decoder's tail included; packets that do not decode are passed over."""
-    for packet in stream_packets:
-        try:
-            yield from packet.decode()
-        except av.FFmpegError:
-            continue  # one bad packet; the gap shows in the timestamps and is filled by the reader
-
-
 def _first_frame(container: Any, stream: Any, path: Path) -> Any:
-    for frame in decoded(packets(container, stream, path)):
+    for frame in decoded(packets(container, stream, path), decoder_of(stream)):
         return frame
     raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
 
@@ -259,7 +170,7 @@ def _decoded_timeline(path: Path) -> Timeline:
     with open_media(path) as container:
         stream = main_video(container, path)
         last, pts = None, []
-        for frame in decoded(packets(container, stream, path)):
+        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
             last = frame_timestamp(frame, last, stream)
             pts.append(last)
         unique = np.unique(np.array(pts, np.int64))
@@ -359,6 +270,7 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         sample_aspect_ratio=_aspect(stream, swap=orientation[0]),
         interlaced=bool(first.interlaced_frame),
         stream=stream.index,
+        alpha=_is_transparent(first),
         metadata=dict(container.metadata),
         **_other_streams(container, stream),
     )
@@ -373,6 +285,18 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     if abs(b) + abs(c) > abs(a) + abs(d):
         return (True, c < 0, b < 0)
     return (False, a < 0, d < 0)
+
+
+def has_alpha(shape: Any) -> bool:
+    """Whether a pixel format (PyAV's `VideoFormat`) holds transparency."""
+    return shape.has_palette or any(component.is_alpha for component in shape.components)
+
+
+def _is_transparent(frame: Any) -> bool:
+    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose picture uses it."""
+    if not has_alpha(frame.format):
+        return False
+    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255
 
 
 def _aspect(stream: Any, swap: bool) -> Fraction:
@@ -390,7 +314,7 @@ def _other_streams(container: Any, video: Any) -> dict[str, Any]:
         elif stream.type == "subtitle":
             subtitles.append(SubtitleInfo(stream.index, name, language))
         elif stream.index != video.index:
-            others.append(f"{'cover' if _is_cover(stream) else stream.type} {name}")
+            others.append(f"{'cover' if is_cover(stream) else stream.type} {name}")
     return {"audio": tuple(audio), "subtitles": tuple(subtitles), "others": tuple(others)}
 
 
@@ -400,7 +324,7 @@ def frame_pts(path: str | Path) -> list[int]:
     with open_media(path) as container:
         stream = main_video(container, path)
         stamps: list[int] = []
-        for frame in decoded(packets(container, stream, path)):
+        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
             stamps.append(frame_timestamp(frame, stamps[-1] if stamps else None, stream))
         return stamps
 
