@@ -331,7 +331,7 @@ def test_tagging_without_converting_shifts_red(tmp_path):
         ColorTags(SMPTE170M, SMPTE170M, SMPTE170M, FULL),
         ColorTags(BT2020, BT2020, 14, LIMITED),
         ColorTags(BT2020, BT2020, 14, FULL),
-        ColorTags(BT709, 2, 2, 0),
+        ColorTags(BT709, 2, 2, LIMITED),
     ],
 )
 def test_the_source_s_colour_tags_stay(tmp_path, tags):

@@ -19,6 +19,8 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
     "yuv4mpegpipe,h264,hevc,av1,obu,m4v,vob,wtv,webp_pipe,wav,mp3,aac,ac3,flac,aiff,caf"
 )
+MAX_PIXELS = 1 << 26  # of a picture (8192 x 8192): a header of a few bytes can claim any size
+
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -29,7 +31,10 @@ def open_media(path: Path) -> Iterator[Any]:
     try:
         # An absolute path cannot be taken for a protocol ("concat:a|b").
         container = av.open(
-            str(path.absolute()), options={"format_whitelist": FORMATS, "fflags": "+genpts"}, metadata_errors="replace"
+            str(path.absolute()),
+            options={"max_pixels": str(MAX_PIXELS)},
+            container_options={"format_whitelist": FORMATS, "fflags": "+genpts"},
+            metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
@@ -44,7 +49,9 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"{path} is a folder, not a video", "give a video file")
     if not path.exists():
         raise InputError(f"{path} does not exist", "check the path")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file", "give a video file, or pipe it in as `-`")
+    if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes)", "the copy or recording that made it failed; make it again")
 
 
@@ -69,11 +76,21 @@ def main_video(container: Any, path: Path) -> Any:
         if not is_cover(stream):
             if stream.codec_context is None:
                 raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
+            _check_size(stream.codec_context, path)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             stream.thread_type = "AUTO"
             return stream
     kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
     what = "only sound" if kinds == ["audio"] else "no video stream"
     raise InputError(f"{path} holds {what}", "give a file with a picture")
+
+
+def _check_size(context: Any, path: Path) -> None:
+    if context.width * context.height > MAX_PIXELS:
+        raise InputError(
+            f"{path} says that its pictures have {context.width}x{context.height} pixels, more than can be edited",
+            "scale it to at most 8192x8192; if it is not that large, its header is damaged",
+        )
 
 
 def is_cover(stream: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -211,6 +212,8 @@ def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) ->
     if name == "mov" and len(stream.index_entries):
         ends = [entry.pos + entry.size for entry in stream.index_entries]
         size = path.stat().st_size
+        if _index_end(path) > size:
+            raise _cut_off(path, "its index ends before it should")
         missing = sum(end > size for end in ends)
         if missing:
             raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
@@ -219,6 +222,23 @@ def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) ->
         declared = container.duration / av.time_base
         if declared - end > _slack(declared) and not _others_reach(container, path, declared):
             raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")
+
+
+def _index_end(path: Path) -> int:
+    """Where an MP4's own headers say that its index (moov) ends, 0 if there is none."""
+    at, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            if kind == b"moov":
+                return at + length
+            if length < 8:
+                break
+            at += length
+    return 0
 
 
 def _others_reach(container: Any, path: Path, seconds: float) -> bool:
@@ -309,7 +329,7 @@ def _other_streams(container: Any, video: Any) -> dict[str, Any]:
     for stream in container.streams:
         name = stream.codec_context.name if stream.codec_context else "unknown"
         language = stream.metadata.get("language", "und")
-        if stream.type == "audio":
+        if stream.type == "audio" and stream.codec_context:
             audio.append(AudioInfo(stream.index, name, stream.rate, stream.channels, language))
         elif stream.type == "subtitle":
             subtitles.append(SubtitleInfo(stream.index, name, language))

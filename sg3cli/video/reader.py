@@ -23,6 +23,7 @@ from sg3cli.video.prefetch import Prefetch
 from sg3cli.video.probe import VideoInfo, examine, frame_timestamp
 
 QUEUE_FRAMES = 4
+AHEAD_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class VideoReader:
         except BaseException:
             self.close()
             raise
-        self._depth = depth
+        # Few pictures ahead where they are large: 8192x8192 takes 300 MB.
+        self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:

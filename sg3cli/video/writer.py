@@ -243,7 +243,10 @@ class SourcePackets:
         self._next = next(self._packets, None)
 
     def _add(self, stream: Any, container: Any) -> None:
-        name = stream.codec_context.name if stream.codec_context else "unknown"
+        if stream.codec_context is None:
+            self.notices.append(f"stream {stream.index} ({stream.type}) of the source cannot be read and is left out")
+            return
+        name = stream.codec_context.name
         try:
             if name == "mov_text" and container.format.name == "matroska":
                 copy = container.add_mux_stream("subrip")
