@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class InputConfig:
+    """How the source is read."""
+
+    rate: str | None = None  # frames a second of pictures, which have no times; None: as the project has it, else 25
+
+
+@dataclass(frozen=True)
 class AlignConfig:
     """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
 

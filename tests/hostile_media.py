@@ -26,6 +26,7 @@ from tests.clips import make_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 20.0  # seconds for one file
+FTYP = b"\0\0\0\x18ftypisom\0\0\0\0isomiso2"  # how an MP4 begins
 
 SOURCES: dict[str, dict] = {
     "plain.mp4": {"options": {"preset": "medium", "x264-params": "bframes=2:keyint=6"}, "audio": ["aac"]},
@@ -150,7 +151,7 @@ def malicious(folder: Path) -> list[Path]:
         "negative.y4m": b"YUV4MPEG2 W-64 H-64 F25:1\nFRAME\n" + bytes(5000),
         "rateless.y4m": b"YUV4MPEG2 W64 H64 F0:0\nFRAME\n" + bytes(6144),
         "frantic.y4m": b"YUV4MPEG2 W64 H64 F2147483647:1\nFRAME\n" + bytes(6144),
-        "wide.gif": b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;",
+        "wide.gif": b"GIF89a\xff\xff\xff\xff\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;",
         "huge.png": png(60000, 60000),
         "large.png": png(30000, 20000),
         "bomb.apng": png(60000, 60000, animated=True),
@@ -161,18 +162,18 @@ def malicious(folder: Path) -> list[Path]:
         "list.mp4": b"ffconcat version 1.0\nfile secret.mp4\n",
         "list.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.mp4\n#EXT-X-ENDLIST\n",
         "list.mpd": b"<?xml version='1.0'?><MPD><Period><BaseURL>secret.mp4</BaseURL></Period></MPD>",
-        "list.sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "list.sdp": b"v=0\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         "list.vpl.mp4": b"# VapourSynth\nimport os\n",
         "list.avs": b'AviSource("secret.mp4")\n',
-        "pickle.mp4": b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x04true\x94\x85\x94R\x94.",
+        "pickle.mp4": b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.",
         "page.mp4": b"<!DOCTYPE html><html><body>404</body></html>",
         "text.srt": b"1\n00:00:01,000 --> 00:00:02,000\nHello\n",
         "zeros.mp4": bytes(200_000),
         "ones.mkv": b"\xff" * 200_000,
         "noise.ts": np.random.default_rng(1).bytes(400_000),
         "sync.ts": (b"\x47" + bytes(187)) * 2000,
-        "boxes.mp4": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + b"\0\0\0\x08moov" * 2000,
-        "nested.mp4": b"\0\0\0\x18ftypisom\0\0\0\0isomiso2" + b"".join(struct.pack(">I", 8 * n) + b"moov" for n in range(3000, 0, -1)),
+        "boxes.mp4": FTYP + b"\0\0\0\x08moov" * 2000,
+        "nested.mp4": FTYP + b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(3000, 0, -1)),
         "elf.mkv": b"\x7fELF" + bytes(4000),
         "newline\n.mp4": b"not a video",
     }  # fmt: skip

@@ -19,7 +19,7 @@ from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video import Frame, VideoReader, VideoWriter, frame_pts, packet_digest, probe
 from sg3cli.video.prefetch import Prefetch
-from tests.clips import audio_only, make_clip, number_of, numbered, to_frame, truncated, vfr_pts
+from tests.clips import audio_only, make_clip, number_of, numbered, truncated, vfr_pts
 
 FAST = EncodeConfig(preset="ultrafast")
 REAL = Path(__file__).parents[2] / "shared"

@@ -30,14 +30,19 @@ app.add_typer(models.app, name="models")
 app.add_typer(models.directions_app, name="directions")
 app.add_typer(train.app, name="train")
 
-ALL = ("align", "invert", "finetune", "render", "encode")
-INPUT_HELP = "A video, or a project (*.sg3)."
+ALL = ("input", "align", "invert", "finetune", "render", "encode")
+INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
 ESSENTIAL = ("face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # listed by `sg3 run --help`
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
 RequiredInput = Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
 Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
-Output = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The video to write; `-` is stdout.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="The video to write; `-` is stdout, f/%04d.png or f/ are pictures."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
 NoFinetune = Annotated[
     bool,
@@ -82,14 +87,14 @@ def run(
         job.render(output, finetune=not no_finetune)
 
 
-@command(app, own=("align",))
+@command(app, own=("input", "align"))
 def align(session: Session, source: Input = None) -> None:
     """Find the face in every frame."""
     with working(session, source, "align") as job:
         job.align()
 
 
-@command(app, own=("invert",), before=("align",))
+@command(app, own=("input", "invert"), before=("align",))
 def invert(session: Session, source: Input = None) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
     with working(session, source, "invert") as job:
@@ -185,7 +190,8 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project and the job on it; afterwards the project's path on stdout, or the JSON object."""
     began = time.monotonic()
     where = target.find_target(argument, session.project, session.console)
-    project = target.open_target(where, session.project)
+    rate = session.flags.get("input", {}).get("rate") or settings.from_here()["input"].get("rate")
+    project = target.open_target(where, session.project, rate)
     recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
     configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)
     from sg3cli.pipeline import Job

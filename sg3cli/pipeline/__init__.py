@@ -23,6 +23,7 @@ from sg3cli.project import Project, content_key
 from sg3cli.weights.bundle import Bundle, load_bundle
 
 DEFAULTS: Mapping[str, Any] = {
+    "input": config.InputConfig(),
     "align": config.AlignConfig(),
     "invert": config.InvertConfig(),
     "finetune": config.FinetuneConfig(),

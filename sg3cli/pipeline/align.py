@@ -45,7 +45,7 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the face, build its track; returns the stage's files and facts."""
     config, project = job.configs["align"], job.project
     found = Chunks(project.path / FACES, content_key(source=project.manifest["source"]["sha256"], models=models))
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         detect(job, reader, found)
         job.tell("align", reader.notices)
         size = (reader.info.height, reader.info.width)

@@ -49,7 +49,7 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
     device = choose_device(job.device, job.console)
     G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
     rows = config.batch * -(-PIECE // config.batch)
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         crops = inversion.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
         shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)

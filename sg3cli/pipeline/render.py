@@ -78,7 +78,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
     codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
             frames = compose(reader.frames(), track, codes, G, plan, config)

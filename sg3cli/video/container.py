@@ -21,6 +21,7 @@ FORMATS = (
 )
 MAX_PIXELS = 1 << 26  # of a picture (8192 x 8192): a header of a few bytes can claim any size
 
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -44,9 +45,19 @@ def open_media(path: Path) -> Iterator[Any]:
         container.close()
 
 
+def check_head(path: Path) -> None:
+    """Raise `InputError` unless the beginning of a file, at `path`, may be that of a video."""
+    with path.open("rb") as file:
+        if file.read(8)[4:] in MP4_BOXES:  # its index may come last
+            return
+    try:
+        with open_media(path) as container:
+            main_video(container, path)
+    except InputError as error:
+        raise InputError(f"standard input is not a video that can be read ({error})", error.hint) from error
+
+
 def _check_readable(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a video", "give a video file")
     if not path.exists():
         raise InputError(f"{path} does not exist", "check the path")
     if not path.is_file():
@@ -60,7 +71,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         return InputError(f"{path} may not be read (permission denied)", "change its permissions or run as its owner")
     with path.open("rb") as file:
         head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+    if head[4:8] in MP4_BOXES:
         return InputError(
             f"{path} is a cut-off or damaged MP4: its index (moov) is missing",
             "the recording or copy ended early; copy it again, or repair it with a tool such as untrunc",
@@ -76,7 +87,7 @@ def main_video(container: Any, path: Path) -> Any:
         if not is_cover(stream):
             if stream.codec_context is None:
                 raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
-            _check_size(stream.codec_context, path)
+            check_size(stream.codec_context, path)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             stream.thread_type = "AUTO"
             return stream
@@ -85,7 +96,8 @@ def main_video(container: Any, path: Path) -> Any:
     raise InputError(f"{path} holds {what}", "give a file with a picture")
 
 
-def _check_size(context: Any, path: Path) -> None:
+def check_size(context: Any, path: Path) -> None:
+    """Raise `InputError` for pictures too large to hold."""
     if context.width * context.height > MAX_PIXELS:
         raise InputError(
             f"{path} says that its pictures have {context.width}x{context.height} pixels, more than can be edited",

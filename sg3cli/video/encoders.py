@@ -44,8 +44,9 @@ LOSSLESS = {
     "libvpx-vp9": {"lossless": "1"},
     "h264_nvenc": {"tune": "lossless"},
     "hevc_nvenc": {"tune": "lossless"},
-    **{name: {} for name in ("ffv1", "png", "apng", "huffyuv", "ffvhuff", "utvideo", "qtrle", "rawvideo")},
+    **{name: {} for name in ("ffv1", "png", "tiff", "apng", "huffyuv", "ffvhuff", "utvideo", "qtrle", "rawvideo")},
 }
+PICTURE_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 KEEPS_ALPHA = "--codec libvpx-vp9 (.webm), prores_ks (.mov) and ffv1 (.mkv) keep it"
 
 
@@ -61,9 +62,16 @@ class Encoder:
     notices: tuple[str, ...]
 
 
-def choose(encode: EncodeConfig, source: VideoInfo, size: tuple[int, int]) -> Encoder:
-    """The encoder for frames of `size` (width, height); raises `UsageError` for settings that cannot be."""
+def choose(encode: EncodeConfig, source: VideoInfo, size: tuple[int, int], picture: str | None = None) -> Encoder:
+    """The encoder for frames of `size` (width, height); raises `UsageError` for settings that cannot be.
+
+    `picture` is the suffix (`.png`) where each frame becomes a file; it decides instead of `encode.codec`.
+    """
     notices: list[str] = []
+    if picture is not None:
+        if encode.codec != EncodeConfig.codec:
+            notices.append(f"{picture} files decide how pictures are encoded; --codec {encode.codec} is not used")
+        encode = replace(encode, codec=PICTURE_CODECS[picture])
     name = _usable(ALIASES.get(encode.codec, encode.codec), encode, size, notices)
     if encode.lossless and name == "libx264" and encode.pix_fmt is None and _is_rgb(source):
         name = "libx264rgb"
@@ -120,6 +128,8 @@ def _options(name: str, encode: EncodeConfig, notices: list[str]) -> dict[str, s
         options["preset"] = encode.preset
     elif encode.preset != EncodeConfig.preset:
         notices.append(f"{name} has no preset {encode.preset!r}; its default is used")
+    if name == "mjpeg":  # its scale is another: 2 is best
+        options |= {"qmin": "2", "qmax": "2"}
     if name.startswith("libvpx"):
         options |= {"b": "0", "row-mt": "1"}  # constant quality, as --crf means elsewhere
     return options

@@ -15,6 +15,7 @@ import numpy as np
 
 from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
+from sg3cli.sequence import is_pictures
 from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
 
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
@@ -95,8 +96,15 @@ class VideoInfo:
         return plain
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file."""
+def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
+    """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file.
+
+    `rate` is that of pictures that have files of their own (see `sequence`), in frames a second.
+    """
+    if is_pictures(Path(path)):
+        from sg3cli.video.stills import examine_stills  # which needs this module
+
+        return examine_stills(Path(path), rate)[0]
     return examine(path)[0]
 
 
@@ -263,18 +271,12 @@ def _cut_off(path: Path, detail: str) -> InputError:
 
 
 def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path: Path) -> VideoInfo:
-    orientation = _orientation(first)
-    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     pts, durations = timeline.pts, timeline.durations
     span = int(pts[-1] - pts[0] + durations[-1])
     return VideoInfo(
         path=path,
         format=container.format.name,
         codec=stream.codec.name,
-        pix_fmt=first.format.name,
-        bit_depth=max((component.bits for component in first.format.components), default=8),
-        width=width,
-        height=height,
         time_base=Fraction(stream.time_base),
         average_rate=Fraction(stream.average_rate or Fraction(len(pts)) / (span * stream.time_base)),
         start_pts=int(pts[0]),
@@ -282,18 +284,30 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         frames=len(pts),
         # A coarse time base (1/1000 in Matroska) makes the steps of a constant rate differ by one unit.
         variable_rate=len(pts) > 2 and int(np.ptp(durations[:-1])) > 1,
-        rotation=int(first.rotation) % 360,
-        orientation=orientation,
-        color=ColorTags(
-            *(int(v) for v in (first.colorspace, first.color_primaries, first.color_trc, first.color_range))
-        ),
-        sample_aspect_ratio=_aspect(stream, swap=orientation[0]),
-        interlaced=bool(first.interlaced_frame),
+        sample_aspect_ratio=_aspect(stream, swap=_orientation(first)[0]),
         stream=stream.index,
-        alpha=_is_transparent(first),
         metadata=dict(container.metadata),
+        **describe_picture(first),
         **_other_streams(container, stream),
     )
+
+
+def describe_picture(first: Any) -> dict[str, Any]:
+    """Those fields of `VideoInfo` that a decoded picture tells."""
+    orientation = _orientation(first)
+    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
+    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
+    return {
+        "pix_fmt": first.format.name,
+        "bit_depth": max((component.bits for component in first.format.components), default=8),
+        "width": width,
+        "height": height,
+        "rotation": int(first.rotation) % 360,
+        "orientation": orientation,
+        "color": ColorTags(*(int(tag) for tag in tags)),
+        "interlaced": bool(first.interlaced_frame),
+        "alpha": _is_transparent(first),
+    }
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:

@@ -17,12 +17,15 @@ import numpy as np
 
 from sg3cli.color import HLG
 from sg3cli.errors import InputError, UsageError
-from sg3cli.video.container import MAX_MISSING, decoded, decoder_of, main_video, open_media, packets
+from sg3cli.sequence import is_pictures
+from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
 from sg3cli.video.pictures import Stored, ToRgb, deinterlaced
 from sg3cli.video.prefetch import Prefetch
 from sg3cli.video.probe import VideoInfo, examine, frame_timestamp
+from sg3cli.video.stills import examine_stills, stills
 
 QUEUE_FRAMES = 4
+HEAD = 1 << 23  # bytes of standard input by which it is recognised
 AHEAD_PIXELS = 1 << 26
 
 
@@ -51,14 +54,19 @@ class VideoReader:
     """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
 
     `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
+    It may be a picture, a folder of pictures or a pattern (see `sequence`), shown at `rate` frames a second.
     `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
     or 10-bit values narrowed). Errors are `InputError`.
     """
 
-    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES) -> None:
+    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None) -> None:
         self._spool = spool() if str(path) == "-" else None
+        self._files: list[Path] = []
         try:
-            self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
+            if self._spool is None and is_pictures(Path(path)):
+                self.info, self.timeline, self._files = examine_stills(Path(path), rate)
+            else:
+                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
         except BaseException:
             self.close()
             raise
@@ -149,6 +157,9 @@ class VideoReader:
 
     def _pictures(self, start: int) -> Iterator[tuple[int, Any]]:
         """(pts, decoded picture), beginning at the latest key frame from which frame `start` comes out right."""
+        if self._files:
+            yield from stills(self._files, self.timeline, start)
+            return
         # Deinterlacing looks at the picture before as well.
         target = int(self.timeline.pts[max(0, start - self.info.interlaced)])
         second = round(1 / self.info.time_base)
@@ -213,19 +224,29 @@ def _reading_notices(info: VideoInfo) -> list[str]:
     return notices
 
 
-def spool(stream: BinaryIO | None = None) -> Any:
-    """Copy standard input (or `stream`) to a named temporary file that disappears when closed; `.name` is its path."""
+def spool(stream: BinaryIO | None = None, folder: Path | None = None) -> Any:
+    """Copy standard input (or `stream`) to a named temporary file that disappears when closed; `.name` is its path.
+
+    What does not begin as media do is refused early: it might never end.
+    """
     stream = stream or sys.stdin.buffer
     if stream.isatty():
         raise UsageError("`-` reads a video from standard input, which is a terminal", "pipe a file into it")
-    file = tempfile.NamedTemporaryFile(prefix="sg3-stdin-", suffix=".media")  # noqa: SIM115 (the caller closes it)
+    file = tempfile.NamedTemporaryFile(prefix=".sg3-stdin-", suffix=".media", dir=folder)  # noqa: SIM115 (closed by the caller)
     try:
+        file.write(stream.read(HEAD))
+        file.flush()
+        if file.tell() == HEAD:
+            check_head(Path(file.name))
         shutil.copyfileobj(stream, file, 1 << 20)
         file.flush()
     except OSError as error:
         file.close()
         raise InputError(
-            f"standard input could not be stored in {tempfile.gettempdir()} ({error.strerror})",
-            "set TMPDIR to a disk with room",
+            f"standard input could not be stored in {folder or tempfile.gettempdir()} ({error.strerror})",
+            "make room there, or name a file instead of `-`" if folder else "set TMPDIR to a disk with room",
         ) from error
+    except BaseException:
+        file.close()
+        raise
     return file

@@ -68,9 +68,14 @@ class VideoWriter:
         self.count = 0
         self._container: Any = None
         self._tags = _container_tags(source, metadata)
-        self._encoder = choose(self.encode, source, self.size)
-        self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
         self._output = Output(out, source.path, self.encode.format)
+        self._encoder = choose(self.encode, source, self.size, self._output.picture)
+        self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
+        if self._output.single and source.frames > 1:
+            raise UsageError(
+                f"{self._output.name} is one picture, the source has {source.frames}",
+                "number them, as in frames/%04d.png, or name a video",
+            )
         self._durations: dict[int, int] = {}  # of frames inside the encoder
         self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors)
         self._stack = ExitStack()  # what is open besides the output: the source, for its packets
@@ -114,9 +119,12 @@ class VideoWriter:
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
             options = {"avoid_negative_ts": "disabled"}
+        elif self._output.single:
+            options = {"update": "1"}
         try:
+            self._output.prepare()
             self._container = av.open(self._output.target, "w", format=self._output.format, container_options=options)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error
         except ValueError as error:
             raise UsageError(
