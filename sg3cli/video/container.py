@@ -54,7 +54,7 @@ def check_head(path: Path) -> None:
         with open_media(path) as container:
             main_video(container, path)
     except InputError as error:
-        raise InputError(f"standard input is not a video that can be read ({error})", error.hint) from error
+        raise InputError("standard input does not begin as a video does", error.hint) from error
 
 
 def _check_readable(path: Path) -> None:

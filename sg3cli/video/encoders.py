@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -130,6 +131,10 @@ def _options(name: str, encode: EncodeConfig, notices: list[str]) -> dict[str, s
         notices.append(f"{name} has no preset {encode.preset!r}; its default is used")
     if name == "mjpeg":  # its scale is another: 2 is best
         options |= {"qmin": "2", "qmax": "2"}
+    if name == "libx265" and not encode.lossless:
+        options["x265-params"] = "log-level=error"  # it talks past FFmpeg's log
+    if name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # so does this one
     if name.startswith("libvpx"):
         options |= {"b": "0", "row-mt": "1"}  # constant quality, as --crf means elsewhere
     return options

@@ -312,7 +312,11 @@ def describe_picture(first: Any) -> dict[str, Any]:
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives up all side data for one of a kind it does not know, as a photograph's Exif
+        turns = round(frame.rotation / 90) % 4
+        return ((False, False, False), (True, False, True), (False, True, True), (True, True, False))[turns]
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y

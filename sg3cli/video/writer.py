@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +15,7 @@ from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.container import DRAWN, open_media, packets
 from sg3cli.video.encoders import choose, color_notices
-from sg3cli.video.output import Output
+from sg3cli.video.output import PICTURES, Output
 from sg3cli.video.pictures import FromRgb
 from sg3cli.video.probe import VideoInfo
 from sg3cli.video.reader import Frame
@@ -115,7 +114,7 @@ class VideoWriter:
         if self._output.format in ("mp4", "mov"):
             flags = "+faststart" if not self._output.piped else "+frag_keyframe+empty_moov+default_base_moof"
             flags += "" if set(self._tags) <= MP4_TAGS else "+use_metadata_tags"
-            options = {"movflags": flags, **_track_timescale(self.source.time_base)}
+            options = {"movflags": flags, **_track_timescale(self.source)}
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
             options = {"avoid_negative_ts": "disabled"}
@@ -237,6 +236,10 @@ class SourcePackets:
         self._next: Any = None
         if source.stream == DRAWN:
             return
+        if container.format.name == PICTURES:
+            if source.audio or source.subtitles:
+                self.notices.append("pictures hold no sound and no subtitles; those of the source are left out")
+            return
         origin = stack.enter_context(open_media(source.path))
         for stream in origin.streams:
             if stream.type in ("audio", "subtitle"):
@@ -312,6 +315,13 @@ def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[
     return kept | {key.lower(): str(value) for key, value in (metadata or {}).items()}
 
 
-def _track_timescale(time_base: Fraction) -> dict[str, str]:
-    """Makes the MP4 muxer count in the source's units, so that even the integers stay equal."""
-    return {"video_track_timescale": str(time_base.denominator)} if time_base.numerator == 1 else {}
+def _track_timescale(source: VideoInfo) -> dict[str, str]:
+    """Makes the MP4 muxer count in the source's units, so that even the integers stay equal.
+
+    Its headers say in milliseconds when a track starts, unless that is not exact.
+    """
+    units, base = str(source.time_base.denominator), source.time_base
+    if base.numerator != 1:
+        return {}
+    whole = (source.start_pts * base * 1000).denominator == 1
+    return {"video_track_timescale": units} | ({} if whole else {"movie_timescale": units})
