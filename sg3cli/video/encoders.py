@@ -24,6 +24,7 @@ from sg3cli.color import (
 )
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
+from sg3cli.video.chroma import CENTER, is_subsampled
 from sg3cli.video.pictures import stored_colors
 from sg3cli.video.probe import VideoInfo, has_alpha
 
@@ -60,6 +61,7 @@ class Encoder:
     options: dict[str, str]
     tags: ColorTags
     colors: ColorTags
+    chroma: str  # where the colour samples lie (see `chroma`)
     notices: tuple[str, ...]
 
 
@@ -78,7 +80,13 @@ def choose(encode: EncodeConfig, source: VideoInfo, size: tuple[int, int], pictu
         name = "libx264rgb"
     pix_fmt = _pix_fmt(name, encode, source, size, notices)
     tags, colors = color_tags(source, size, pix_fmt)
-    return Encoder(name, pix_fmt, _options(name, encode, notices), tags, colors, tuple(notices))
+    options = _options(name, encode, notices)
+    where = CENTER
+    if is_subsampled(av.VideoFormat(pix_fmt)):
+        kept = size == (source.width, source.height) and not any(source.orientation) and not source.color.hdr
+        where = source.chroma if kept and not _is_rgb(source) and name != "mjpeg" else CENTER  # as JPEG has them
+        options["chroma_sample_location"] = where
+    return Encoder(name, pix_fmt, options, tags, colors, where, tuple(notices))
 
 
 # ---- the encoder -----------------------------------------------------------------------------------------------------
@@ -169,6 +177,8 @@ def _pix_fmt(codec: str, encode: EncodeConfig, source: VideoInfo, size: tuple[in
 
 def _default_pix_fmt(codec: str, formats: Sequence[str], source: VideoInfo, lossless: bool) -> str:
     """As the source where the encoder can; 8-bit colours as 4:2:0, which plays everywhere, unless without loss."""
+    if codec == "mjpeg":  # in limited range it is no JPEG
+        return "yuvj444p" if "444" in source.pix_fmt or _is_rgb(source) else "yuvj420p"
     if not formats or not source.pix_fmt:
         return "yuv420p" if not formats or "yuv420p" in formats else formats[0]
     if codec == "libx265":  # its alpha is a second layer that hardly any player knows

@@ -16,6 +16,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from sg3cli.color import FULL, RGB, ColorTags, resolve
+from sg3cli.video.chroma import CENTER, is_subsampled, shifted
 from sg3cli.video.probe import VideoInfo, has_alpha
 from sg3cli.video.tone import to_sdr
 
@@ -131,10 +132,10 @@ def planes(picture: Any) -> list[np.ndarray]:
 
 
 class FromRgb:
-    """RGB -> pictures for an encoder in `pix_fmt`, with colours as `tags` say (resolved)."""
+    """RGB -> pictures for an encoder in `pix_fmt`, with colours as `tags` say (resolved), sampled at `chroma`."""
 
-    def __init__(self, pix_fmt: str, tags: ColorTags) -> None:
-        self._pix_fmt, self._tags = pix_fmt, tags
+    def __init__(self, pix_fmt: str, tags: ColorTags, chroma: str = CENTER) -> None:
+        self._pix_fmt, self._tags, self._chroma = pix_fmt, tags, chroma
         self._shape = av.VideoFormat(pix_fmt)
         self._converter, self._recoder = VideoReformatter(), VideoReformatter()
 
@@ -154,9 +155,17 @@ class FromRgb:
         return overlay(kept, self._converted(rgb), touched)
 
     def _converted(self, rgb: np.ndarray) -> Any:
-        return self._reformat(
-            self._converter, av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"), RGB, FULL
-        )
+        picture = self._plain(rgb)
+        if self._chroma == CENTER or not (is_subsampled(self._shape) and is_planar(self._shape)):
+            return picture
+        beside = self._plain(shifted(rgb, self._chroma))  # swscale samples between pixels
+        for target, source in list(zip(planes(picture), planes(beside), strict=True))[1:3]:
+            target[...] = source
+        return picture
+
+    def _plain(self, rgb: np.ndarray) -> Any:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._reformat(self._converter, picture, RGB, FULL)
 
     def _recoded(self, stored: Stored) -> Any:
         """A copy of the stored picture in our format, the same bytes if that is its own."""

@@ -16,6 +16,7 @@ import numpy as np
 from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
 from sg3cli.sequence import is_pictures
+from sg3cli.video.chroma import CENTER, location_of
 from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
 
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
@@ -82,6 +83,7 @@ class VideoInfo:
     interlaced: bool
     stream: int
     alpha: bool = False  # some of it is transparent
+    chroma: str = CENTER  # where colour samples lie: left, topleft, center
     audio: tuple[AudioInfo, ...] = ()
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
@@ -307,6 +309,7 @@ def describe_picture(first: Any) -> dict[str, Any]:
         "color": ColorTags(*(int(tag) for tag in tags)),
         "interlaced": bool(first.interlaced_frame),
         "alpha": _is_transparent(first),
+        "chroma": location_of(first),
     }
 
 

@@ -76,7 +76,7 @@ class VideoWriter:
                 "number them, as in frames/%04d.png, or name a video",
             )
         self._durations: dict[int, int] = {}  # of frames inside the encoder
-        self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors)
+        self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors, self._encoder.chroma)
         self._stack = ExitStack()  # what is open besides the output: the source, for its packets
 
     def __enter__(self) -> VideoWriter:
