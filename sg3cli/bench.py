@@ -41,6 +41,7 @@ class Options:
     torch_path: bool = True
     layers: bool = False
     batch: int | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Case:
     repeats: int = 5
     threads: int | None = None
     torch_path: bool = True  # of "layers": that as well
+    precision: str = "fp32"  # of the kernel's path; the torch path stays float32
     peak: float | None = None  # of "layers": GFLOP/s that set the floor
 
 
@@ -76,9 +78,15 @@ def run(plan: Sequence[tuple[str, str]], options: Options) -> Iterator[dict[str,
 
 def _entry(config: str, task: str, options: Options, peak: float) -> dict[str, Any]:
     batch = options.batch or BATCH[task]
-    case = Case(task, config, True, batch, options.repeats, options.threads, options.torch_path)
+    case = Case(task, config, True, batch, options.repeats, options.threads, options.torch_path, options.precision)
     names = ("seconds", "cpu_seconds", "peak_rss_mb", "torch_path_seconds", "floor_share")
-    entry: dict[str, Any] = {"config": config, "pass": task, **dict.fromkeys(names), "batch": batch}
+    entry: dict[str, Any] = {
+        "config": config,
+        "pass": task,
+        **dict.fromkeys(names),
+        "batch": batch,
+        "precision": options.precision,
+    }
     try:
         entry |= measure(case)
         entry["images_per_second"] = batch / entry["seconds"]
@@ -141,6 +149,7 @@ def examine(case: Case) -> dict[str, Any]:
     else:
         G = open_generator(case.config)
         G.synthesis.impl = "auto" if case.kernel else "torch"
+        G.synthesis.set_precision(case.precision)
         found["kernel"] = case.kernel and cpu_kernel.available()
         if case.task.startswith("layers"):
             found["layers"] = layer_rows(G, case)

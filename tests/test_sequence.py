@@ -65,10 +65,9 @@ def test_what_counts_as_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.JPG").touch()
     assert is_pictures(tmp_path) and is_pictures(tmp_path / "a.JPG") and is_pictures(tmp_path / "b%d.png")
     assert not is_pictures(tmp_path / "a%d.mp4")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="folder, not a video, and holds no pictures"):
-        pictures_of(
-            tmp_path.parent / "nothing" if (tmp_path.parent / "nothing").mkdir() else tmp_path.parent / "nothing"
-        )
+        pictures_of(tmp_path / "nothing")
 
 
 def test_identity_changes_with_name_content_and_rate(folder: Path) -> None:

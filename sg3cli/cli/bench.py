@@ -11,8 +11,9 @@ import typer
 from sg3cli import bench as measuring
 from sg3cli.bench import SIZES, Options
 from sg3cli.cli.options import Session
+from sg3cli.config import PRECISIONS
 from sg3cli.console import SCHEMA
-from sg3cli.errors import BatchError, DeviceError
+from sg3cli.errors import BatchError, DeviceError, UsageError
 
 DEFAULT = ("people-128", "T-256", "R-256")
 HEAD = (
@@ -47,6 +48,9 @@ Batch = Annotated[
         "--batch", metavar="N", min=1, help="Pictures at once [default: 1; what render and finetune take, for those]."
     ),
 ]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="|".join(PRECISIONS), help="Arithmetic of the convolutions.")
+]
 
 
 def bench(
@@ -59,11 +63,14 @@ def bench(
     no_torch_path: NoTorch = False,
     layers: Layers = False,
     batch: Batch = None,
+    precision: Precision = Options.precision,
 ) -> None:
     """Measure the generator on this machine: time, memory, and how near it comes to the floor of its arithmetic."""
     names = list(dict.fromkeys(name.upper() if name.upper() in SIZES else name for name in configs or DEFAULT))
     plan = [(name, task) for name in names for task in measuring.passes(name, backward, tuning)]
-    options = Options(repeats, threads, not no_torch_path, layers, batch)
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision is {precision!r}", f"choose one of: {', '.join(PRECISIONS)}")
+    options = Options(repeats, threads, not no_torch_path, layers, batch, precision)
     session.console.data(HEAD)
     results = []
     for entry in session.console.progress(measuring.run(plan, options), len(plan), "bench"):

@@ -43,6 +43,7 @@ HELP: dict[tuple[str, str], str] = {
     ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
     ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",
     ("render", "detail"): "Share of the source's fine detail that is kept where the edit leaves the shape.",
+    ("render", "precision"): "Arithmetic of the convolutions; bf16 is faster where the processor has it.",
     ("render", "batch"): "Frames per rendering batch.",
     ("encode", "codec"): "Video encoder.",
     ("encode", "crf"): "Quality of the encoder; lower is better and larger.",

@@ -14,7 +14,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InputConfig, InvertConfig, RenderConfig
+from sg3cli.config import (
+    PRECISIONS,
+    AlignConfig,
+    EncodeConfig,
+    FinetuneConfig,
+    InputConfig,
+    InvertConfig,
+    RenderConfig,
+)
 from sg3cli.errors import UsageError
 from sg3cli.sequence import parse_rate
 
@@ -33,6 +41,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("finetune", "loss"): ("auto", "lpips", "structural"),
     ("render", "view"): ("frame", "face", "compare"),
     ("render", "stitch"): ("paste", "none"),
+    ("render", "precision"): PRECISIONS,
 }
 POSITIVE = {("invert", "steps"), ("invert", "batch"), ("finetune", "batch"), ("finetune", "save_every")}
 POSITIVE |= {("render", "batch"), ("finetune", "lr"), ("finetune", "patience")}

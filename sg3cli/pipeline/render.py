@@ -76,6 +76,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`; returns the facts for the project's record."""
     project, config, track = job.project, job.configs["render"], load_track(job.project)
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
+    G.synthesis.set_precision(config.precision)
     codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), rate=project.rate) as reader:
