@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli import __version__
+from sg3cli.color import HLG, PQ
 from sg3cli.errors import InputError, UsageError
 from sg3cli.files import read_arrays, write_arrays, write_error, write_json
 from sg3cli.sequence import DEFAULT_RATE, identity, is_pattern, is_pictures, outside
@@ -126,6 +127,14 @@ class Project:
                 f"give this clip a project of its own: --project {identity.path.stem}-2{SUFFIX}",
             )
         self.manifest["source"] = identity.to_dict()
+
+    @property
+    def source_key(self) -> str:
+        """What the frames depend on: the source, and how it is read where that has changed since early projects."""
+        stream = self.manifest["stream"]
+        tone_mapped = stream.get("color", {}).get("transfer") in (PQ, HLG)
+        changed = tone_mapped or stream.get("interlaced")
+        return self.manifest["source"]["sha256"] + (" read 2" if changed else "")
 
     @property
     def rate(self) -> str | None:

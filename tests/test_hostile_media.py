@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sg3cli.errors import InputError
-from sg3cli.video import VideoReader
+from sg3cli.video import VideoReader, VideoWriter
 from tests.clips import make_clip
 from tests.hostile_media import PATIENCE, SOURCES, SPOILERS, Outcome, malicious, read_all, spoiled
 
@@ -58,6 +58,19 @@ def test_an_index_that_is_cut_off_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.mp4").write_bytes(whole[:-100])
     with pytest.raises(InputError, match="cut off: its index"):
         VideoReader(tmp_path / "cut.mp4")
+
+
+def test_times_beyond_all_measure_are_still_times(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.ivf", codec="libvpx", frames=3)
+    data = bytearray(source.read_bytes())
+    last = data.rindex((2).to_bytes(8, "little"))  # the third frame's pts
+    data[last : last + 8] = (1 << 61).to_bytes(8, "little")
+    source.write_bytes(data)
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mkv", reader.info) as writer:
+        assert reader.info.average_rate == 25
+        for frame in reader:
+            writer.write(frame)
+            break
 
 
 def test_a_name_cannot_forge_lines_or_colours(tmp_path: Path) -> None:

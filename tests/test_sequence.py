@@ -145,6 +145,8 @@ def test_the_commands_say_what_a_rate_is_for(tmp_path: Path, folder: Path) -> No
     assert ran.code == 2 and "has times of its own" in ran.err
     ran = sg3("align", folder, "--rate", "quick", cwd=tmp_path)
     assert ran.code == 2 and "the rate is 'quick'" in ran.err
+    ran = sg3("align", tmp_path / "missing.mp4", cwd=tmp_path, SG3_INPUT_RATE="12")
+    assert ran.code == 3 and "no file" in ran.err
     assert not list(tmp_path.glob("*.sg3"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
 from sg3cli.errors import UsageError
+from sg3cli.sequence import is_pictures
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -32,7 +34,17 @@ app.add_typer(train.app, name="train")
 
 ALL = ("input", "align", "invert", "finetune", "render", "encode")
 INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
-ESSENTIAL = ("face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # listed by `sg3 run --help`
+ESSENTIAL = (
+    "rate",
+    "face",
+    "landmarks",
+    "model",
+    "view",
+    "smooth",
+    "codec",
+    "crf",
+    "preset",
+)  # listed by `sg3 run --help`
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
 RequiredInput = Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
@@ -190,7 +202,9 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project and the job on it; afterwards the project's path on stdout, or the JSON object."""
     began = time.monotonic()
     where = target.find_target(argument, session.project, session.console)
-    rate = session.flags.get("input", {}).get("rate") or settings.from_here()["input"].get("rate")
+    rate = session.flags.get("input", {}).get("rate")
+    if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
+        rate = settings.from_here()["input"].get("rate")
     project = target.open_target(where, session.project, rate)
     recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
     configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)

@@ -66,7 +66,7 @@ class Job:
 
         params = self.configs["align"]
         models = align.digests(params.landmarks, self.pull)
-        source = self.project.manifest["source"]["sha256"]
+        source = self.project.source_key
         self._run("align", params, (), models, partial(align.run, self, models), source=source)
 
     def invert(self) -> None:

@@ -44,7 +44,7 @@ def digests(landmarks: str, pull: bool) -> dict[str, str]:
 def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the face, build its track; returns the stage's files and facts."""
     config, project = job.configs["align"], job.project
-    found = Chunks(project.path / FACES, content_key(source=project.manifest["source"]["sha256"], models=models))
+    found = Chunks(project.path / FACES, content_key(source=project.source_key, models=models))
     with VideoReader(project.source(), rate=project.rate) as reader:
         detect(job, reader, found)
         job.tell("align", reader.notices)

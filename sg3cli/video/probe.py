@@ -280,7 +280,7 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         format=container.format.name,
         codec=stream.codec.name,
         time_base=Fraction(stream.time_base),
-        average_rate=Fraction(stream.average_rate or Fraction(len(pts)) / (span * stream.time_base)),
+        average_rate=_average_rate(stream, len(pts), span * Fraction(stream.time_base)),
         start_pts=int(pts[0]),
         duration=float(span * stream.time_base),
         frames=len(pts),
@@ -292,6 +292,12 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         **describe_picture(first),
         **_other_streams(container, stream),
     )
+
+
+def _average_rate(stream: Any, frames: int, seconds: Fraction) -> Fraction:
+    """Frames a second: as stated, else counted; in numbers that fit the libraries, however odd the times are."""
+    rate = Fraction(stream.average_rate or (frames / seconds).limit_denominator(1_000_000))
+    return rate if 0 < rate < 1 << 31 else Fraction(25)
 
 
 def describe_picture(first: Any) -> dict[str, Any]:
