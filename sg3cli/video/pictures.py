@@ -23,6 +23,7 @@ from sg3cli.video.tone import to_sdr
 # swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
+BLOCK, MARGIN = 32, 8  # pixels, of the part of a picture that is converted
 
 Orientation = tuple[bool, bool, bool]
 
@@ -152,7 +153,9 @@ class FromRgb:
             return kept
         if not is_planar(self._shape):
             return self._converted(rgb)
-        return overlay(kept, self._converted(rgb), touched)
+        box = surrounding(touched)
+        overlay(kept, self._converted(rgb[box]), touched[box], box)
+        return kept
 
     def _converted(self, rgb: np.ndarray) -> Any:
         picture = self._plain(rgb)
@@ -191,14 +194,28 @@ class FromRgb:
         )
 
 
-def overlay(below: Any, above: Any, touched: np.ndarray) -> Any:
-    """`below` with the values of `above` where `touched [H, W]`; its transparency stays. Both of one planar format."""
-    shape = below.format
-    for index, (target, source) in enumerate(zip(planes(below), planes(above), strict=True)):
-        if any(component.is_alpha and component.plane == index for component in shape.components):
-            continue
-        np.copyto(target, source, where=_coarse(touched, target.shape))
-    return below
+def surrounding(touched: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns around what is set in `touched [H, W]`, on whole blocks, with room for chroma's filters."""
+    bounds = []
+    for axis, size in enumerate(touched.shape):
+        found = np.flatnonzero(touched.any(axis=1 - axis))
+        low, high = int(found[0]) - MARGIN, int(found[-1]) + 1 + MARGIN
+        bounds.append(slice(max(0, low // BLOCK * BLOCK), min(size, -(-high // BLOCK) * BLOCK)))
+    return bounds[0], bounds[1]
+
+
+def overlay(below: Any, above: Any, touched: np.ndarray, box: tuple[slice, slice]) -> None:
+    """Write the values of `above`, a picture of the `box` of `below`, where `touched`; transparency stays.
+
+    Both are of one planar format; the box begins on a multiple of `BLOCK`.
+    """
+    alphas = [component.plane for component in below.format.components if component.is_alpha]
+    for index, (plane, source) in enumerate(zip(planes(below), planes(above), strict=True)):
+        if index not in alphas:
+            steps = [-(-size // part) for size, part in zip((below.height, below.width), plane.shape, strict=True)]
+            starts = [side.start // step for side, step in zip(box, steps, strict=True)]
+            rows, columns = (slice(start, start + size) for start, size in zip(starts, source.shape, strict=True))
+            np.copyto(plane[rows, columns], source, where=_coarse(touched, source.shape))
 
 
 def _coarse(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
