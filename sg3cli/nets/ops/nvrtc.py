@@ -32,7 +32,8 @@ def compile_cubin(source: str, options: Sequence[str], capability: tuple[int, in
     try:
         encoded = (ctypes.c_char_p * len(flags))(*(flag.encode() for flag in flags))
         if lib.nvrtcCompileProgram(program, len(flags), encoded):
-            raise CudaError(f"NVRTC refused the source: {_fetch(lib, program, 'ProgramLog').decode().strip()[-400:]}")
+            said = _fetch(lib, program, "ProgramLog").decode(errors="replace").strip("\0\n ")
+            raise CudaError(f"NVRTC refused the source: {said[:400]}")
         return _fetch(lib, program, "CUBIN" if exact else "PTX")
     finally:
         lib.nvrtcDestroyProgram(ctypes.byref(program))

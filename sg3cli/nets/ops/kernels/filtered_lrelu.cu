@@ -46,11 +46,11 @@ constexpr int PATCH_H = (STRIPS - 1) * UP_ROWS / UP + SPAN;
 constexpr int GROUPS = (PHASE_X + GRID_W - 1) / UP + 1;  // groups of UP grid columns with the same samples
 constexpr int PATCH_W = GROUPS + K - 1;
 
-constexpr int larger(int a, int b) { return a > b ? a : b; }
-constexpr int PATCH = PATCH_H * PATCH_W;
+constexpr int PATCH = PATCH_H * PATCH_W, GRID = GRID_H * ROW;
 // Two buffers are enough: the grid overwrites the patch unless it is made of it, the narrowed rows the wide ones.
-constexpr int BUFFER_A = larger(GRID_H * ROW, UP_FULL ? 0 : PATCH);
-constexpr int BUFFER_B = larger(UP_FULL ? PATCH : PATCH_H * ROW, DOWN_FULL ? 0 : TILE_H * ROW);
+constexpr int BUFFER_A = UP_FULL || GRID > PATCH ? GRID : PATCH;
+constexpr int SOURCES = UP_FULL ? PATCH : PATCH_H * ROW, NARROW = DOWN_FULL ? 0 : TILE_H * ROW;
+constexpr int BUFFER_B = SOURCES > NARROW ? SOURCES : NARROW;
 constexpr int UP_COUNT = UP_FULL ? UP_SIDE * UP_SIDE : UP_SIDE;
 constexpr int DOWN_COUNT = DOWN_FULL ? DOWN_TAPS * DOWN_TAPS : DOWN_TAPS;
 
