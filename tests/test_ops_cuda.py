@@ -221,12 +221,12 @@ def test_without_nvrtc_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_off_unless_asked_for(doubted: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not cuda_kernel._switched_on(False)
-    assert cuda_kernel._switched_on(True)  # impl="kernel"
+    assert not cuda_kernel.switched_on(False)
+    assert cuda_kernel.switched_on(True)  # impl="kernel"
     monkeypatch.setenv("SG3_CUDA_KERNEL", "1")
-    assert cuda_kernel._switched_on(False)
+    assert cuda_kernel.switched_on(False)
     monkeypatch.setenv("SG3_KERNEL", "off")
-    assert not cuda_kernel._switched_on(True)
+    assert not cuda_kernel.switched_on(True)
     x = torch.randn(1, 1, 9, 9)
     assert not cuda_kernel.usable(x, *filters(), None, 2, 2, (11, 10, 11, 10), 1.0, False, True)  # not on a CPU
 
@@ -239,10 +239,10 @@ def test_a_kind_that_fails_its_check_costs_one_notice(
     monkeypatch.setattr(self_check, "check_cuda", lambda *kind: checked.append(kind) or next(answers))
     with caplog.at_level(logging.WARNING, logger="sg3cli.ops"):
         assert all(cuda_kernel._trusted(0, torch.float32, *KINDS[0]) for _ in range(3))
-        assert cuda_kernel._switched_on(True)
+        assert cuda_kernel.switched_on(True) and cuda_kernel.in_use()
         assert not any(cuda_kernel._trusted(0, torch.float32, *KINDS[1]) for _ in range(3))
     assert len(checked) == 2 and len(caplog.records) == 1 and "relative error" in caplog.text
-    assert not cuda_kernel._switched_on(True)  # nothing else is tried
+    assert not cuda_kernel.switched_on(True) and not cuda_kernel.in_use()  # nothing else is tried
 
 
 def test_a_check_that_cannot_be_made_costs_one_notice(
@@ -326,6 +326,6 @@ def test_a_generator_on_a_device(
         G.synthesis.impl = impl
         image = G.synthesis(ws)
         results.append((image, *torch.autograd.grad(image.square().sum(), ws)))
-    assert not caplog.records and cuda_kernel._trusted.cache_info().currsize > 1
+    assert not caplog.records and cuda_kernel.in_use()
     for expected, actual in zip(*results, strict=True):
         assert relative(actual, expected) < 1e-3

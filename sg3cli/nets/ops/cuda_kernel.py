@@ -37,7 +37,7 @@ def usable(
     asked: bool = False,
 ) -> bool:
     """True if the kernel is switched on or `asked` for, covers the case and has shown that it computes it right."""
-    if x.device.type != "cuda" or not _switched_on(asked) or not covers(x, fu, fd, b, up, down, pad, gain):
+    if x.device.type != "cuda" or not switched_on(asked) or not covers(x, fu, fd, b, up, down, pad, gain):
         return False
     kind = (up, down, *_taps(fu, fd), _is_full(fd), pad[0] % 4, pad[2] % 4, flip)
     return _trusted(x.device.index, x.dtype, *kind)
@@ -70,7 +70,8 @@ def _is_full(f: Tensor | None) -> bool:
 
 
 @torch.compiler.assume_constant_result
-def _switched_on(asked: bool) -> bool:
+def switched_on(asked: bool = False) -> bool:
+    """True if the environment asks for the kernel, or the caller does and that does not forbid it."""
     if _refused or os.environ.get("SG3_KERNEL", "").lower() in ("off", "0"):
         return False
     return asked or os.environ.get("SG3_CUDA_KERNEL", "").lower() in ("on", "1")
@@ -91,6 +92,11 @@ def _trusted(device: int, dtype: torch.dtype, *kind: Any) -> bool:
         log.warning("the CUDA kernel is not available, using plain torch (slower): %s", error)
         _refused = True
     return error is None
+
+
+def in_use() -> bool:
+    """True if this process computes with the kernel: some kind of layer has passed its check, and none has failed."""
+    return not _refused and _trusted.cache_info().currsize > 0
 
 
 def run_forward(
