@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import bench, evaluate, generate, models, settings, target, train
+from sg3cli.cli import bench, evaluate, generate, models, preview, settings, target, train
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
@@ -175,6 +175,7 @@ def doctor(session: Session) -> None:
     session.console.result("doctor", **facts)
 
 
+command(app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"))(preview.preview)
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
