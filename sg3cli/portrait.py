@@ -30,7 +30,7 @@ def portrait_scores(track: Track, thumbs: Sequence[np.ndarray | None]) -> np.nda
 
 
 def frontality(landmarks: np.ndarray) -> np.ndarray:
-    """1 where the tip of the nose is midway between the ends of the jaw, 0 where it is over one: `[n, 68, 2]` -> `[n]`."""
+    """1 where the nose is midway between the ends of the jaw, 0 where it is over one: `[n, 68, 2]` -> `[n]`."""
     start, across = landmarks[:, RIGHT_EDGE], landmarks[:, LEFT_EDGE] - landmarks[:, RIGHT_EDGE]
     length = np.maximum((across * across).sum(-1), 1e-9)
     share = ((landmarks[:, NOSE] - start) * across).sum(-1) / length

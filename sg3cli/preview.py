@@ -13,7 +13,7 @@ import numpy as np
 from sg3cli.edit import Edit
 from sg3cli.lettering import DARK, LEAST, centred, fit, line_height, write
 
-LETTERS = 1 / 18  # size of letters as a share of a cell's width
+LETTERS = 1 / 21  # size of letters as a share of a cell's width
 MOST = 30  # pixels: letters are not larger
 GAP = 4  # pixels between cells
 HEADING = (255, 205, 120)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg")
 STRENGTHS = "-2,-1,0,1,2"
 COLUMNS = ("before", "inversion", "edits")
+ALL_COLUMNS = ",".join(COLUMNS)
 MOST_CELLS = 400
 
 At = Annotated[
@@ -41,9 +42,7 @@ At = Annotated[
 ]
 Edits = Annotated[
     list[str] | None,
-    typer.Option(
-        "--edit", metavar="DIRECTION=STRENGTH", help="Show this edit in place of the project's; repeatable."
-    ),
+    typer.Option("--edit", metavar="DIRECTION=STRENGTH", help="Show this edit in place of the project's; repeatable."),
 ]
 Directions = Annotated[
     list[str] | None,
@@ -105,7 +104,7 @@ def preview(
     edit: Edits = None,
     direction: Directions = None,
     strengths: Strengths = None,
-    columns: Columns = ",".join(COLUMNS),
+    columns: Columns = ALL_COLUMNS,
     size: Size = None,
     no_labels: NoLabels = False,
     no_finetune: NoFinetune = False,

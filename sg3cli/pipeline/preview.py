@@ -6,12 +6,14 @@ parameters asked for; the rest is computed for the frames near the moment only.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sg3cli import invert as inversion
 from sg3cli.align import ABSENT, Track, build_track, select_face
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
 NEAR = 0.6  # seconds on each side of a moment in which the face is followed, so that its square is smoothed
-CODES = 2  # frames on each side whose codes are averaged with the moment's
+CODES = 1  # frames on each side whose codes are averaged with the moment's
 STRETCH = 1.0  # seconds on each side of the clip's middle that are searched for a good frame
 REACH = 10.0  # seconds on each side that are searched for the nearest face, when a moment has none
 STEP = 0.2  # seconds between the frames looked at meanwhile
@@ -89,6 +91,33 @@ def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
     return same
 
 
+class Remembered(torch.nn.Module):
+    """A synthesis network that keeps its last pictures: all cells of a moment need the same unedited face."""
+
+    KEPT = 4
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.known: OrderedDict[tuple[Any, ...], torch.Tensor] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """What the network inside gives, computed once for equal arguments."""
+        parts = [*args, *(part for pair in sorted(kwargs.items()) for part in pair)]
+        key = tuple(p.cpu().numpy().tobytes() if isinstance(p, torch.Tensor) else p for p in parts)
+        picture = self.known.pop(key, None)
+        self.known[key] = self.inner(*args, **kwargs) if picture is None else picture
+        while len(self.known) > self.KEPT:
+            self.known.popitem(last=False)
+        return self.known[key]
+
+
 class Viewer:
     """A clip and a model opened for previews; `times [T]` are the clip's."""
 
@@ -97,6 +126,7 @@ class Viewer:
         self.held = held_by(job, bundle, tuned)
         self.device = choose_device(job.device, job.console)
         self.G: Generator = tuned_generator(job.project, bundle, self.held.tuned).to(self.device)
+        self.G.synthesis = Remembered(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
         self.times = reader.times
         self._models: tuple[Generator, Encoder] | None = None
 
