@@ -32,6 +32,7 @@ POINTS = 2000  # values of a line of the edits' strengths: more than there are p
 class Sampled:
     """What was read off the sampled frames, in their order."""
 
+    gaps: np.ndarray  # [K] seconds: frames without the face, at which lines break
     times: list[float] = field(default_factory=list)
     untuned: list[float] = field(default_factory=list)  # PSNR in dB
     tuned: list[float] = field(default_factory=list)
@@ -82,7 +83,7 @@ def _mean(values: np.ndarray) -> float | None:
 def sample(subject: Subject, job: Job, count: int) -> Sampled:
     """Render and judge at most `count` faces, in one pass over the source."""
     present = np.flatnonzero(subject.track.status != ABSENT)
-    read = Sampled()
+    read = Sampled(subject.track.times[subject.track.status == ABSENT])
     for batch, crops in face_batches(job, subject.track, spread(present, count), subject.G.img_resolution, "plot"):
         index = np.array([frame.index for frame in batch])
         read.times += subject.track.times[index].tolist()
@@ -141,9 +142,9 @@ def reconstruction_panel(sampled: Sampled | None) -> Panel:
     title = "reconstruction: PSNR, dB"
     if sampled is None:
         return Panel(title, (), note="not computed: the clip has not been inverted (sg3 invert)")
-    lines = [_sampled_line("inversion", sampled.times, sampled.untuned)]
+    lines = [_sampled_line("inversion", sampled, sampled.untuned)]
     if sampled.tuned:
-        return Panel(title, [*lines, _sampled_line("tuned", sampled.times, sampled.tuned)])
+        return Panel(title, [*lines, _sampled_line("tuned", sampled, sampled.tuned)])
     return Panel(title, lines, note="tuned generator: not computed (sg3 finetune)")
 
 
@@ -153,15 +154,19 @@ def identity_panel(sampled: Sampled | None, judged: bool) -> Panel:
         return Panel(title, (), note="not computed: the clip has not been inverted (sg3 invert)")
     if not judged:
         return Panel(title, (), note="not computed: the model has no probe that reads identity")
-    lines = [_sampled_line("reconstruction", sampled.times, sampled.likeness)]
+    lines = [_sampled_line("reconstruction", sampled, sampled.likeness)]
     if np.isfinite(sampled.edited).any():
-        lines.append(_sampled_line("edited", sampled.times, sampled.edited))
+        lines.append(_sampled_line("edited", sampled, sampled.edited))
     return Panel(title, lines)
 
 
-def _sampled_line(name: str, times: list[float], values: list[float]) -> Line:
-    array = np.array(values)
-    return Line(f"{name} (mean {np.nanmean(array):.3g})", np.array(times), array, dots=True)
+def _sampled_line(name: str, sampled: Sampled, values: list[float]) -> Line:
+    """Dots that are joined where the face is seen all the time between them."""
+    times, array = np.array(sampled.times), np.array(values)
+    before = np.searchsorted(sampled.gaps, times)
+    breaks = np.flatnonzero(np.diff(before)) + 1
+    label = f"{name} (mean {np.nanmean(array):.3g})"
+    return Line(label, np.insert(times, breaks, times[breaks - 1]), np.insert(array, breaks, np.nan), dots=True)
 
 
 def strength_panel(edits: Sequence[Edit], duration: float) -> Panel:

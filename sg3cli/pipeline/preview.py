@@ -20,7 +20,7 @@ from sg3cli.align import ABSENT, Track, build_track, select_face
 from sg3cli.directions.load import load_direction
 from sg3cli.edit import Edit
 from sg3cli.errors import InputError, UsageError
-from sg3cli.faces import make_detector
+from sg3cli.faces import Detector, make_detector
 from sg3cli.files import HeldRows, RowFile
 from sg3cli.geometry import warp_quad
 from sg3cli.nets.generator import Generator
@@ -142,8 +142,8 @@ class Viewer:
 
     def best_index(self) -> int:
         """A sharp, frontal frame near the middle of the clip; raises `InputError` when no face is found."""
-        for place in PLACES:
-            first, last = self._around(place * float(self.times[-1]), STRETCH)
+        stretches = [self._around(place * float(self.times[-1]), STRETCH) for place in PLACES]
+        for first, last in dict.fromkeys(stretches):
             track, thumbs = self._portraits(first, last)
             if track is not None and (track.status != ABSENT).any():
                 return first + int(np.argmax(portrait_scores(track, thumbs)))
@@ -229,13 +229,13 @@ class Viewer:
         known, start = (self.held.track, 0) if self.held.track is not None else (track, first)
         seen = [] if known is None else self.times[start + np.flatnonzero(known.status != ABSENT)].tolist()
         if not seen and self.held.track is None:
-            seen = list(self._seen_near(here)) or list(islice(self._seen_anywhere(here), 1))
+            detector = make_detector(self.job.configs["align"].landmarks, self.job.pull)
+            seen = list(self._seen_near(here, detector)) or list(islice(self._seen_far(here, detector), 1))
         return min(seen, key=lambda time: abs(time - here), default=None)
 
-    def _seen_near(self, here: float) -> Iterator[float]:
+    def _seen_near(self, here: float, detector: Detector) -> Iterator[float]:
         """Times within reach at which there is a face."""
         first, last = self._around(here, REACH)
-        detector = make_detector(self.job.configs["align"].landmarks, self.job.pull)
         due = -np.inf
         for frame in islice(self.reader.frames(first), last - first):
             if frame.time >= due:
@@ -243,12 +243,13 @@ class Viewer:
                 if detector.update(frame.rgb, frame.time):
                     yield frame.time
 
-    def _seen_anywhere(self, here: float) -> Iterator[float]:
-        """The same for frames all over the clip, the nearest first."""
+    def _seen_far(self, here: float, detector: Detector) -> Iterator[float]:
+        """The same for a few frames beyond it, the nearest first."""
         spread = np.unique(np.linspace(0, len(self.times) - 1, PROBES).round().astype(int))
-        for index in sorted(spread.tolist(), key=lambda k: abs(self.times[k] - here)):
+        beyond = [k for k in spread.tolist() if abs(self.times[k] - here) > REACH]
+        for index in sorted(beyond, key=lambda k: abs(self.times[k] - here)):
             frame = next(self.reader.frames(index))
-            if make_detector(self.job.configs["align"].landmarks, self.job.pull).update(frame.rgb, frame.time):
+            if detector.update(frame.rgb, frame.time):
                 yield frame.time
 
     # ---- codes
