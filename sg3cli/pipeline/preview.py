@@ -238,7 +238,7 @@ class Viewer:
         first, last = self._around(here, REACH)
         due = -np.inf
         for frame in islice(self.reader.frames(first), last - first):
-            if frame.time >= due:
+            if frame.time >= due - 1e-6:
                 due = frame.time + STEP
                 if detector.update(frame.rgb, frame.time):
                     yield frame.time
