@@ -134,7 +134,7 @@ def jitter_panel(track: Track | None) -> Panel:
     for label, points in kinds.items():
         values = tremble(points, track)
         mean = _mean(values)
-        lines.append(Line(label if mean is None else f"{label} (mean {mean:.3g})", track.times, values))
+        lines.append(Line(label if mean is None else f"{label} (mean {mean_text(mean)})", track.times, values))
     return Panel(title, lines, log=True)
 
 
@@ -165,8 +165,13 @@ def _sampled_line(name: str, sampled: Sampled, values: list[float]) -> Line:
     times, array = np.array(sampled.times), np.array(values)
     before = np.searchsorted(sampled.gaps, times)
     breaks = np.flatnonzero(np.diff(before)) + 1
-    label = f"{name} (mean {np.nanmean(array):.3g})"
+    label = f"{name} (mean {mean_text(float(np.nanmean(array)))})"
     return Line(label, np.insert(times, breaks, times[breaks - 1]), np.insert(array, breaks, np.nan), dots=True)
+
+
+def mean_text(value: float) -> str:
+    """Four digits that count: `1062`, `98.12`, `0.9996`."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def strength_panel(edits: Sequence[Edit], duration: float) -> Panel:
