@@ -30,7 +30,18 @@ def _check(lib: ctypes.CDLL) -> str | None:
         error = _error(lib, up, radial)
         if not error <= TOLERANCE:  # also for NaN
             return f"up {up}, {'radial' if radial else 'separable'}: relative error {error:.1e}"
-    return None
+    error = _pointwise_error(lib)
+    return None if error <= TOLERANCE else f"1 x 1 convolution: relative error {error:.1e}"
+
+
+def _pointwise_error(lib: ctypes.CDLL) -> float:
+    """Sizes that fill neither the last group of outputs nor the last panel of pixels."""
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn([13, 7], generator=generator), torch.randn([7, 121], generator=generator)
+    y = x.new_empty(13, 121)
+    if lib.sg3_pointwise(w.data_ptr(), x.data_ptr(), y.data_ptr(), 7, 13, 121, torch.get_num_threads()):
+        return float("inf")
+    return _relative(y, w @ x)
 
 
 def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
