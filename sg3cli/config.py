@@ -60,6 +60,7 @@ class RenderConfig:
     """From codes to the output video."""
 
     view: str = "frame"  # frame | face | compare
+    labels: str = "on"  # on | off: what stands over the two sides of `compare`
     stitch: str = "paste"  # paste | none
     smooth: str = "paper"  # paper | none | gauss:SECONDS
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop

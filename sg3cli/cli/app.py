@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import bench, evaluate, generate, models, settings, target, train
+from sg3cli.cli import bench, evaluate, generate, models, preview, settings, target, train
+from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
@@ -173,12 +174,21 @@ def render(
 
 
 @command(app)
-def inspect(session: Session, project: Target = None) -> None:
-    """Show what a project holds and which stages are done."""
+def inspect(
+    session: Session,
+    project: Target = None,
+    plot: plots.Plot = None,
+    samples: plots.Samples = plots.SAMPLES,
+    device: plots.Device = "auto",
+) -> None:
+    """Show what a project holds and which stages are done; --plot draws its course over time."""
     found = target.open_target(target.find_target(project, None, session.console), None)
+    drawn = {} if plot is None else {"plot": plots.draw_plot(session, found, plot, samples, device)}
     for line in project_lines(found):
         session.console.data(line)
-    session.console.result("inspect", **project_facts(found))
+    if plot is not None:
+        session.console.data(f"plot      {plot}")
+    session.console.result("inspect", **project_facts(found), **drawn)
 
 
 @command(app)
@@ -192,6 +202,7 @@ def doctor(session: Session) -> None:
     session.console.result("doctor", **facts)
 
 
+command(app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"))(preview.preview)
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)

@@ -39,6 +39,7 @@ HELP: dict[tuple[str, str], str] = {
     ("finetune", "save_every"): "Steps between checkpoints.",
     ("finetune", "seed"): "Seed of the order in which frames are seen.",
     ("render", "view"): "What the output shows.",
+    ("render", "labels"): "Write into the compare view which side is which, and the edits at that time.",
     ("render", "stitch"): "Paste the face with a soft mask, or the bare square.",
     ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
     ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",

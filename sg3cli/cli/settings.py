@@ -40,6 +40,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("align", "crop"): ("fixed", "smooth", "hybrid"),
     ("finetune", "loss"): ("auto", "lpips", "structural"),
     ("render", "view"): ("frame", "face", "compare"),
+    ("render", "labels"): ("on", "off"),
     ("render", "stitch"): ("paste", "none"),
     ("render", "precision"): PRECISIONS,
 }

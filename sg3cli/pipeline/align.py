@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def collect(found: Chunks) -> tuple[Observations, np.ndarray, np.ndarray]:
+def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Observations, np.ndarray, np.ndarray]:
     """All pieces as padded arrays (column = track), with pts `[T]` and times `[T]` of the frames."""
     pieces = list(found)
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}

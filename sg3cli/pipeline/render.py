@@ -23,6 +23,7 @@ from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.preview import edits_text
 from sg3cli.project import content_key
 from sg3cli.render import compare_view, render_crops
 from sg3cli.stitch import face_mask, landmarks_in_window, paste, smooth_landmarks
@@ -62,11 +63,11 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
-    vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    vectors = {edit.direction: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(key, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
-def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
+def conditioned(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
     """The edit's direction with what it must preserve projected out."""
     kept = [vectors[name] for name in edit.preserve]
     return condition(vectors[edit.direction], kept) if kept else vectors[edit.direction]
@@ -119,7 +120,15 @@ def compose(
             result = frame.rgb
             if crop is not None:
                 result = paste_face(frame, crop, plain.get(frame.index), track, opacity[frame.index], config)
-            yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
+            if config.view == "compare":
+                words = captions(plan, frame.time, crop is not None) if config.labels == "on" else None
+                result = compare_view(frame.rgb, result, words)
+            yield replace(frame, rgb=result)
+
+
+def captions(plan: Plan, time: float, shown: bool) -> tuple[str, str]:
+    """What stands over the two sides of a comparison at `time` seconds."""
+    return "source", f"edited: {edits_text(plan.edits, time)}" if shown else "no face: as the source"
 
 
 def calm(track: Track) -> Track:

@@ -27,7 +27,7 @@ import torch
 log = logging.getLogger("sg3cli.ops")
 
 FOLDER = Path(__file__).with_name("kernels")
-SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "pointwise.cpp")
+SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "convolution.cpp")
 HEADER = FOLDER / "common.h"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
 BUILD_SECONDS = 120.0

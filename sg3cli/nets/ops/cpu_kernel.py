@@ -41,16 +41,20 @@ def bind(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.sg3_forward.argtypes = [pointer, pointer, pointer, pointer, pointer, integer]
     lib.sg3_backward.argtypes = [pointer, pointer, pointer, pointer, pointer, integer]
     lib.sg3_pointwise.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer]
+    lib.sg3_conv3.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer, integer, integer]
     lib.sg3_set_parallel.argtypes = [pointer]
     if lib.sg3_problem_size() != ctypes.sizeof(_Problem):
         raise OSError("the library has another interface")
     return lib
 
 
-@torch.compiler.assume_constant_result
 def available() -> bool:
     """True if the kernel is loaded; builds it at the first call."""
     return build.library() is not None
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the compiler: more than a second for every command.
+available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def covers(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.nets.ops import pointwise
+from sg3cli.nets.ops import kernel_conv
 
 # A CPU's convolution copies its input and output to a layout of its own. Beyond so many bytes of both that is worth
 # avoiding: fresh pages cost more than the arithmetic. (Not for a 3 x 3 convolution whose gradient is wanted.)
@@ -41,7 +41,7 @@ def modulated_conv2d(
     if scaled_weights and impl != "torch" and _pointwise(x, w, padding):
         per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
         per_sample = per_sample if scale_out is None else per_sample * scale_out[:, :, None]
-        return pointwise.pointwise(per_sample, x.flatten(2)).view(x.shape[0], w.shape[0], *x.shape[2:])
+        return kernel_conv.pointwise(per_sample, x.flatten(2)).view(x.shape[0], w.shape[0], *x.shape[2:])
     if scaled_weights and x.shape[0] == 1:
         w = w * scale_in[0, :, None, None]
         if scale_out is not None:
@@ -103,7 +103,10 @@ def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.d
     """The convolution in strips of rows, which are small enough to be copied to another layout and back."""
     n, channels, height, width = x.shape
     if dtype is None and _pointwise(x, w, padding):
-        pointwise.pointwise_into(w[None, :, :, 0, 0].expand(n, -1, -1), x.flatten(2), y.flatten(2))
+        kernel_conv.pointwise_into(w[None, :, :, 0, 0].expand(n, -1, -1), x.flatten(2), y.flatten(2))
+        return
+    if dtype is None and w.shape[2:] == (3, 3) and y.is_contiguous() and kernel_conv.covers(x, w):
+        kernel_conv.conv3_into(w, x, y, padding)
         return
     k, size = w.shape[2], y.shape[2]
     rows = max(1, STRIP // (4 * n * max(channels, w.shape[0]) * width))
@@ -121,7 +124,7 @@ def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.d
 
 def _pointwise(x: Tensor, w: Tensor, padding: int) -> bool:
     """Whether the compiled kernel does this convolution."""
-    return w.shape[2:] == (1, 1) and not padding and pointwise.covers(x, w)
+    return w.shape[2:] == (1, 1) and not padding and kernel_conv.covers(x, w)
 
 
 def _modulated_half(

@@ -1,4 +1,4 @@
-"""1 x 1 convolution, one small matrix a sample, through the compiled CPU kernel: StyleGAN3-R is made of these."""
+"""Convolutions through the compiled CPU kernel: 1 x 1 (StyleGAN3-R is made of these); 3 x 3 without a derivative."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sg3cli.nets.ops import cpu_kernel
 
 
 def covers(x: Tensor, w: Tensor) -> bool:
-    """Whether the kernel is there and does this: `x` [N, I, P] and `w` [N, O, I], float32 on a CPU."""
+    """Whether the kernel is there and does this: neither is empty, both are float32 on a CPU."""
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() for t in (x, w))
     return plain and cpu_kernel.available()
 
@@ -30,6 +30,16 @@ def pointwise_into(w: Tensor, x: Tensor, y: Tensor) -> None:
     for matrix, pixels, out in zip(w, x, y, strict=True):
         if lib.sg3_pointwise(matrix.data_ptr(), pixels.data_ptr(), out.data_ptr(), *size, threads):
             raise MemoryError("pointwise: out of memory")
+
+
+def conv3_into(w: Tensor, x: Tensor, y: Tensor, padding: int) -> None:
+    """3 x 3 convolution of `x` [N, I, H, W] with `w` [O, I, 3, 3] into `y` [N, O, H', W'], no derivative."""
+    w, x = w.contiguous(), x.contiguous()
+    size = (x.shape[1], w.shape[0], x.shape[2], x.shape[3], padding)
+    lib, threads = cpu_kernel.loaded(), torch.get_num_threads()
+    for picture, out in zip(x, y, strict=True):
+        if lib.sg3_conv3(w.data_ptr(), picture.data_ptr(), out.data_ptr(), *size, threads):
+            raise MemoryError("conv3: out of memory")
 
 
 @torch.library.custom_op("sg3cli::pointwise", mutates_args=())

@@ -1,14 +1,15 @@
-"""The compiled 1 x 1 convolution against a product of matrices."""
+"""The compiled convolutions against a product of matrices, and against torch's own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli.nets.ops import cpu_kernel, modulated_conv2d
-from sg3cli.nets.ops.pointwise import covers, pointwise
+from sg3cli.nets.ops.kernel_conv import conv3_into, covers, pointwise
 
 pytestmark = pytest.mark.skipif(not cpu_kernel.available(), reason="no compiled kernel")
 sizes = st.integers(1, 70)
@@ -50,6 +51,26 @@ def test_second_derivatives_and_fakes() -> None:
     (second,) = torch.autograd.grad(first.sum(), x)
     (first,) = torch.autograd.grad((w @ x).square().sum(), w, create_graph=True)
     torch.testing.assert_close(second, torch.autograd.grad(first.sum(), x)[0], rtol=1e-4, atol=1e-4)
+
+
+@given(
+    inputs=st.integers(1, 20),
+    outputs=st.integers(1, 20),
+    height=st.integers(3, 12),
+    width=st.integers(3, 210),
+    padding=st.integers(0, 2),
+)
+@settings(max_examples=60, deadline=None)
+def test_three_by_three_of_any_size(inputs: int, outputs: int, height: int, width: int, padding: int) -> None:
+    """Tiles that are cut on the right and below; nothing is written outside of the output."""
+    g = torch.Generator().manual_seed(inputs * outputs + height * width)
+    x, w = torch.randn(2, inputs, height, width, generator=g), torch.randn(outputs, inputs, 3, 3, generator=g)
+    expected = F.conv2d(x, w, padding=padding)
+    room = torch.full([expected.numel() + 128], torch.pi)
+    y = room[64:-64].view(expected.shape)
+    conv3_into(w, x, y, padding)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-4)
+    assert (room[:64] == torch.pi).all() and (room[-64:] == torch.pi).all()
 
 
 def test_other_kinds_are_left_to_torch() -> None:
