@@ -216,7 +216,7 @@ def draw(job: Job, wish: Wish) -> tuple[dict[str, Any], np.ndarray, dict[str, An
     from sg3cli.preview import cell_side, sheet
     from sg3cli.video import VideoReader
 
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         viewer = Viewer(job, reader, bundle, wish.tuned)
         indices = [viewer.index_at(seconds) for seconds in wish.times] or [viewer.best_index()]
         rows, shown = [], []
