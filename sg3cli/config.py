@@ -13,6 +13,13 @@ PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
+class InputConfig:
+    """How the source is read."""
+
+    rate: str | None = None  # frames a second of pictures, which have no times; None: as the project has it, else 25
+
+
+@dataclass(frozen=True)
 class AlignConfig:
     """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
 
@@ -55,6 +62,7 @@ class RenderConfig:
     """From codes to the output video."""
 
     view: str = "frame"  # frame | face | compare
+    labels: str = "on"  # on | off: what stands over the two sides of `compare`
     stitch: str = "paste"  # none | paste | tune
     smooth: str = "paper"  # paper | none | gauss:SECONDS
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
@@ -78,7 +86,8 @@ class EncodeConfig:
     codec: str = "libx264"
     crf: float = 16.0
     preset: str = "medium"
-    pix_fmt: str = "yuv420p"
+    pix_fmt: str | None = None  # None: as the source where the codec can; 8 bits as yuv420p
+    lossless: bool = False
     format: str | None = None  # container; None: by the output's suffix, Matroska for `-`
 
 

@@ -74,6 +74,14 @@ def test_compare_view_puts_the_source_left():
         compare_view(source, result[:2])
 
 
+def test_compare_view_says_which_side_is_which():
+    plain = np.full((90, 160, 3), 120, np.uint8)
+    bare, view = compare_view(plain, plain), compare_view(plain, plain, ("source", "edited: age 2"))
+    changed = (view != bare).any(axis=2)
+    assert view.shape == bare.shape and changed[:, :160].any() and changed[:, 160:].sum() > changed[:, :160].sum()
+    assert not changed[30:].any()
+
+
 @pytest.mark.parametrize("kernel", ["T", "R"])
 @pytest.mark.parametrize("sides", [(4, 0, 0, 0), (5, 3, 7, 1), (0, 32, 0, 9)])
 def test_one_wide_pass_gives_what_shifted_renders_give(kernel, sides):

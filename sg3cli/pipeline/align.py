@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ def digests(landmarks: str, pull: bool) -> dict[str, str]:
 def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the face, build its track; returns the stage's files and facts."""
     config, project = job.configs["align"], job.project
-    found = Chunks(project.path / FACES, content_key(source=project.manifest["source"]["sha256"], models=models))
-    with VideoReader(project.source()) as reader:
+    found = Chunks(project.path / FACES, content_key(source=project.source_key, models=models))
+    with VideoReader(project.source(), rate=project.rate) as reader:
         detect(job, reader, found)
         job.tell("align", reader.notices)
         size = (reader.info.height, reader.info.width)
@@ -90,7 +91,7 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def collect(found: Chunks) -> tuple[Observations, np.ndarray, np.ndarray]:
+def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Observations, np.ndarray, np.ndarray]:
     """All pieces as padded arrays (column = track), with pts `[T]` and times `[T]` of the frames."""
     pieces = list(found)
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}

@@ -56,7 +56,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     project, track = job.project, load_track(job.project)
     G = bundle.generator().to(choose_device(job.device, job.console))
     frames = select_targets(track.status != ABSENT, G.img_resolution)
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         crops = window_crops(reader.frames(), track, G.img_resolution)
         seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
     codes = smoothed_codes(project, bundle.digest, track, job.smooth())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +50,7 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
     device = choose_device(job.device, job.console)
     G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
     rows = config.batch * -(-PIECE // config.batch)
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         crops = inversion.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
         shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
@@ -89,8 +90,7 @@ def smoothed_codes(project: Project, generator: str, track: Track, mode: str) ->
     Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
     """
     codes = load_codes(project, generator)
-    name = f"smooth-{content_key(codes=project.key('invert'), align=project.key('align'), mode=mode)[:12]}.npy"
-    path = project.path / "invert" / name
+    path = smoothed_path(project, mode)
     if path.is_file():
         return RowFile(path)
     for outdated in path.parent.glob("smooth-*.npy"):
@@ -99,6 +99,12 @@ def smoothed_codes(project: Project, generator: str, track: Track, mode: str) ->
         for rows in _smooth_rows(codes, track, mode):
             write(rows)
     return RowFile(path)
+
+
+def smoothed_path(project: Project, mode: str) -> Path:
+    """Where the codes smoothed as `mode` says are kept."""
+    name = f"smooth-{content_key(codes=project.key('invert'), align=project.key('align'), mode=mode)[:12]}.npy"
+    return project.path / "invert" / name
 
 
 def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:

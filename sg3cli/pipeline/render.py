@@ -26,6 +26,7 @@ from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.stitch import NO_TOOLS, Look, Tools, mask_digest, pixel_sides, prepare
+from sg3cli.preview import edits_text
 from sg3cli.project import content_key
 from sg3cli.render import compare_view, render_crops
 from sg3cli.video import Frame, VideoReader, VideoWriter
@@ -68,11 +69,11 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": render, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(render)}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
-    vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    vectors = {edit.direction: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(key, made_from, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
-def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
+def conditioned(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
     """The edit's direction with what it must preserve projected out."""
     kept = [vectors[name] for name in edit.preserve]
     return condition(vectors[edit.direction], kept) if kept else vectors[edit.direction]
@@ -86,7 +87,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
     plan = with_tools(job, plan, G, track, codes)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
             frames = compose(reader.frames(), track, codes, G, plan, config)
@@ -109,7 +110,8 @@ def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile)
     def edited(frames: np.ndarray) -> np.ndarray:
         return apply_edits(codes.take(frames), track.times[frames], plan.edits, plan.directions)
 
-    return replace(plan, tools=prepare(job, track, G, draw, edited, plan.inputs))
+    generator = job.project.key("finetune" if plan.tuned else "invert")
+    return replace(plan, tools=prepare(job, track, G, draw, edited, (generator, plan.inputs)))
 
 
 def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:
@@ -143,7 +145,15 @@ def compose(
             result = frame.rgb
             if crop is not None:
                 result = look.paste(frame, crop, plain.get(frame.index), opacity[frame.index])
-            yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
+            if config.view == "compare":
+                words = captions(plan, frame.time, crop is not None) if config.labels == "on" else None
+                result = compare_view(frame.rgb, result, words)
+            yield replace(frame, rgb=result)
+
+
+def captions(plan: Plan, time: float, shown: bool) -> tuple[str, str]:
+    """What stands over the two sides of a comparison at `time` seconds."""
+    return "source", f"edited: {edits_text(plan.edits, time)}" if shown else "no face: as the source"
 
 
 def calm(track: Track) -> Track:

@@ -39,6 +39,7 @@ SEAM = "stitch/seam.safetensors"
 SEAM_CHECKPOINT = "stitch/seam-checkpoint.safetensors"
 # frames, whether with the edits, pixels more on each side -> the generator's crops of them
 Draw = Callable[[list[Frame], bool, Sides], Iterator[np.ndarray]]
+Edited = Callable[[np.ndarray], np.ndarray]  # indices of frames -> their edited codes
 
 PIECE = 32  # frames between two saves of the masks
 REVISION = 1  # raised when masks or seams of the same settings come out differently
@@ -186,29 +187,28 @@ class VisibleMaps:
         return smooth[first - rows.start : last - rows.start]
 
 
-def prepare(
-    job: Job, track: Track, G: Generator, draw: Draw, edited: Callable[[np.ndarray], np.ndarray], inputs: str
-) -> Tools:
+def prepare(job: Job, track: Track, G: Generator, draw: Draw, edited: Edited, keys: tuple[str, str]) -> Tools:
     """Maps, matte and generator for a render: made, or found in the project.
 
-    `edited(frames)` gives the edited codes of frames, `inputs` is the key of what they depend on. Raises `InputError`
-    when the user's matte does not fit the source.
+    `edited(frames)` gives the edited codes of frames; `keys` are those of what the faces without and with the edits
+    depend on. Raises `InputError` when the user's matte does not fit the source.
     """
     look = Look(track, job.configs["render"], G.img_resolution)
     if look.config.view == "face":
-        return Tools(seam=seam_generator(job, look, G, draw, edited, inputs))
+        return Tools(seam=seam_generator(job, look, G, draw, edited, keys[1]))
     matte = None
     if look.config.mask is not None:
-        with VideoReader(job.project.source()) as reader:
+        with VideoReader(job.project.source(), rate=job.project.rate) as reader:
             matte = Matte(Path(look.config.mask), reader.info.width, reader.info.height, len(track.pts))
     maps = None
     if look.protects:
         settings = {"protect": look.config.protect, "expand": look.sides, "smooth": job.smooth(), "revision": REVISION}
-        chunks = Chunks(job.project.path / VISIBLE, content_key(inputs=inputs, **settings))
+        settings |= {"precision": look.config.precision}
+        chunks = Chunks(job.project.path / VISIBLE, content_key(inputs=keys[0], **settings))
         if chunks.rows < len(track.pts):
             make_maps(job, look, chunks, draw)
         maps = VisibleMaps(chunks, track)
-    return Tools(maps, matte, seam_generator(job, look, G, draw, edited, inputs))
+    return Tools(maps, matte, seam_generator(job, look, G, draw, edited, keys[1]))
 
 
 def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
@@ -216,7 +216,7 @@ def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
     batch = look.config.batch
     size = batch * -(-PIECE // batch)
     maps: list[np.ndarray] = []
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         frames = job.console.progress(reader.frames(chunks.rows), len(look.track.pts), "render: masks", chunks.rows)
         while part := list(islice(frames, batch)):
             shown = [frame for frame in part if look.track.status[frame.index] != ABSENT]
@@ -233,9 +233,7 @@ def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
         chunks.append({"visible": np.stack(maps)}, len(maps))
 
 
-def seam_generator(
-    job: Job, look: Look, G: Generator, draw: Draw, edited: Callable[[np.ndarray], np.ndarray], inputs: str
-) -> Generator | None:
+def seam_generator(job: Job, look: Look, G: Generator, draw: Draw, edited: Edited, inputs: str) -> Generator | None:
     """With `--stitch tune`, a copy of `G` whose edited faces meet the frame at the mask's edge; kept in the project."""
     path, config = job.project.path, look.config
     if config.stitch != "tune":
@@ -247,6 +245,7 @@ def seam_generator(
         "threshold": config.stitch_threshold,
     }
     settings |= {"mask_mode": config.mask_mode if config.mask else None, "smooth": job.smooth(), "revision": REVISION}
+    settings |= {"precision": config.precision}
     key = content_key(inputs=inputs, tuning=tuning, **settings)
     result = copy.deepcopy(G)
     if read_meta(path / SEAM).get("key") == key:
@@ -271,7 +270,7 @@ def seam_tuner(
     look: Look,
     G: Generator,
     draw: Draw,
-    edited: Callable[[np.ndarray], np.ndarray],
+    edited: Edited,
     tuning: FinetuneConfig,
 ) -> SeamTuner:
     """A tuner on the edited codes of the frames that show the face, or of as many as memory allows."""
@@ -281,7 +280,7 @@ def seam_tuner(
     images = np.empty((len(chosen), size, size, 3), np.uint8)
     masks = np.empty((len(chosen), size, size), np.uint8)
     rows = {int(index): row for row, index in enumerate(chosen)}
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         frames = job.console.progress(reader.frames(), len(track.pts), "render: reading")
         wanted = (frame for frame in frames if frame.index in rows)
         while part := list(islice(wanted, config.batch)):
@@ -291,4 +290,6 @@ def seam_tuner(
                 row = rows[frame.index]
                 images[row], masks[row] = seam_target(after, before, source, square.opacity(frame.index), config.detail)
     targets = SeamTargets(images, np.arange(len(chosen)), masks)
-    return SeamTuner(G, edited(chosen), track.transforms[chosen], targets, tuning, config.stitch_threshold)
+    tuner = SeamTuner(G, edited(chosen), track.transforms[chosen], targets, tuning, config.stitch_threshold)
+    tuner.G.synthesis.set_precision("fp32")
+    return tuner

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops import cpu_kernel, cuda_kernel
 from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
 
 # The torch path works through the channels in chunks of at most this many up-sampled samples.
@@ -38,8 +38,9 @@ def filtered_lrelu(
     """Bias, up-sample, leaky ReLU, clamp, down-sample: `x` [N, C, H, W] -> [N, C, H', W'].
 
     `fu`, `fd` are [taps] (separable), [h, w] or None (identity); `b` [C]; `padding` (x0, x1, y0, y1) in samples
-    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto".
-    `out` receives the result; no gradient flows then.
+    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto", which takes a kernel where it
+    can: the CPU's, and the CUDA one if `SG3_CUDA_KERNEL=1` asks for it. `out` receives the result; no gradient flows
+    then.
     """
     pad = parse_padding(padding)
     if impl not in ("auto", "torch", "kernel"):
@@ -49,6 +50,8 @@ def filtered_lrelu(
             cpu_kernel.forward_into(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter, out)
             return out
         return cpu_kernel.filtered_lrelu_kernel(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    if impl != "torch" and cuda_kernel.usable(x, fu, fd, b, up, down, pad, gain, flip_filter, impl == "kernel"):
+        return cuda_kernel.filtered_lrelu_cuda(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
     if impl == "kernel":
         raise NotImplementedError("filtered_lrelu: no compiled kernel, or a case that it does not cover")
     y = _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
