@@ -14,6 +14,7 @@ import numpy as np
 from sg3cli.align import ABSENT, INTERPOLATED, Track
 from sg3cli.edit import Edit
 from sg3cli.evaluate import Subject, face_batches, open_subject, read_faces, spread
+from sg3cli.masks import smooth_landmarks
 from sg3cli.metrics.reconstruction import psnr
 from sg3cli.metrics.temporal import accelerations
 from sg3cli.pipeline import Job
@@ -23,7 +24,6 @@ from sg3cli.plot import BRIDGED, Line, Panel, Shade, draw
 from sg3cli.preview import short_name
 from sg3cli.render import render_crops
 from sg3cli.smoothing import runs
-from sg3cli.stitch import smooth_landmarks
 
 POINTS = 2000  # values of a line of the edits' strengths: more than there are pixels
 
