@@ -22,7 +22,6 @@ from sg3cli.align import (
     quad_matrix,
     quad_to_params,
     rotation_degrees,
-    select_face,
     similarity,
     smooth_paper,
     smooth_zero_phase,
@@ -258,36 +257,6 @@ def test_paper_kernel_matches_the_reference_inside(golden):
     np.testing.assert_allclose(smooth_paper(codes)[2:-2], golden["smooth__out_latents"], atol=2e-6)
     transforms = smooth_paper(golden["smooth__transforms"])
     np.testing.assert_allclose(transforms[2:-2], golden["smooth__out_transforms"], atol=1e-9)
-
-
-# --- Choice of a face --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three_faces():
-    """Left small, right large, and a huge one in the middle for a single frame, first seen in that order."""
-    landmarks = np.full((30, 3, 68, 2), np.nan)
-    landmarks[2:, 0] = face((300, 100), 40)
-    landmarks[:, 1] = face((80, 100), 20)
-    landmarks[5, 2] = face((200, 100), 90)
-    return observe(landmarks)
-
-
-def test_face_choices(three_faces):
-    chosen = {c: select_face(three_faces, c, (240, 400)) for c in ("largest", "left", "right", "0", "1", "2")}
-    assert chosen == {"largest": 0, "left": 1, "right": 0, "0": 1, "1": 0, "2": 2}
-
-
-def test_bad_face_choices(three_faces):
-    with pytest.raises(UsageError):
-        select_face(three_faces, "nearest", (240, 400))
-    with pytest.raises(UsageError):
-        select_face(three_faces, "-1", (240, 400))
-    with pytest.raises(InputError, match="shows 3"):
-        select_face(three_faces, "3", (240, 400))
-    nobody = observe(np.full((4, 0, 68, 2), np.nan))
-    with pytest.raises(InputError, match="no face"):
-        select_face(nobody, "largest", (240, 400))
 
 
 # --- Tracks ------------------------------------------------------------------------------------------------

@@ -45,7 +45,11 @@ NoFinetune = Annotated[
 ]
 Edits = Annotated[
     list[str] | None,
-    typer.Option("--edit", metavar="DIRECTION=STRENGTH", help="An edit, e.g. age=2 or smile=1@0s..2s; repeatable."),
+    typer.Option(
+        "--edit",
+        metavar="[FACE:]DIRECTION=STRENGTH",
+        help="An edit: age=2, smile=1@0s..2s, 1:age=2 for face 1; repeatable.",
+    ),
 ]
 
 
@@ -123,10 +127,14 @@ def edit(
     preserve: Annotated[
         list[str] | None, typer.Option(metavar="NAME|FILE", help="Keep this attribute as it is; repeatable.")
     ] = None,
+    face: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
 ) -> None:
     """Set the strength of one direction (setting it again replaces it)."""
-    change = _change(direction, strength, layers, space, preserve or [])
+    change = _change(direction, strength, layers, space, preserve or [], face)
     if change is None and not clear:
         raise UsageError("nothing to edit", "give --direction and --strength, or --clear")
     with working(session, project, "edit") as job:
@@ -135,14 +143,19 @@ def edit(
 
 
 def _change(
-    direction: str | None, strength: str | None, layers: str | None, space: str, preserve: list[str]
+    direction: str | None,
+    strength: str | None,
+    layers: str | None,
+    space: str,
+    preserve: list[str],
+    face: int | None,
 ) -> Edit | None:
     if (direction is None) != (strength is None):
         missing = "--strength" if strength is None else "--direction"
         raise UsageError(f"{missing} is missing", "an edit needs both --direction and --strength")
     if direction is None or strength is None:
         return None
-    return make_edit(direction, strength, layers, space, preserve)
+    return make_edit(direction, strength, layers, space, preserve, face)
 
 
 @command(app, own=("render", "encode"), before=("align", "invert", "finetune"))

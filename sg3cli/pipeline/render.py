@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -10,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.align import Track
+from sg3cli.align import Track, shot_slices
+from sg3cli.borders import Crowd
 from sg3cli.config import RenderConfig
 from sg3cli.directions.condition import condition
 from sg3cli.directions.load import load_direction
-from sg3cli.edit import Edit, apply_edits
+from sg3cli.edit import Edit, apply_edits, edits_of
 from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import output
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.align import faces_of, load_crowd, load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
@@ -41,10 +43,38 @@ class Plan:
 
     key: str
     edits: list[Edit]
-    directions: dict[str, np.ndarray]  # name -> [num_ws, w_dim] or [1, w_dim]
+    directions: dict[str, np.ndarray]  # title of an edit -> [num_ws, w_dim] or [1, w_dim]
     bundle: Bundle
     tuned: bool
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of the faces that are edited: where it is, its codes, its own edits, and who is beside it."""
+
+    number: int
+    track: Track
+    codes: RowFile
+    plan: Plan
+    crowd: Crowd | None = None  # None: nobody else is in the clip
+
+    def border(self, frame: int, size: int) -> np.ndarray | float:
+        """Opacity `[size, size]` of the crop that keeps off the other faces; 1.0 where none is near."""
+        if self.crowd is None:
+            return 1.0
+        return self.crowd.border(self.number, frame, self.track.landmarks[frame], self.track.windows[frame], size)
+
+
+def faces_shown(job: Job, plan: Plan) -> list[Shown]:
+    """The faces that the project edits."""
+    project = job.project
+    crowd, found = load_crowd(project), []
+    for k, number in enumerate(faces_of(project)):
+        track = load_track(project, k)
+        codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth(), k)
+        found.append(Shown(number, calm(track), codes, replace(plan, edits=edits_of(plan.edits, number)), crowd))
+    return found
 
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
@@ -62,7 +92,7 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
-    vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    vectors = {edit.title: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(key, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
@@ -74,15 +104,15 @@ def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`; returns the facts for the project's record."""
-    project, config, track = job.project, job.configs["render"], load_track(job.project)
+    project, config = job.project, job.configs["render"]
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
-    codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
+    faces = faces_shown(job, plan)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source()) as reader:
         size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
-            frames = compose(reader.frames(), track, codes, G, plan, config)
-            for frame in job.console.progress(frames, len(track.pts), "render"):
+            frames = compose_all(reader.frames(), faces, G, config)
+            for frame in job.console.progress(frames, len(faces[0].track.pts), "render"):
                 writer.write(frame)
         job.tell("render", writer.notices)
     if out != "-":
@@ -96,12 +126,41 @@ def output_size(view: str, crop: int, width: int, height: int) -> tuple[int, int
     return {"frame": (width, height), "face": (crop, crop), "compare": (2 * width, height)}[view]
 
 
+def compose_all(frames: Iterator[Frame], faces: list[Shown], G: Generator, config: RenderConfig) -> Iterator[Frame]:
+    """Each source frame with all edited faces in it: each face's frames go on to the next, as their masks part them.
+
+    The view of the face shows the first one.
+    """
+    if len(faces) == 1 or config.view == "face":
+        yield from compose_face(frames, faces[0], G, config)
+        return
+    sources: deque[np.ndarray] = deque()  # as many as the batches of all faces hold back
+    result = _noted(frames, sources)
+    for face in faces:
+        result = compose_face(result, face, G, replace(config, view="frame"))
+    for frame in result:
+        source = sources.popleft()
+        yield replace(frame, rgb=compare_view(source, frame.rgb)) if config.view == "compare" else frame
+
+
+def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Frame]:
+    """The frames; what they show is appended to `sources`."""
+    for frame in frames:
+        sources.append(frame.rgb)
+        yield frame
+
+
 def compose(
     frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
 ) -> Iterator[Frame]:
-    """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
-    track = calm(track)
-    opacity = presence(track.times, track.status)
+    """Each source frame with one edited face in it that is alone in the clip; see `compose_face`."""
+    return compose_face(frames, Shown(0, calm(track), codes, plan), G, config)
+
+
+def compose_face(frames: Iterator[Frame], face: Shown, G: Generator, config: RenderConfig) -> Iterator[Frame]:
+    """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
+    track, codes, plan = face.track, face.codes, face.plan
+    opacity = presence(track.times, track.status, track.shots)
     blank = np.zeros((G.img_resolution, G.img_resolution, 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
@@ -117,13 +176,17 @@ def compose(
                 continue
             result = frame.rgb
             if crop is not None:
-                result = paste_face(frame, crop, plain.get(frame.index), track, opacity[frame.index], config)
+                alpha = opacity[frame.index] * face.border(frame.index, len(crop))
+                result = paste_face(frame, crop, plain.get(frame.index), track, alpha, config)
             yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
 
 
 def calm(track: Track) -> Track:
     """The track with the landmarks that the mask follows: smoothed, so that its edge does not tremble."""
-    return replace(track, landmarks=smooth_landmarks(track.landmarks, track.times))
+    landmarks = track.landmarks.copy()
+    for shot in shot_slices(track.shots):
+        landmarks[shot] = smooth_landmarks(track.landmarks[shot], track.times[shot])
+    return replace(track, landmarks=landmarks)
 
 
 def drawn_crops(
@@ -139,24 +202,34 @@ def drawn_crops(
     return render_crops(G, ws, track.transforms[index], len(index))
 
 
-def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
-    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames that show none."""
-    gaps = times[status == ABSENT]
-    if len(gaps) == 0:
-        return np.ones(len(times))
-    after = np.searchsorted(gaps, times)
-    before = np.clip(after - 1, 0, None)
-    distance = np.minimum(np.abs(times - gaps[before]), np.abs(gaps[np.clip(after, None, len(gaps) - 1)] - times))
-    return np.clip(distance / FADE, 0.0, 1.0)
+def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames of its shot that show none."""
+    opacity = np.ones(len(times))
+    for shot in shot_slices(shots):
+        gaps = times[shot][status[shot] == ABSENT]
+        if len(gaps):
+            after = np.searchsorted(gaps, times[shot])
+            before, after = np.clip(after - 1, 0, None), np.clip(after, None, len(gaps) - 1)
+            distance = np.minimum(np.abs(times[shot] - gaps[before]), np.abs(gaps[after] - times[shot]))
+            opacity[shot] = np.clip(distance / FADE, 0.0, 1.0)
+    return opacity
 
 
 def paste_face(
-    frame: Frame, crop: np.ndarray, plain: np.ndarray | None, track: Track, opacity: float, config: RenderConfig
+    frame: Frame,
+    crop: np.ndarray,
+    plain: np.ndarray | None,
+    track: Track,
+    opacity: float | np.ndarray,
+    config: RenderConfig,
 ) -> np.ndarray:
-    """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits."""
+    """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits.
+
+    `opacity` is a number or one for each pixel of the crop `[N, N]`.
+    """
     window, size = track.windows[frame.index], len(crop)
     alpha = np.ones((size, size), np.float32)
     if config.stitch == "paste":
         points = landmarks_in_window(track.landmarks[frame.index], window, size)
         alpha = face_mask(points, size, config.feather)
-    return paste(frame.rgb, crop, window, alpha * np.float32(opacity), plain=plain, detail=config.detail)
+    return paste(frame.rgb, crop, window, alpha * np.asarray(opacity, np.float32), plain=plain, detail=config.detail)
