@@ -235,9 +235,9 @@ def apply_edits(
 ) -> np.ndarray:
     """`w[t, j] + sum_e strength_e(t) * n_e[j]` on each edit's layers j (InterFaceGAN, eq. 3, per frame).
 
-    ws `[T, num_ws, w_dim]`, times `[T]` seconds, directions: title of an edit -> `[num_ws, w_dim]` or `[1, w_dim]`. Returns a new
-    float32 array; frames whose strengths are all zero come back bit by bit. Raises `UsageError` for layers beyond the
-    generator's.
+    ws `[T, num_ws, w_dim]`, times `[T]` seconds, directions: title of an edit -> `[num_ws, w_dim]` or `[1, w_dim]`.
+    Returns a new float32 array; frames whose strengths are all zero come back bit by bit. Raises `UsageError` for
+    layers beyond the generator's.
     """
     out = np.array(ws, dtype=np.float32)
     for edit in edits:

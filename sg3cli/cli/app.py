@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -91,6 +92,29 @@ def align(session: Session, source: Input = None) -> None:
     """Find the face in every frame."""
     with working(session, source, "align") as job:
         job.align()
+
+
+@command(app, own=("align",), show=("landmarks", "embedder"))
+def faces(
+    session: Session,
+    source: Input = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="PNG", help="Where the contact sheet goes [default: PROJECT/faces.png]."),
+    ] = None,
+) -> None:
+    """List the people in a clip, with the numbers that --face takes, and draw a contact sheet of them."""
+    from sg3cli.pipeline import faces as people
+
+    with working(session, source, "faces") as job:
+        clip, found = people.table(job)
+        path = sheet or job.project.path / "faces.png"
+        people.write_sheet(job, clip, path)
+        job.project.save()
+        job.facts = {"faces": found, "sheet": str(path)}
+        for line in people.lines(found):
+            session.console.data(line)
+        session.console.notice(f"faces: their pictures are in {path}")
 
 
 @command(app, own=("invert",), before=("align",))
@@ -206,12 +230,12 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     with project.lock(name):
         job = Job(project, configs, session.console, pull=session.pull, device=session.device)
         yield job
-    if job.output != "-":
+    if job.output != "-" and not job.facts:
         session.console.data(str(project.path))
     facts: dict[str, Any] = {"project": str(project.path), "stages": job.stages, "edits": project.edits}
     if job.output is not None:
         facts["output"] = job.output
-    session.console.result(name, **facts, seconds=round(time.monotonic() - began, 2))
+    session.console.result(name, **facts, **job.facts, seconds=round(time.monotonic() - began, 2))
 
 
 def command_name(argv: list[str]) -> str:

@@ -24,14 +24,14 @@ PLACES = np.array([[38.29, 51.70], [73.53, 51.50], [56.03, 71.74], [41.55, 92.37
 
 @dataclass(frozen=True)
 class Embedder:
-    """`vector(rgb [H, W, 3] uint8, landmarks [68, 2]) -> [K]` of length 1; people are the same when closer than `same`."""
+    """`vector(rgb [H, W, 3] uint8, landmarks [68, 2]) -> [K]` of length 1; closer than `same` is the same person."""
 
     vector: Callable[[np.ndarray, np.ndarray], np.ndarray]
     same: float
 
 
 def make_embedder(network: str | None) -> Embedder:
-    """The embedder in the file `network`, or the one that goes by looks. Raises `ModelError` for a file that is none."""
+    """The embedder in the file `network`, or the one that goes by looks. Raises `ModelError` for another file."""
     return Embedder(looks, SAME) if network is None else Embedder(OnnxFaces(Path(network)), SAME_NETWORK)
 
 

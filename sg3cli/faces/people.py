@@ -7,7 +7,7 @@ first appearance; those seen only for an instant come last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -157,7 +157,7 @@ def _size(box: np.ndarray) -> float:
     return float(max((box[2:] - box[:2]).max(), 1e-6))
 
 
-def _merged(groups: Sequence[_Group], distance) -> list[_Group]:  # type: ignore[no-untyped-def]
+def _merged(groups: Sequence[_Group], distance: Callable[[_Group, _Group], float]) -> list[_Group]:
     """Groups joined, the most alike first, until none are closer than 1."""
     groups = list(groups)
     gaps = np.array([[distance(a, b) if i < j else np.inf for j, b in enumerate(groups)] for i, a in enumerate(groups)])
@@ -176,7 +176,7 @@ def _merged(groups: Sequence[_Group], distance) -> list[_Group]:  # type: ignore
 def _joined(a: _Group, b: _Group) -> _Group:
     rows = np.sort(np.concatenate([a.rows, b.rows]))
     looks = [g for g in (a, b) if g.weight]
-    look = unit(sum(g.weight * g.look for g in looks)) if looks else a.look
+    look = unit(np.sum([g.weight * g.look for g in looks], axis=0)) if looks else a.look
     return _Group(rows, np.sort(np.concatenate([a.frames, b.frames])), look, a.weight + b.weight)
 
 

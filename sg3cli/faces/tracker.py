@@ -107,7 +107,7 @@ class MeshDetector:
         return fits
 
     def _search(self, rgb: np.ndarray, time: float, fits: dict[int, _Fit]) -> None:
-        """Add faces that the detector finds outside `fits`; the finest tiles, which take long, are used now and then."""
+        """Add faces that the detector finds outside `fits`; the finest tiles, which take long, only now and then."""
         self.searched = time
         sweep = time - self.swept >= SWEEP_EVERY
         if sweep:

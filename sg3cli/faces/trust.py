@@ -27,7 +27,7 @@ def trusted(landmarks: np.ndarray, yaws: np.ndarray, present: np.ndarray, size: 
 def hidden(boxes: np.ndarray, present: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Frames `[T]` bool in which a face that is not seen would lie behind another one.
 
-    `boxes [T, 4]` of the face where it is `present [T]`, `others [T, F, 4]` of the other faces (nan where they are not).
+    `boxes [T, 4]` of the face where it is `present [T]`, `others [T, F, 4]` of the other faces (nan: none).
     """
     frames = np.arange(len(boxes))
     known = np.flatnonzero(present)

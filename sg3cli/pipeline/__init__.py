@@ -57,6 +57,7 @@ class Job:
         self.device = device
         self.stages: dict[str, dict[str, Any]] = {}
         self.output: str | None = None
+        self.facts: dict[str, Any] = {}  # what a command found out beside its stages
 
     # ---- the stages, each after those it needs
 
@@ -96,8 +97,8 @@ class Job:
         bundle = self.bundle()
         found = {name: self.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
         edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
-        if self.project.status("invert") != "done":
-            self.invert()
+        if self.project.status("invert") != "done" or self._beyond_choice(edits):
+            self.invert()  # the choice of faces may be another one now
         self._check_fit(edits, found)
         self._check_faces(edits)
         self.project.edits = [edit.to_dict() for edit in edits]
@@ -185,13 +186,17 @@ class Job:
         for path in files.values():
             load_direction(path).check_fits(record["num_ws"], record["w_dim"], record["models"]["generator"])
 
+    def _beyond_choice(self, edits: Sequence[Edit]) -> list[Edit]:
+        """The edits of faces that were not chosen."""
+        chosen = {int(face["face"]) for face in self.project.record("align").get("faces", [])}
+        return [edit for edit in edits if edit.face is not None and chosen and edit.face not in chosen]
+
     def _check_faces(self, edits: Sequence[Edit]) -> None:
         """Raise for an edit of a face that was not chosen."""
-        chosen = [int(face["face"]) for face in self.project.record("align").get("faces", [])]
-        for edit in edits:
-            if edit.face is not None and chosen and edit.face not in chosen:
-                what = f"{edit.title}: face {edit.face} is not among those that the project edits ({chosen})"
-                raise UsageError(what, f"choose it too: sg3 align {self.project.path} --face all")
+        for edit in self._beyond_choice(edits):
+            chosen = ", ".join(str(face["face"]) for face in self.project.record("align")["faces"])
+            what = f"{edit.title}: face {edit.face} is not among those that the project edits: {chosen}"
+            raise UsageError(what, f"choose it too: sg3 align {self.project.path} --face all")
 
 
 def bundle_digests(bundle: Bundle) -> dict[str, str]:

@@ -202,9 +202,9 @@ def drawn_crops(
     return render_crops(G, ws, track.transforms[index], len(index))
 
 
-def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray) -> np.ndarray:
+def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray | None = None) -> np.ndarray:
     """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames of its shot that show none."""
-    opacity = np.ones(len(times))
+    opacity, shots = np.ones(len(times)), np.zeros(len(times), np.int32) if shots is None else shots
     for shot in shot_slices(shots):
         gaps = times[shot][status[shot] == ABSENT]
         if len(gaps):
