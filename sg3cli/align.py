@@ -173,7 +173,8 @@ def _status(
     missing = np.flatnonzero(~measured)
     if config.on_no_face == "fail" and len(missing):
         what = (
-            f"{len(missing)} frames do not show the face, the first is frame {missing[0]} at {times[missing[0]]:.2f} s"
+            f"{len(missing)} of {len(times)} frames do not show the face, "
+            f"the first is frame {missing[0]} at {times[missing[0]]:.2f} s"
         )
         raise InputError(what, "--on-no-face pass leaves them as they are")
     bridged = np.zeros(len(times), bool)

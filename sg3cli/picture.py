@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sg3cli.errors import InputError
 from sg3cli.files import atomic_path
 
 AFTER_HEADER = 33  # bytes of a PNG's signature and first chunk
@@ -31,6 +32,20 @@ def png_bytes(picture: np.ndarray, comment: str | None = None) -> bytes:
     encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
     entry = b"" if comment is None else _chunk(b"iTXt", b"Comment\0\0\0\0\0" + comment.encode())
     return bytes(encoded[:AFTER_HEADER] + entry + encoded[AFTER_HEADER:])
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """The picture in a file, upright, as `[H, W, 3]` uint8 RGB. Raises `InputError` for what is none."""
+    import cv2
+
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+        raise InputError(f"{path} is no picture that can be read", "give a PNG or JPEG file")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

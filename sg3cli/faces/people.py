@@ -108,12 +108,8 @@ def _without_swaps(rows: np.ndarray, seen: Sightings, same: float) -> list[np.nd
     if len(taken) < 2 * NEIGHBOURS:
         return [rows]
     places = range(NEIGHBOURS, len(taken) - NEIGHBOURS + 1)
-    apart = np.array(
-        [
-            np.linalg.norm(median_look(looks[k - NEIGHBOURS : k]) - median_look(looks[k : k + NEIGHBOURS]))
-            for k in places
-        ]
-    )
+    pairs = [(unit(looks[k - NEIGHBOURS : k].mean(0)), unit(looks[k : k + NEIGHBOURS].mean(0))) for k in places]
+    apart = np.array([np.linalg.norm(before - after) for before, after in pairs])
     k = int(np.argmax(apart))
     if apart[k] < STRANGER * same:
         return [rows]

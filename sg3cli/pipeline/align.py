@@ -19,6 +19,7 @@ from sg3cli.faces.embedder import Embedder, make_embedder
 from sg3cli.faces.people import Person, Sightings, find_people
 from sg3cli.faces.trust import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
+from sg3cli.picture import read_picture
 from sg3cli.project import Chunks, Project, content_key
 from sg3cli.video import VideoReader
 
@@ -187,13 +188,12 @@ def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
     """The look of the largest face in each picture that the choice of face names. Raises `InputError`."""
     found = {}
     for path in (part for part in split_choice(config.face) if is_picture(part)):
-        with VideoReader(path) as reader:
-            frame = next(iter(reader.frames()))
-        faces = make_detector(config.landmarks, job.pull).update(frame.rgb, 0.0)
+        rgb = read_picture(Path(path))
+        faces = make_detector(config.landmarks, job.pull).update(rgb, 0.0)
         if not faces:
             raise InputError(f"no face was found in {path}", "give a picture that shows a face from the front")
         largest = max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
-        found[path] = make_embedder(config.embedder).vector(frame.rgb, largest.landmarks)
+        found[path] = make_embedder(config.embedder).vector(rgb, largest.landmarks)
     return found
 
 
