@@ -166,7 +166,9 @@ def test_what_is_no_choice(cast, text):
         choose(cast, text)
 
 
-@pytest.mark.parametrize(("text", "named"), [("3", "shows 3: 0 .at"), ("5,5@0s", "0 .at 60"), ("120,10", "no face is at")])
+@pytest.mark.parametrize(
+    ("text", "named"), [("3", "shows 3: 0 .at"), ("5,5@0s", "0 .at 60"), ("120,10", "no face is at")]
+)
 def test_a_choice_of_nobody_names_who_is_there(cast, text, named):
     with pytest.raises(InputError, match=named):
         choose(cast, text)

