@@ -453,7 +453,7 @@ def test_on_no_face():
     assert np.count_nonzero(clip_of(landmarks).status == 2) == 30
     held = clip_of(landmarks, AlignConfig(on_no_face="hold"))
     assert (held.status != 2).all() and np.array_equal(held.landmarks[0], held.landmarks[4])
-    with pytest.raises(InputError, match="30 of 60 frames .* frame 0 at 0.00 s"):
+    with pytest.raises(InputError, match=r"30 of 60 frames .* frame 0 at 0.00 s"):
         clip_of(landmarks, AlignConfig(on_no_face="fail"))
     with pytest.raises(UsageError):
         clip_of(landmarks, AlignConfig(on_no_face="guess"))

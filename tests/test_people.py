@@ -184,7 +184,7 @@ def test_a_picture_means_whoever_looks_like_it(cast, tmp_path: Path):
     picture.touch()
     look = unit(np.eye(12)[1] + 0.1)
     assert [p.number for p in choose(cast, str(picture), {str(picture): look})] == [1]
-    with pytest.raises(InputError, match="distances 0: 1.4"):
+    with pytest.raises(InputError, match=r"distances 0: 1.4"):
         choose(cast, str(picture), {str(picture): unit(np.eye(12)[7])})
 
 
@@ -281,7 +281,7 @@ def test_the_similarity_undoes_turn_scale_and_shift(angle, scale, shift):
 def test_what_is_no_network_is_named(tmp_path: Path):
     path = tmp_path / "faces.onnx"
     path.write_bytes(b"not a network")
-    with pytest.raises(ModelError, match="faces.onnx"):
+    with pytest.raises(ModelError, match=r"faces\.onnx"):
         make_embedder(str(path))
 
 
