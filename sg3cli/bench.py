@@ -41,6 +41,8 @@ class Options:
     torch_path: bool = True
     layers: bool = False
     batch: int | None = None
+    precision: str = "fp32"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Case:
     repeats: int = 5
     threads: int | None = None
     torch_path: bool = True  # of "layers": that as well
+    precision: str = "fp32"  # of the kernel's path; the torch path stays float32
     peak: float | None = None  # of "layers": GFLOP/s that set the floor
+    device: str = "cpu"
 
 
 def passes(config: str, backward: bool, tuning: bool) -> list[str]:
@@ -69,7 +73,7 @@ def passes(config: str, backward: bool, tuning: bool) -> list[str]:
 
 def run(plan: Sequence[tuple[str, str]], options: Options) -> Iterator[dict[str, Any]]:
     """One entry for each (configuration, pass) of `plan`; what failed has no figures but an `error`."""
-    peak = measure(Case("peak", repeats=options.repeats, threads=options.threads))["gflops"]
+    peak = measure(Case("peak", repeats=options.repeats, threads=options.threads, device=options.device))["gflops"]
     for config, task in plan:
         yield _entry(config, task, options, peak)
 
@@ -77,15 +81,22 @@ def run(plan: Sequence[tuple[str, str]], options: Options) -> Iterator[dict[str,
 def _entry(config: str, task: str, options: Options, peak: float) -> dict[str, Any]:
     batch = options.batch or BATCH[task]
     case = Case(task, config, True, batch, options.repeats, options.threads, options.torch_path)
+    case = replace(case, precision=options.precision, device=options.device)
     names = ("seconds", "cpu_seconds", "peak_rss_mb", "torch_path_seconds", "floor_share")
-    entry: dict[str, Any] = {"config": config, "pass": task, **dict.fromkeys(names), "batch": batch}
+    entry: dict[str, Any] = {
+        "config": config,
+        "pass": task,
+        **dict.fromkeys(names),
+        "batch": batch,
+        "precision": options.precision,
+    }
     try:
         entry |= measure(case)
         entry["images_per_second"] = batch / entry["seconds"]
         entry["conv_peak_gflops"] = peak
         entry["floor_share"] = entry["gflop"] / peak / entry["seconds"]
         if case.torch_path:
-            plain = measure(Case(task, config, False, batch, options.repeats, options.threads))
+            plain = measure(replace(case, kernel=False, torch_path=True))
             entry |= {f"torch_path_{name}": plain[name] for name in names[:3]}
             entry["torch_path_ratio"] = plain["seconds"] / entry["seconds"]
         if options.layers and task in (FORWARD, BACKWARD):
@@ -103,6 +114,8 @@ def measure(case: Case) -> dict[str, Any]:
         environ["OMP_NUM_THREADS"] = str(case.threads)
     if not case.kernel:
         environ["SG3_KERNEL"] = "off"
+    elif case.device != "cpu":
+        environ.setdefault("SG3_CUDA_KERNEL", "1")
     command = [sys.executable, "-m", "sg3cli.bench", json.dumps(asdict(case))]
     ran = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if ran.returncode != 0:
@@ -130,23 +143,29 @@ def examine(case: Case) -> dict[str, Any]:
     """The figures of a case, measured in this process."""
     import torch
 
-    from sg3cli.nets.ops import bench, cpu_kernel
+    from sg3cli.nets.ops import bench, cpu_kernel, cuda_kernel
 
     if case.threads is not None:
         torch.set_num_threads(case.threads)
+    on_gpu = case.device != "cpu"
+    if on_gpu:
+        torch.cuda.set_device(case.device)
     torch.manual_seed(0)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "allocator": _allocator()}
     if case.task == "peak":
-        found["gflops"] = bench.peak_rate(case.repeats)
+        found["gflops"] = bench.peak_rate(case.repeats, case.device)
     else:
-        G = open_generator(case.config)
+        G = open_generator(case.config).to(case.device)
         G.synthesis.impl = "auto" if case.kernel else "torch"
-        found["kernel"] = case.kernel and cpu_kernel.available()
+        G.synthesis.set_precision(case.precision)
         if case.task.startswith("layers"):
             found["layers"] = layer_rows(G, case)
         else:
             found |= asdict(time_pass(G, case))
             found["gflop"] = bench.synthesis_gflop(G.config, case.batch, case.task in (BACKWARD, TUNING))
+        found["kernel"] = case.kernel and (cuda_kernel.in_use() if on_gpu else cpu_kernel.available())
+    if on_gpu:
+        found["peak_device_mb"] = torch.cuda.max_memory_allocated() / 1e6
     return found | {"peak_rss_mb": peak_rss() / 1e6}
 
 

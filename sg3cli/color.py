@@ -1,8 +1,8 @@
 """What the numbers of a video mean as colours: matrix, range, primaries and transfer (ITU-T H.273 code points).
 
 Pictures inside sg3 are RGB, 8 bits, full range. A file stores Y'CbCr in one of several ways and says which in four
-tags; half of the files say nothing. Reading follows the tags, guesses what is missing the way players do, and writing
-converts to BT.709 *and* says so: a file that is only tagged shows pure red as (255, 23, 0).
+tags; half of the files say nothing. Reading follows the tags and guesses what is missing the way players do; writing
+converts as the tags that it writes say: a file that is only tagged shows pure red as (255, 23, 0).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import numpy as np
 UNSPECIFIED = 2  # of matrix, primaries and transfer
 RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 4, 5, 6, 7, 9  # matrix
 PQ, HLG = 16, 18  # transfer: SMPTE ST 2084, ARIB STD-B67
+# What H.273 defines for Y'CbCr and encoders take.
+KNOWN_MATRICES = (1, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14)
+KNOWN_PRIMARIES = (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 22)
+KNOWN_TRANSFERS = (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2rgb", "x2bgr")
 LIMITED, FULL = 1, 2  # range; 0 is unspecified
 
@@ -69,7 +73,8 @@ def resolve(tags: ColorTags, width: int, height: int, pix_fmt: str = "") -> Colo
         matrix = BT709 if width >= 1280 or height > 576 else SMPTE170M
     full = tags.range or (FULL if pix_fmt.startswith("yuvj") or matrix == RGB else LIMITED)
     primaries = matrix if tags.primaries == UNSPECIFIED else tags.primaries
-    transfer = matrix if tags.transfer == UNSPECIFIED else tags.transfer
+    usual = BT709 if matrix == BT2020 else matrix  # the numbers are the same up to 7; 9 is another transfer
+    transfer = usual if tags.transfer == UNSPECIFIED else tags.transfer
     return ColorTags(matrix, primaries, transfer, full)
 
 

@@ -204,6 +204,11 @@ def _number(part: str, text: str) -> float:
     return value
 
 
+def parse_time(text: str) -> float:
+    """Seconds of a time as written (`1.5s`, `1.5`, `300ms`, `2m`). Raises `UsageError`."""
+    return _seconds(text, text)
+
+
 def _seconds(part: str, text: str) -> float:
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(ms|s|m|)\s*", part)
     if match is None:

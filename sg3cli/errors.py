@@ -6,6 +6,8 @@ Anything that is not an `Sg3Error` is a bug of ours and ends with code 1.
 
 from __future__ import annotations
 
+CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}  # a name may hold them; they are shown escaped
+
 
 class Sg3Error(Exception):
     """An expected failure: `str(e)` says what, `hint` what to do, `code` is the exit status."""
@@ -13,8 +15,8 @@ class Sg3Error(Exception):
     code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.hint = hint
+        super().__init__(what.translate(CONTROLS))
+        self.hint = hint.translate(CONTROLS)
 
 
 class UsageError(Sg3Error):

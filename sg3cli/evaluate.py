@@ -191,7 +191,7 @@ def face_batches(
 ) -> Iterator[tuple[list[Frame], list[np.ndarray]]]:
     """Those of `frames [K]` (indices) that show the face, with their aligned crops; one batch in memory."""
     wanted = set(frames[track.status[frames] != ABSENT].tolist())
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         passing = (frame for frame in reader if frame.index in wanted)
         shown = iter(job.console.progress(passing, len(wanted), label))
         while batch := list(islice(shown, job.configs["render"].batch)):

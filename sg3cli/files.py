@@ -143,3 +143,14 @@ class RowFile:
     def take(self, index: np.ndarray) -> np.ndarray:
         """The rows `index` `[n]`, in that order -> `[n, ...]`."""
         return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])
+
+
+class HeldRows(RowFile):
+    """Rows in memory, read as those of a file are."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        """See `RowFile.rows`."""
+        return self.array[max(first, 0) : max(last, 0)]

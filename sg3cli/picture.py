@@ -1,4 +1,4 @@
-"""Made pictures: laid out in a grid, and written as PNG."""
+"""Made pictures: laid out in a grid, and written as PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def png_bytes(picture: np.ndarray, comment: str | None = None) -> bytes:
     return bytes(encoded[:AFTER_HEADER] + entry + encoded[AFTER_HEADER:])
 
 
+def jpeg_bytes(picture: np.ndarray, comment: str | None = None, quality: int = 92) -> bytes:
+    """`[H, W, 3]` uint8 RGB as a JPEG file, with a comment segment if one is given that fits (64 KB)."""
+    import cv2
+
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    text = b"" if comment is None else comment.encode()
+    entry = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text if 0 < len(text) < 0xFFFE else b""
+    return bytes(encoded[:2] + entry + encoded[2:])
+
+
 def read_picture(path: Path) -> np.ndarray:
     """The picture in a file, upright, as `[H, W, 3]` uint8 RGB. Raises `InputError` for what is none."""
     import cv2
@@ -56,5 +67,13 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def write_png(path: Path, picture: np.ndarray, comment: str | None = None) -> None:
     """A PNG file, whole or not at all; see `png_bytes`."""
     data = png_bytes(picture, comment)
+    with atomic_path(path) as temp:
+        temp.write_bytes(data)
+
+
+def write_picture(path: Path, picture: np.ndarray, comment: str | None = None) -> None:
+    """A JPEG or PNG file by its suffix, whole or not at all."""
+    to_bytes = jpeg_bytes if path.suffix.lower() in (".jpg", ".jpeg") else png_bytes
+    data = to_bytes(picture, comment)
     with atomic_path(path) as temp:
         temp.write_bytes(data)

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from sg3cli import __version__
+from sg3cli.color import HLG, PQ
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import digest_of, read_arrays, write_arrays, write_error, write_json
+from sg3cli.files import read_arrays, write_arrays, write_error, write_json
+from sg3cli.sequence import DEFAULT_RATE, identity, is_pattern, is_pictures, outside
 
 SCHEMA = 1
 SUFFIX = ".sg3"
@@ -46,24 +48,29 @@ def _plain(part: Any) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """The clip that a project belongs to. Identity is size and sha256; the path only says where it was last seen."""
+    """The clip that a project belongs to. Identity is size and sha256; the path only says where it was last seen.
+
+    Pictures (a folder, a pattern, a still) have a `rate`, which belongs to their identity.
+    """
 
     path: Path
     size: int
     sha256: str
     mtime_ns: int
+    rate: str | None = None
 
     @classmethod
-    def of(cls, path: Path) -> Source:
-        """Identity of the file at `path`; raises `InputError` when it cannot be read."""
+    def of(cls, path: Path, rate: str | None = None) -> Source:
+        """Identity of what is at `path`; raises `InputError` when it cannot be read."""
+        rate = (rate or DEFAULT_RATE) if is_pictures(path) else None
         try:
-            stat = path.stat()
-            return cls(path.resolve(), stat.st_size, digest_of(path), stat.st_mtime_ns)
+            return cls(path.resolve(), *identity(path, rate), rate)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path)}
+        plain = {**asdict(self), "path": str(self.path)}
+        return plain if self.rate else {key: value for key, value in plain.items() if key != "rate"}
 
 
 class Project:
@@ -90,44 +97,62 @@ class Project:
         return cls(path, manifest)
 
     @classmethod
-    def of_source(cls, source: Path, path: Path | None, stream: Mapping[str, Any]) -> Project:
+    def of_source(cls, source: Path, path: Path | None, stream: Mapping[str, Any], rate: str | None = None) -> Project:
         """The project of the clip at `source`, made if there is none; `stream` are the clip's facts.
+
+        `rate` is that of pictures, None: as it was.
 
         A folder that belongs to another clip is an error, because its codes would be pasted onto the wrong person.
         """
         path = path or default_path(source)
-        identity = Source.of(source)
         if (path / MANIFEST).is_file():
             project = cls.open(path)
-            project._adopt(identity)
+            project._adopt(Source.of(source, rate or project.rate))
             return project
+        identity = Source.of(source, rate)
         if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
             raise UsageError(f"{path} exists and is not a project", "choose another place with --project PATH")
         manifest = {"schema": SCHEMA, "source": identity.to_dict(), "stream": dict(stream), "stages": {}, "edits": []}
         return cls(path, manifest)
 
     def _adopt(self, identity: Source) -> None:
-        """Check that the clip is the project's own; note where it lies now."""
+        """Check that the clip is the project's own; note where it lies now, and the rate of pictures."""
         known = self.manifest["source"]
-        if (known["size"], known["sha256"]) != (identity.size, identity.sha256):
+        same = (known["size"], known["sha256"]) == (identity.size, identity.sha256)
+        if not same and self.rate and identity.rate:  # perhaps the rate alone is another
+            same = Source.of(identity.path, self.rate).sha256 == known["sha256"]
+        if not same:
             raise InputError(
                 f"{self.path} is the project of another clip ({known['path']})",
                 f"give this clip a project of its own: --project {identity.path.stem}-2{SUFFIX}",
             )
         self.manifest["source"] = identity.to_dict()
 
+    @property
+    def source_key(self) -> str:
+        """What the frames depend on: the source, and how it is read where that has changed since early projects."""
+        stream = self.manifest["stream"]
+        tone_mapped = stream.get("color", {}).get("transfer") in (PQ, HLG)
+        changed = tone_mapped or stream.get("interlaced")
+        return self.manifest["source"]["sha256"] + (" read 2" if changed else "")
+
+    @property
+    def rate(self) -> str | None:
+        """Frames a second of pictures, None for a video."""
+        rate = self.manifest["source"].get("rate")
+        return None if rate is None else str(rate)
+
     def source(self) -> Path:
         """Where the clip is; raises `InputError` when it is gone or no longer the same file."""
         known = self.manifest["source"]
         path = Path(known["path"])
-        if not path.is_file():
+        if not (is_pictures(path) if self.rate else path.is_file()):
             raise InputError(
                 f"the clip of {self.path} is no longer at {path}",
                 f"give its new place once: sg3 align CLIP --project {self.path}",
             )
-        stat = path.stat()
-        if (stat.st_size, stat.st_mtime_ns) != (known["size"], known["mtime_ns"]):
-            identity = Source.of(path)
+        if outside(path) != (known["size"], known["mtime_ns"]):
+            identity = Source.of(path, self.rate)
             if identity.sha256 != known["sha256"]:
                 hint = f"restore it, or start over: sg3 align {path} --project OTHER{SUFFIX}"
                 raise InputError(f"{path} is not the clip that {self.path} was made from", hint)
@@ -242,7 +267,9 @@ class Project:
         if (self.path / MANIFEST).is_file():
             known = self.manifest["source"]
             self.manifest = Project.open(self.path).manifest
-            self._adopt(Source(Path(known["path"]), known["size"], known["sha256"], known["mtime_ns"]))
+            self._adopt(
+                Source(Path(known["path"]), known["size"], known["sha256"], known["mtime_ns"], known.get("rate"))
+            )
 
 
 def describe_owner(owner_file: Path) -> str:
@@ -256,8 +283,11 @@ def describe_owner(owner_file: Path) -> str:
 
 
 def default_path(source: Path) -> Path:
-    """`<stem>.sg3` in the folder where the command runs."""
-    return Path(source.stem + SUFFIX)
+    """`<stem>.sg3` in the folder where the command runs; for pictures the name of their folder."""
+    if source.is_file():
+        return Path(source.stem + SUFFIX)
+    folder = source.parent if is_pattern(source) and not source.is_dir() else source
+    return Path((folder.resolve().name or "frames") + SUFFIX)
 
 
 # ---- progress inside a stage ---------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sg3cli.lettering import with_caption
+
 if TYPE_CHECKING:
     from sg3cli.nets.generator import Generator
 
@@ -38,8 +40,11 @@ def render_crops(
         yield from to_uint8(images)
 
 
-def compare_view(source: np.ndarray, result: np.ndarray) -> np.ndarray:
-    """Source and result side by side, `[H, W, 3]` each -> `[H, 2W, 3]`."""
+def compare_view(source: np.ndarray, result: np.ndarray, captions: tuple[str, str] | None = None) -> np.ndarray:
+    """Source and result side by side, `[H, W, 3]` each -> `[H, 2W, 3]`; `captions` are written into their corners."""
     if source.shape != result.shape:
         raise ValueError(f"shapes differ: {source.shape} and {result.shape}")
-    return np.concatenate([source, result], axis=1)
+    sides = [source, result]
+    if captions is not None:
+        sides = [with_caption(picture, text) for picture, text in zip(sides, captions, strict=True)]
+    return np.concatenate(sides, axis=1)

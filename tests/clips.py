@@ -102,7 +102,7 @@ def make_clip(
 
 def to_frame(rgb: np.ndarray, pix_fmt: str, tags: ColorTags | None) -> av.VideoFrame:
     """RGB -> a frame in `pix_fmt` converted as `tags` say; without tags as a plain encoder does, with BT.601."""
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgba" if rgb.shape[-1] == 4 else "rgb24")
     matrix = SWS_MATRIX[tags.matrix if tags and tags.matrix in SWS_MATRIX else SMPTE170M]
     return frame.reformat(
         format=pix_fmt,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from running import cut, example_clip
 from tiny import make_tiny_bundle
+
+from sg3cli import cli
 
 settings.register_profile("shared machine", deadline=None)  # a busy machine must not fail a property
 settings.load_profile("shared machine")
@@ -38,3 +43,15 @@ def talk(tmp_path_factory: pytest.TempPathFactory, face_model: None) -> Path:
 def other(tmp_path_factory: pytest.TempPathFactory, face_model: None) -> Path:
     """Twelve frames of somebody else."""
     return cut(example_clip("older_smiles.mp4"), tmp_path_factory.mktemp("clips") / "other.mp4", 12)
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: Path) -> Path:
+    """A folder with `talk.mp4` and its finished project `talk.sg3`, age=2 set; look at it, do not change it."""
+    folder = tmp_path_factory.mktemp("tuned")
+    shutil.copy(talk, folder / "talk.mp4")
+    tuning = ["--finetune-steps=3", "--finetune-batch=2", "--loss=structural"]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        assert cli.run(["finetune", "talk.mp4", "--model", str(tiny_bundle), *tuning, "-q"]) == 0
+        assert cli.run(["edit", "talk.sg3", "--direction=age", "--strength=0s:0,0.4s:2", "-q"]) == 0
+    return folder

@@ -154,6 +154,38 @@ def test_a_child_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, script: st
         measure(Case(FORWARD, "R-1024"))
 
 
+def test_on_a_gpu_the_cuda_kernel_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def child(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        case = json.loads(command[-1])
+        seen.append((case["task"], case["device"], env.get("SG3_CUDA_KERNEL"), env.get("SG3_KERNEL")))
+        return subprocess.CompletedProcess(command, 0, '{"gflops": 50.0, "seconds": 1, "cpu_seconds": 1,'
+                                           ' "gflop": 9, "peak_rss_mb": 9, "peak_device_mb": 7}')  # fmt: skip
+
+    monkeypatch.delenv("SG3_CUDA_KERNEL", raising=False)
+    monkeypatch.delenv("SG3_KERNEL", raising=False)
+    monkeypatch.setattr(subprocess, "run", child)
+    (entry,) = bench.run([("R-256", FORWARD)], Options(device="cuda:0"))
+    assert seen == [
+        ("peak", "cuda:0", "1", None),
+        (FORWARD, "cuda:0", "1", None),
+        (FORWARD, "cuda:0", None, "off"),
+    ]
+    (row,) = entry_lines(entry)
+    assert row.split()[6] == "7"  # the memory of the device
+
+
+@pytest.mark.gpu
+def test_a_case_on_a_gpu() -> None:
+    """Times the kernel against plain torch there: `-s` shows both."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    (entry,) = bench.run([("R-256", BACKWARD)], Options(repeats=3, layers=True, device="cuda"))
+    print(json.dumps(entry, indent=1))
+    assert entry["kernel"] and entry["peak_device_mb"] > 0 and entry["torch_path_ratio"] > 0
+
+
 # ---- the command
 
 

@@ -64,7 +64,7 @@ def test_source_does_not_compile(
 ) -> None:
     source = tmp_path / "broken source.cpp"
     source.write_text("int f() { return nothing; }")
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", (source,))
     assert_falls_back(caplog, "nothing")
     assert not list(fresh.glob("*.so"))
 
@@ -75,7 +75,7 @@ def test_library_of_something_else(
 ) -> None:
     source = tmp_path / "other.cpp"
     source.write_text('extern "C" int f() { return 1; }')
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", (source,))
     assert_falls_back(caplog, "lacks a function")
 
 
@@ -90,7 +90,7 @@ def test_build_takes_too_long(fresh: Path, monkeypatch: pytest.MonkeyPatch, capl
 def test_lock_is_held(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(build, "LOCK_SECONDS", 0.1)
     fresh.mkdir()
-    path = fresh / f"filtered_lrelu-{build._key(build._compiler())}.lock"
+    path = fresh / f"kernels-{build._key(build._compiler())}.lock"
     with filelock.FileLock(path):
         assert_falls_back(caplog, "another process")
 

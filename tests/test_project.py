@@ -250,3 +250,10 @@ def test_pieces_of_another_key_or_after_a_hole_are_dropped(tmp_path: Path) -> No
     fresh.pieces[1].unlink()
     assert Chunks(tmp_path / "parts", "new").rows == 2
     assert len(list((tmp_path / "parts").iterdir())) == 1
+
+
+def test_sources_that_are_read_in_another_way_than_before_have_another_key(tmp_path):
+    source = {"path": "a.mp4", "size": 1, "sha256": "sha256:abc", "mtime_ns": 1}
+    kinds = [{}, {"interlaced": False, "color": {"transfer": 1}}, {"interlaced": True}, {"color": {"transfer": 16}}]
+    keys = [Project(tmp_path, {"source": source, "stream": stream}).source_key for stream in kinds]
+    assert keys[0] == keys[1] == "sha256:abc" and keys[2] == keys[3] != keys[0]

@@ -72,3 +72,11 @@ def test_compare_view_puts_the_source_left():
     assert view.shape == (4, 12, 3) and view[:, :6].max() == 0 and view[:, 6:].min() == 1
     with pytest.raises(ValueError, match="shapes differ"):
         compare_view(source, result[:2])
+
+
+def test_compare_view_says_which_side_is_which():
+    plain = np.full((90, 160, 3), 120, np.uint8)
+    bare, view = compare_view(plain, plain), compare_view(plain, plain, ("source", "edited: age 2"))
+    changed = (view != bare).any(axis=2)
+    assert view.shape == bare.shape and changed[:, :160].any() and changed[:, 160:].sum() > changed[:, :160].sum()
+    assert not changed[30:].any()

@@ -19,7 +19,7 @@ from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video import Frame, VideoReader, VideoWriter, frame_pts, packet_digest, probe
 from sg3cli.video.prefetch import Prefetch
-from tests.clips import audio_only, make_clip, number_of, numbered, to_frame, truncated, vfr_pts
+from tests.clips import audio_only, make_clip, number_of, numbered, truncated, vfr_pts
 
 FAST = EncodeConfig(preset="ultrafast")
 REAL = Path(__file__).parents[2] / "shared"
@@ -292,8 +292,8 @@ def test_untagged_sd_is_taken_for_601_and_hd_for_709(tmp_path):
 
 def test_output_is_tagged_in_the_container_and_in_the_stream(tmp_path):
     out = tmp_path / "out.mp4"
-    notices = copy(make_clip(tmp_path / "in.mp4"), out)
-    assert any("BT.709" in notice for notice in notices)
+    notices = copy(make_clip(tmp_path / "in.mp4", tags=ColorTags(BT709, BT709, BT709, LIMITED)), out)
+    assert not any("colour" in notice for notice in notices)
     tags = probe(out).color
     assert (tags.matrix, tags.primaries, tags.transfer, tags.range) == (1, 1, 1, 1)
     assert b"colrnclx\x00\x01\x00\x01\x00\x01\x00" in out.read_bytes()  # the container's own record
@@ -324,15 +324,39 @@ def test_tagging_without_converting_shifts_red(tmp_path):
     assert np.abs(decoded_picture(tmp_path / "right.mp4")[24, 32].astype(int) - (255, 0, 0)).max() <= 2
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ColorTags(),
+        ColorTags(SMPTE170M, SMPTE170M, SMPTE170M, FULL),
+        ColorTags(BT2020, BT2020, 14, LIMITED),
+        ColorTags(BT2020, BT2020, 14, FULL),
+        ColorTags(BT709, 2, 2, LIMITED),
+    ],
+)
+def test_the_source_s_colour_tags_stay(tmp_path, tags):
+    source = make_clip(tmp_path / "in.mp4", tags=tags)
+    assert not any("colour" in notice for notice in copy(source, tmp_path / "out.mp4"))
+    assert probe(tmp_path / "out.mp4").color == probe(source).color == tags
+
+
+def test_what_players_guess_is_written_where_they_would_guess_otherwise(tmp_path):
+    source = make_clip(tmp_path / "in.mp4", frames=2)
+    info = probe(source)
+    with VideoWriter(tmp_path / "hd.mp4", info, FAST, size=(1280, 720)) as writer:
+        writer.write(Frame(0, 0, info.time_base, numbered(0, 1280, 720), 512))
+    assert info.color == ColorTags() and probe(tmp_path / "hd.mp4").color.matrix == SMPTE170M
+
+
 def test_hdr_and_high_bit_depth_are_announced(tmp_path):
     tags = ColorTags(BT2020, BT2020, PQ, LIMITED)
-    notices = VideoReader(make_clip(tmp_path / "hdr.mp4", pix_fmt="yuv420p10le", tags=tags)).notices
-    assert any("HDR" in n for n in notices) and any("10 bits" in n for n in notices)
-
-
-def test_high_bit_depth_formats_reach_numpy_as_uint16():
-    frame = to_frame(numbered(0), "yuv420p10le", None)
-    assert frame.reformat(format="rgb48le").to_ndarray().dtype == np.uint16
+    source = make_clip(tmp_path / "hdr.mp4", pix_fmt="yuv420p10le", tags=tags)
+    notices = copy(source, tmp_path / "out.mp4")
+    assert any("HDR (PQ)" in n and "tone-mapped" in n for n in notices)
+    out = probe(tmp_path / "out.mp4")
+    assert (out.pix_fmt, out.color) == ("yuv420p", ColorTags(BT709, BT709, BT709, LIMITED))
+    deep = VideoReader(make_clip(tmp_path / "deep.mp4", pix_fmt="yuv420p10le"))
+    assert any("10 bits" in n for n in deep.notices)
 
 
 # --- pipes ------------------------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import bench, evaluate, generate, models, settings, target, train
+from sg3cli.cli import bench, evaluate, generate, models, preview, settings, target, train
+from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
 from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
 from sg3cli.errors import UsageError
+from sg3cli.sequence import is_pictures
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -31,14 +33,29 @@ app.add_typer(models.app, name="models")
 app.add_typer(models.directions_app, name="directions")
 app.add_typer(train.app, name="train")
 
-ALL = ("align", "invert", "finetune", "render", "encode")
-INPUT_HELP = "A video, or a project (*.sg3)."
-ESSENTIAL = ("face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # listed by `sg3 run --help`
+ALL = ("input", "align", "invert", "finetune", "render", "encode")
+INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
+ESSENTIAL = (
+    "rate",
+    "face",
+    "landmarks",
+    "model",
+    "view",
+    "smooth",
+    "codec",
+    "crf",
+    "preset",
+)  # listed by `sg3 run --help`
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
 RequiredInput = Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
 Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
-Output = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The video to write; `-` is stdout.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="The video to write; `-` is stdout, f/%04d.png or f/ are pictures."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
 NoFinetune = Annotated[
     bool,
@@ -87,14 +104,14 @@ def run(
         job.render(output, finetune=not no_finetune)
 
 
-@command(app, own=("align",))
+@command(app, own=("input", "align"))
 def align(session: Session, source: Input = None) -> None:
     """Find the face in every frame."""
     with working(session, source, "align") as job:
         job.align()
 
 
-@command(app, own=("align",), show=("landmarks", "embedder"))
+@command(app, own=("input", "align"), show=("landmarks", "embedder", "rate"))
 def faces(
     session: Session,
     source: Input = None,
@@ -117,7 +134,7 @@ def faces(
         session.console.notice(f"faces: their pictures are in {path}")
 
 
-@command(app, own=("invert",), before=("align",))
+@command(app, own=("input", "invert"), before=("align",))
 def invert(session: Session, source: Input = None) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
     with working(session, source, "invert") as job:
@@ -193,12 +210,21 @@ def render(
 
 
 @command(app)
-def inspect(session: Session, project: Target = None) -> None:
-    """Show what a project holds and which stages are done."""
+def inspect(
+    session: Session,
+    project: Target = None,
+    plot: plots.Plot = None,
+    samples: plots.Samples = plots.SAMPLES,
+    device: plots.Device = "auto",
+) -> None:
+    """Show what a project holds and which stages are done; --plot draws its course over time."""
     found = target.open_target(target.find_target(project, None, session.console), None)
+    drawn = {} if plot is None else {"plot": plots.draw_plot(session, found, plot, samples, device)}
     for line in project_lines(found):
         session.console.data(line)
-    session.console.result("inspect", **project_facts(found))
+    if plot is not None:
+        session.console.data(f"plot      {plot}")
+    session.console.result("inspect", **project_facts(found), **drawn)
 
 
 @command(app)
@@ -212,6 +238,7 @@ def doctor(session: Session) -> None:
     session.console.result("doctor", **facts)
 
 
+command(app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"))(preview.preview)
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
@@ -222,7 +249,10 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project and the job on it; afterwards the project's path on stdout, or the JSON object."""
     began = time.monotonic()
     where = target.find_target(argument, session.project, session.console)
-    project = target.open_target(where, session.project)
+    rate = session.flags.get("input", {}).get("rate")
+    if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
+        rate = settings.from_here()["input"].get("rate")
+    project = target.open_target(where, session.project, rate)
     recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
     configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)
     from sg3cli.pipeline import Job

@@ -11,8 +11,9 @@ import typer
 from sg3cli import bench as measuring
 from sg3cli.bench import SIZES, Options
 from sg3cli.cli.options import Session
+from sg3cli.config import PRECISIONS
 from sg3cli.console import SCHEMA
-from sg3cli.errors import BatchError, DeviceError
+from sg3cli.errors import BatchError, DeviceError, UsageError
 
 DEFAULT = ("people-128", "T-256", "R-256")
 HEAD = (
@@ -47,6 +48,12 @@ Batch = Annotated[
         "--batch", metavar="N", min=1, help="Pictures at once [default: 1; what render and finetune take, for those]."
     ),
 ]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="|".join(PRECISIONS), help="Arithmetic of the convolutions.")
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="cpu|cuda", help="Where to measure; on a GPU with the CUDA kernel.")
+]
 
 
 def bench(
@@ -59,11 +66,19 @@ def bench(
     no_torch_path: NoTorch = False,
     layers: Layers = False,
     batch: Batch = None,
+    precision: Precision = Options.precision,
+    device: Device = Options.device,
 ) -> None:
     """Measure the generator on this machine: time, memory, and how near it comes to the floor of its arithmetic."""
     names = list(dict.fromkeys(name.upper() if name.upper() in SIZES else name for name in configs or DEFAULT))
     plan = [(name, task) for name in names for task in measuring.passes(name, backward, tuning)]
-    options = Options(repeats, threads, not no_torch_path, layers, batch)
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision is {precision!r}", f"choose one of: {', '.join(PRECISIONS)}")
+    if device != Options.device:
+        from sg3cli.pipeline.device import choose_device
+
+        device = str(choose_device(device, session.console))
+    options = Options(repeats, threads, not no_torch_path, layers, batch, precision, device)
     session.console.data(HEAD)
     results = []
     for entry in session.console.progress(measuring.run(plan, options), len(plan), "bench"):
@@ -85,10 +100,11 @@ def bench(
 
 def entry_lines(entry: dict[str, Any]) -> Iterator[str]:
     """A row of the table, and the layers beneath it."""
+    memory = entry.get("peak_device_mb", entry["peak_rss_mb"])
     yield (
         f"{entry['config'][-11:]:<12}{entry['pass']:<18}{entry['batch']:>6}"
         f"{number(entry['seconds'], 3):>9}{number(entry['cpu_seconds'], 3):>9}"
-        f"{number(entry.get('images_per_second'), 2):>8}{number(entry['peak_rss_mb'], 0):>9}"
+        f"{number(entry.get('images_per_second'), 2):>8}{number(memory, 0):>9}"
         f"{number(entry['torch_path_seconds'], 3):>9}{number(entry.get('torch_path_ratio'), 1):>8}"
         f"{percent(entry['floor_share']):>8}"
     )

@@ -17,6 +17,7 @@ from sg3cli.cli.settings import CHOICES, CONFIGS, Values
 from sg3cli.console import Console
 
 HELP: dict[tuple[str, str], str] = {
+    ("input", "rate"): "Frames a second of pictures (a folder, a pattern, a still). [default: 25]",
     ("align", "landmarks"): "Landmark model.",
     ("align", "face"): (
         "Whose face: largest, left, right, all, a number of `sg3 faces`, a point X,Y or a box X0,Y0,X1,Y1 (pixels, or "
@@ -43,15 +44,18 @@ HELP: dict[tuple[str, str], str] = {
     ("finetune", "save_every"): "Steps between checkpoints.",
     ("finetune", "seed"): "Seed of the order in which frames are seen.",
     ("render", "view"): "What the output shows.",
+    ("render", "labels"): "Write into the compare view which side is which, and the edits at that time.",
     ("render", "stitch"): "Paste the face with a soft mask, or the bare square.",
     ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
     ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",
     ("render", "detail"): "Share of the source's fine detail that is kept where the edit leaves the shape.",
+    ("render", "precision"): "Arithmetic of the convolutions; bf16 is faster where the processor has it.",
     ("render", "batch"): "Frames per rendering batch.",
     ("encode", "codec"): "Video encoder.",
     ("encode", "crf"): "Quality of the encoder; lower is better and larger.",
     ("encode", "preset"): "Speed of the encoder.",
-    ("encode", "pix_fmt"): "Pixel format.",
+    ("encode", "pix_fmt"): "Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.",
+    ("encode", "lossless"): "Encode without loss.",
     ("encode", "format"): "Container, if the output's suffix does not say it.",
 }
 _NAMES = [f.name for config in CONFIGS.values() for f in fields(config)]

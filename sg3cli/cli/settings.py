@@ -14,10 +14,20 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InvertConfig, RenderConfig
+from sg3cli.config import (
+    PRECISIONS,
+    AlignConfig,
+    EncodeConfig,
+    FinetuneConfig,
+    InputConfig,
+    InvertConfig,
+    RenderConfig,
+)
 from sg3cli.errors import UsageError
+from sg3cli.sequence import parse_rate
 
 CONFIGS: dict[str, type] = {
+    "input": InputConfig,
     "align": AlignConfig,
     "invert": InvertConfig,
     "finetune": FinetuneConfig,
@@ -31,18 +41,22 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("align", "crop"): ("fixed", "smooth", "hybrid"),
     ("finetune", "loss"): ("auto", "lpips", "structural"),
     ("render", "view"): ("frame", "face", "compare"),
+    ("render", "labels"): ("on", "off"),
     ("render", "stitch"): ("paste", "none"),
+    ("render", "precision"): PRECISIONS,
 }
 POSITIVE = {("invert", "steps"), ("invert", "batch"), ("finetune", "batch"), ("finetune", "save_every")}
 POSITIVE |= {("render", "batch"), ("finetune", "lr"), ("finetune", "patience")}
+
+SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 Values = dict[str, dict[str, Any]]  # stage -> field -> value
 
 
 def field_type(stage: str, name: str) -> type:
-    """`str`, `int` or `float` (an optional field counts as what it holds)."""
+    """`bool`, `str`, `int` or `float` (an optional field counts as what it holds)."""
     hint = get_type_hints(CONFIGS[stage])[name]
-    return next(kind for kind in (str, int, float) if hint in (kind, kind | None))
+    return next(kind for kind in (bool, str, int, float) if hint in (kind, kind | None))
 
 
 def ambient(folder: Path, environ: Mapping[str, str]) -> Values:
@@ -83,9 +97,13 @@ def check(stage: str, name: str, value: Any, origin: str) -> Any:
     """The value in its field's type; raises `UsageError` that names where it came from."""
     kind = field_type(stage, name)
     try:
+        if kind is bool:
+            value = SWITCHES[str(value).lower()]
         value = kind(value) if kind is not int or not isinstance(value, float) else int(str(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         raise UsageError(f"{origin} is {value!r}", f"it must be {_describe(kind)}") from None
+    if (stage, name) == ("input", "rate"):
+        parse_rate(value)
     if kind is not str and (not math.isfinite(value) or value < 0):
         raise UsageError(f"{origin} is {value}", "it must be a number, zero or more")
     if (stage, name) in POSITIVE and value <= 0:
@@ -114,7 +132,7 @@ def _check_smooth(value: str, origin: str) -> None:
 
 
 def _describe(kind: type) -> str:
-    return {str: "text", int: "a whole number", float: "a number"}[kind]
+    return {bool: "true or false", str: "text", int: "a whole number", float: "a number"}[kind]
 
 
 def _read_toml(path: Path) -> Values:

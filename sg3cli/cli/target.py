@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sg3cli.console import Console
 from sg3cli.errors import InputError, UsageError
+from sg3cli.files import digest_of
 from sg3cli.project import SUFFIX, Project, default_path
+from sg3cli.sequence import is_pattern, is_pictures, parse_rate
 
 HINT = "give INPUT or PROJECT, set SG3_PROJECT, or work in a folder with one *.sg3"
 
@@ -55,28 +57,49 @@ def read_piped(console: Console) -> str:
     return line
 
 
-def open_target(target: str, option: Path | None) -> Project:
+def open_target(target: str, option: Path | None, rate: str | None = None) -> Project:
     """The project that `target` is or, when it is a clip, the clip's project, made if there is none.
 
-    Raises `InputError` for a clip that cannot be used and `UsageError` for what is neither clip nor project.
+    A clip is a video, `-` for one on standard input, a picture, a folder of pictures or a pattern; `rate` is that of
+    pictures. Raises `InputError` for a clip that cannot be used and `UsageError` for what is neither clip nor project.
     """
     path = Path(target)
-    if path.is_dir():
-        if not (path / "project.json").is_file() and path.suffix != SUFFIX:
-            raise InputError(f"{target} is a folder, not a video", "give a video file or a project (*.sg3)")
+    if target == "-":
+        path = stored_stdin(option)
+    elif path.is_dir() and ((path / "project.json").is_file() or path.suffix == SUFFIX):
         return Project.open(path)
-    if not path.exists():
+    elif not path.exists() and not is_pattern(path):
         kind = "project" if path.suffix == SUFFIX else "file"
         raise InputError(f"there is no {kind} {target}", "check the path")
-    return _project_of_clip(path, option)
+    return _project_of_clip(path, option, rate)
 
 
-def _project_of_clip(path: Path, option: Path | None) -> Project:
-    if path.stat().st_size == 0:
+def _project_of_clip(path: Path, option: Path | None, rate: str | None) -> Project:
+    if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path} is empty", "give a video file")
+    if rate is not None:
+        parse_rate(rate)
+        if not is_pictures(path):
+            raise UsageError(f"--rate is for pictures, and {path} has times of its own", "leave it out")
     known = option or default_path(path)
     if (known / "project.json").is_file():
-        return Project.of_source(path, option, {})
+        return Project.of_source(path, option, {}, rate)
     from sg3cli.video import probe
 
-    return Project.of_source(path, option, probe(path).to_dict())
+    return Project.of_source(path, option, probe(path, rate).to_dict(), rate)
+
+
+def stored_stdin(option: Path | None) -> Path:
+    """What is piped in, as a file beside the project: later commands on the project read it again.
+
+    It is named after its content, so that the same film finds its project again.
+    """
+    from sg3cli.video import spool
+
+    folder = option.resolve().parent if option else Path.cwd()
+    with spool(folder=folder) as piped:
+        digest = digest_of(Path(piped.name)).partition(":")[2]
+        path = folder / f"stdin-{digest[:12]}.media"
+        if not path.exists():
+            os.link(piped.name, path)  # the temporary name goes, the file stays
+    return path if option else path.relative_to(folder)

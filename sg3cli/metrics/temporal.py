@@ -15,10 +15,15 @@ def jitter(landmarks: np.ndarray, times: np.ndarray) -> float:
     """
     if len(times) < 3:
         return float("nan")
+    return float(accelerations(landmarks, times).mean())
+
+
+def accelerations(landmarks: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Mean size of the landmarks' acceleration at each frame but the first and last, `[T-2]`; see `jitter`."""
     steps = np.diff(times)[:, None, None]
     velocity = np.diff(landmarks, axis=0) / steps
     between = ((steps[1:] + steps[:-1]) / 2).astype(np.float64)
-    return float(np.linalg.norm(np.diff(velocity, axis=0) / between, axis=-1).mean())
+    return np.asarray(np.linalg.norm(np.diff(velocity, axis=0) / between, axis=-1).mean(axis=-1))
 
 
 def identity_consistency(source: np.ndarray, edited: np.ndarray) -> tuple[float, float]:

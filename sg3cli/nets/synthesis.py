@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sg3cli.nets.blocks import Blocks, is_large
 from sg3cli.nets.config import GeneratorConfig, LayerSpec
 from sg3cli.nets.layers import EqualLinear
+from sg3cli.nets.ops.cpu_kernel import output_size
 from sg3cli.nets.ops.filtered_lrelu import filtered_lrelu
 from sg3cli.nets.ops.filters import design_lowpass_filter
-from sg3cli.nets.ops.modulated_conv import modulated_conv2d
+from sg3cli.nets.ops.modulated_conv import modulated_conv2d, modulated_conv2d_into
+from sg3cli.nets.ops.upfirdn import parse_padding
 
 Styles = MappingABC[str, Tensor]
 
@@ -92,7 +95,7 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.clamp = config.conv_clamp
-        self.conv_dtype: torch.dtype | None = None  # bfloat16: faster, for training from scratch
+        self.conv_dtype: torch.dtype | None = None  # see `Synthesis.set_precision`
         self.magnitude_ema_beta = config.magnitude_ema_beta
         kernel = spec.conv_kernel
         self.weight = nn.Parameter(torch.randn(spec.out_channels, spec.in_channels, kernel, kernel))
@@ -125,9 +128,9 @@ class SynthesisLayer(nn.Module):
         return self._run(x, s, gain, impl)
 
     def _run(self, x: Tensor, s: Tensor, gain: Tensor, impl: str) -> Tensor:
-        return self.activate(self.convolve(x, s, gain), impl)
+        return self.activate(self.convolve(x, s, gain, impl), impl)
 
-    def convolve(self, x: Tensor, s: Tensor, gain: Tensor | None = None) -> Tensor:
+    def convolve(self, x: Tensor, s: Tensor, gain: Tensor | None = None, impl: str = "auto") -> Tensor:
         """The first half of the layer: x [N, I, in_size, in_size] -> [N, O, in_size + k - 1, in_size + k - 1]."""
         return modulated_conv2d(
             x,
@@ -137,10 +140,11 @@ class SynthesisLayer(nn.Module):
             padding=self.spec.conv_kernel - 1,
             input_gain=self.magnitude_ema.rsqrt() if gain is None else gain,
             dtype=self.conv_dtype,
+            impl=impl,
         )
 
-    def activate(self, x: Tensor, impl: str = "auto") -> Tensor:
-        """The second half: what `convolve` gave -> [N, O, out_size, out_size]."""
+    def activate(self, x: Tensor, impl: str = "auto", out: Tensor | None = None) -> Tensor:
+        """The second half: what `convolve` gave -> [N, O, out_size, out_size], in `out` where that is given."""
         spec = self.spec
         return filtered_lrelu(
             x,
@@ -154,7 +158,14 @@ class SynthesisLayer(nn.Module):
             slope=1.0 if spec.is_torgb else 0.2,
             clamp=self.clamp,
             impl=impl,
+            out=out,
         )
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what `activate` gives for an input of that size."""
+        spec = self.spec
+        pad = parse_padding(spec.padding)
+        return output_size(height, width, self.up_filter, self.down_filter, spec.up, spec.down, pad)
 
 
 class Synthesis(nn.Module):
@@ -179,6 +190,11 @@ class Synthesis(nn.Module):
         for spec in specs:
             self.add_module(spec.name, SynthesisLayer(spec, config))
 
+    def set_precision(self, name: str) -> None:
+        """ "fp32", or "bf16": convolutions multiply in bfloat16 and sum in float32; all else stays float32."""
+        for layer in self.layers():
+            layer.conv_dtype = {"fp32": None, "bf16": torch.bfloat16}[name]
+
     def layers(self) -> list[SynthesisLayer]:
         return [getattr(self, name) for name in self.layer_names]
 
@@ -202,13 +218,24 @@ class Synthesis(nn.Module):
 
     def from_styles(self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False) -> Tensor:
         """StyleSpace S (see `style_space`) -> images [N, 3, R, R]."""
-        x = self.input(styles["input"], transform)
+        x, blocks = self.input(styles["input"], transform), Blocks([layer.spec for layer in self.layers()])
         for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
             if not (torch.is_grad_enabled() or update_emas or layer._forward_hooks or layer._forward_pre_hooks):
-                x = layer.convolve(x, styles[name])  # in two steps: a layer's input is free before its output is made
-                x = layer.activate(x, self.impl)
+                x = self._infer(layer, x, styles[name], blocks)
                 continue
             chosen = self.checkpoint_layers
             remat = chosen if isinstance(chosen, bool) else i in chosen
             x = layer(x, styles[name], update_emas=update_emas, remat=remat, impl=self.impl)
         return x.float() * self.output_scale
+
+    def _infer(self, layer: SynthesisLayer, x: Tensor, s: Tensor, blocks: Blocks) -> Tensor:
+        """The layer without gradients; a large one in `blocks`, where its output takes the place of its input."""
+        if self.impl == "torch" or not is_large(layer.spec, x):
+            x = layer.convolve(x, s, impl=self.impl)  # in two steps: the input is free before the output is made
+            return layer.activate(x, self.impl)
+        spec, edge = layer.spec, layer.spec.conv_kernel - 1
+        n, _, height, width = x.shape
+        y = blocks.convolved(n, spec, height + edge, width + edge)
+        modulated_conv2d_into(x, layer.weight, s, y, edge, layer.magnitude_ema.rsqrt(), layer.conv_dtype)
+        height, width = layer.output_size(height + edge, width + edge)
+        return layer.activate(y, self.impl, blocks.result(n, spec, height, width))

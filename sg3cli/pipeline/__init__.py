@@ -24,6 +24,7 @@ from sg3cli.project import Project, content_key
 from sg3cli.weights.bundle import Bundle, load_bundle
 
 DEFAULTS: Mapping[str, Any] = {
+    "input": config.InputConfig(),
     "align": config.AlignConfig(),
     "invert": config.InvertConfig(),
     "finetune": config.FinetuneConfig(),
@@ -67,7 +68,7 @@ class Job:
 
         params = self.configs["align"]
         models = align.digests(params, self.pull)
-        source = self.project.manifest["source"]["sha256"]
+        source = self.project.source_key
         self._run("align", params, (), models, partial(align.run, self, models), source=source)
 
     def invert(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from sg3cli.align import Observations, Track, build_track
 from sg3cli.borders import Crowd
 from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError
-from sg3cli.faces import Face, make_detector
+from sg3cli.faces import Detector, Face, make_detector
 from sg3cli.faces.choice import Cast, check_choice, choose, is_picture, split_choice
 from sg3cli.faces.cuts import find_shots, thumbnail
 from sg3cli.faces.embedder import Embedder, make_embedder
@@ -21,7 +22,7 @@ from sg3cli.faces.trust import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
 from sg3cli.picture import read_picture
 from sg3cli.project import Chunks, Project, content_key
-from sg3cli.video import VideoReader
+from sg3cli.video import Frame, VideoReader
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
@@ -106,16 +107,21 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     """The faces of all frames and the people they belong to; what was detected before is not detected again."""
     config, project = job.configs["align"], job.project
     networks = {name: digest for name, digest in models.items() if not is_picture(name)}
-    source = project.manifest["source"]["sha256"]
-    found = Chunks(project.path / FACES, content_key(source=source, models=networks, format=FORMAT))
+    found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
     embedder = make_embedder(config.embedder)
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         detect(job, reader, found, embedder)
         job.tell("align", reader.notices)
         size = (reader.info.height, reader.info.width)
-    seen, pts, times, thumbs = collect(found)
-    if len(pts) == 0:
+    clip = clip_of(found, embedder, size)
+    if len(clip.pts) == 0:
         raise InputError("no frame could be decoded", "check the file with a player")
+    return clip
+
+
+def clip_of(pieces: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int]) -> Clip:
+    """The people in frames of `size` (height, width) that were looked at; see `pack`."""
+    seen, pts, times, thumbs = collect(pieces)
     shots = find_shots(thumbs)
     return Clip(Cast(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots)
 
@@ -132,14 +138,19 @@ def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> 
     every = max(1, round(LOOK_EVERY * rate))
     rows: list[Row] = []
     for frame in job.console.progress(reader.frames(first), total, "align", first):
-        faces = detector.update(frame.rgb, frame.time)
-        looks = [embedder.vector(frame.rgb, face.landmarks) for face in faces] if frame.index % every == 0 else []
-        rows.append(Row(frame.index, frame.pts, frame.time, thumbnail(frame.rgb), faces, looks))
+        rows.append(look_at(frame, detector, embedder, every))
         if len(rows) == PIECE:
             found.append(pack(rows), len(rows), detector.state())
             rows = []
     if rows:
         found.append(pack(rows), len(rows), detector.state())
+
+
+def look_at(frame: Frame, detector: Detector, embedder: Embedder, every: int) -> Row:
+    """The faces of the next frame, with their looks in one frame of `every`."""
+    faces = detector.update(frame.rgb, frame.time)
+    looks = [embedder.vector(frame.rgb, face.landmarks) for face in faces] if frame.index % every == 0 else []
+    return Row(frame.index, frame.pts, frame.time, thumbnail(frame.rgb), faces, looks)
 
 
 def pack(rows: list[Row]) -> dict[str, np.ndarray]:
@@ -161,7 +172,7 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def collect(found: Chunks) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
+def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
     """All pieces: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
     pieces = [_with_looks(piece) for piece in found]
     length = max((piece["look"].shape[1] for piece in pieces), default=0)

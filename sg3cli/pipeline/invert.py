@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,7 +65,7 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
     device = choose_device(job.device, job.console)
     G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
     rows = config.batch * -(-PIECE // config.batch)
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         crops = inversion.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
         shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
@@ -105,17 +106,22 @@ def smoothed_codes(project: Project, generator: str, track: Track, mode: str, fa
     Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
     """
     codes = load_codes(project, generator, face)
-    key = content_key(codes=project.key("invert"), align=project.key("align"), mode=mode)[:12]
-    path = project.path / "invert" / (f"smooth-{key}.npy" if face == 0 else f"smooth-{key}-{face}.npy")
+    path = smoothed_path(project, mode, face)
     if path.is_file():
         return RowFile(path)
     for outdated in path.parent.glob("smooth-*.npy"):
-        if not outdated.name.startswith(f"smooth-{key}"):
+        if not outdated.name.startswith(smoothed_path(project, mode).stem):  # nor those of other faces
             outdated.unlink()
     with npy_writer(path, codes.shape) as write:
         for rows in _smooth_rows(codes, track, mode):
             write(rows)
     return RowFile(path)
+
+
+def smoothed_path(project: Project, mode: str, face: int = 0) -> Path:
+    """Where the codes of the `face`-th chosen face, smoothed as `mode` says, are kept."""
+    key = content_key(codes=project.key("invert"), align=project.key("align"), mode=mode)[:12]
+    return project.path / "invert" / (f"smooth-{key}.npy" if face == 0 else f"smooth-{key}-{face}.npy")
 
 
 def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:

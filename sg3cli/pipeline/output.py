@@ -9,18 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sg3cli import __version__
+from sg3cli import __version__, sequence
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
-from sg3cli.files import digest_of, write_error, write_json
+from sg3cli.files import write_error, write_json
 from sg3cli.project import Project
 
 TOOL = "sg3"
 
 
 def sidecar_of(out: str) -> Path:
-    """Where the provenance record lies: `<out>.json`."""
-    return Path(f"{out}.json")
+    """Where the provenance record lies: `<out>.json`; of pictures that of their pattern."""
+    return Path(f"{sequence.output_name(out)}.json")
 
 
 def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json: bool) -> None:
@@ -31,7 +31,7 @@ def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
     Output(out, project.source(), encode.format)
     if out != "-":
-        check_folder(Path(out))
+        check_folder(Path(sequence.output_name(out)))
         check_replaceable(out, force)
         _check_encoder(project, out, encode)
 
@@ -44,14 +44,15 @@ def _check_encoder(project: Project, out: str, encode: EncodeConfig) -> None:
     """Open the encoder and give it up again: a misspelt codec should not show after an hour of tuning."""
     from sg3cli.video import VideoWriter, probe
 
-    with suppress(_Opened), VideoWriter(out, probe(project.source()), encode):
+    with suppress(_Opened), VideoWriter(out, probe(project.source(), project.rate), encode):
         raise _Opened
 
 
 def check_folder(path: Path) -> None:
     """A file can be made in the output's folder (tried, because permissions alone do not tell)."""
+    folder = path.parent if path.parent.is_dir() or not sequence.is_pattern(path) else path.parent.parent
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".sg3-"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".sg3-"):
             pass
     except OSError as error:
         raise write_error(path, error) from error
@@ -59,7 +60,7 @@ def check_folder(path: Path) -> None:
 
 def check_replaceable(out: str, force: bool) -> None:
     """Raise `UsageError` when `out` is there, is not ours, and its loss is not asked for."""
-    if Path(out).exists() and not force and read_sidecar(out) is None:
+    if sequence.written(out) and not force and read_sidecar(out) is None:
         raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
 
 
@@ -67,7 +68,7 @@ def read_sidecar(out: str) -> dict[str, Any] | None:
     """The provenance record that describes the file `out` as it is, None when there is none."""
     try:
         record = json.loads(sidecar_of(out).read_text(encoding="utf8"))
-        ours = str(record["tool"]).startswith(TOOL) and record["output"]["sha256"] == digest_of(Path(out))
+        ours = str(record["tool"]).startswith(TOOL) and record["output"]["sha256"] == digest_of_output(out)
         return dict(record) if ours else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -76,9 +77,14 @@ def read_sidecar(out: str) -> dict[str, Any] | None:
 def is_current(project: Project, out: str, key: str) -> bool:
     """Whether `out` is what a render with this content key wrote, byte for byte."""
     known = project.record("render").get("outputs", {}).get(str(Path(out).resolve()))
-    if out == "-" or known is None or known["key"] != key or not Path(out).is_file():
+    if out == "-" or known is None or known["key"] != key or not sequence.written(out):
         return False
-    return bool(known["sha256"] == digest_of(Path(out)))
+    return bool(known["sha256"] == digest_of_output(out))
+
+
+def digest_of_output(out: str) -> str:
+    """`sha256:...` of the file, or of all pictures that `out` means."""
+    return sequence.identity(Path(sequence.output_name(out)))[1]
 
 
 def provenance(project: Project, edits: list[dict[str, Any]], models: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,8 +103,9 @@ def provenance(project: Project, edits: list[dict[str, Any]], models: Mapping[st
 
 def write_sidecar(out: str, record: Mapping[str, Any]) -> None:
     """The provenance record beside the output, with the output's own digest."""
-    path = Path(out)
-    identity = {"name": path.name, "size": path.stat().st_size, "sha256": digest_of(path)}
+    path = Path(sequence.output_name(out))
+    size, digest, _ = sequence.identity(path)
+    identity = {"name": path.name, "size": size, "sha256": digest}
     write_json(sidecar_of(out), {**record, "output": identity})
 
 
@@ -106,6 +113,6 @@ def record(project: Project, out: str, key: str, facts: Mapping[str, Any], secon
     """Note a finished render in the project."""
     outputs = dict(project.record("render").get("outputs", {}))
     if out != "-":
-        outputs[str(Path(out).resolve())] = {"key": key, "sha256": digest_of(Path(out))}
+        outputs[str(Path(out).resolve())] = {"key": key, "sha256": digest_of_output(out)}
     made: dict[str, Any] = {"outputs": outputs, "edits": project.edits}
     project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

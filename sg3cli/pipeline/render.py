@@ -25,6 +25,7 @@ from sg3cli.pipeline.align import faces_of, load_crowd, load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.preview import edits_text
 from sg3cli.project import content_key
 from sg3cli.render import compare_view, render_crops
 from sg3cli.stitch import face_mask, landmarks_in_window, paste, smooth_landmarks
@@ -92,11 +93,11 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
-    vectors = {edit.title: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    vectors = {edit.title: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(key, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
-def _vector(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
+def conditioned(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
     """The edit's direction with what it must preserve projected out."""
     kept = [vectors[name] for name in edit.preserve]
     return condition(vectors[edit.direction], kept) if kept else vectors[edit.direction]
@@ -106,9 +107,10 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`; returns the facts for the project's record."""
     project, config = job.project, job.configs["render"]
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
+    G.synthesis.set_precision(config.precision)
     faces = faces_shown(job, plan)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
-    with VideoReader(project.source()) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
             frames = compose_all(reader.frames(), faces, G, config)
@@ -140,7 +142,11 @@ def compose_all(frames: Iterator[Frame], faces: list[Shown], G: Generator, confi
         result = compose_face(result, face, G, replace(config, view="frame"))
     for frame in result:
         source = sources.popleft()
-        yield replace(frame, rgb=compare_view(source, frame.rgb)) if config.view == "compare" else frame
+        if config.view == "compare":
+            everything = replace(faces[0].plan, edits=[edit for face in faces for edit in face.plan.edits])
+            shown = any(face.track.status[frame.index] != ABSENT for face in faces)
+            frame = replace(frame, rgb=beside(source, frame.rgb, frame.time, everything, config, shown))
+        yield frame
 
 
 def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Frame]:
@@ -178,7 +184,21 @@ def compose_face(frames: Iterator[Frame], face: Shown, G: Generator, config: Ren
             if crop is not None:
                 alpha = opacity[frame.index] * face.border(frame.index, len(crop))
                 result = paste_face(frame, crop, plain.get(frame.index), track, alpha, config)
-            yield replace(frame, rgb=compare_view(frame.rgb, result) if config.view == "compare" else result)
+            if config.view == "compare":
+                result = beside(frame.rgb, result, frame.time, plan, config, crop is not None)
+            yield replace(frame, rgb=result)
+
+
+def beside(
+    source: np.ndarray, result: np.ndarray, time: float, plan: Plan, config: RenderConfig, shown: bool
+) -> np.ndarray:
+    """The comparison of one frame, with captions where they are wanted."""
+    return compare_view(source, result, captions(plan, time, shown) if config.labels == "on" else None)
+
+
+def captions(plan: Plan, time: float, shown: bool) -> tuple[str, str]:
+    """What stands over the two sides of a comparison at `time` seconds."""
+    return "source", f"edited: {edits_text(plan.edits, time)}" if shown else "no face: as the source"
 
 
 def calm(track: Track) -> Track:

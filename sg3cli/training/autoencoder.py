@@ -158,10 +158,9 @@ class AutoencoderTrainer:
             net.M.data.copy_(M)
 
     def use_bf16(self) -> None:
-        """Encoder and 1x1 convolutions in bfloat16 while training; averages and what is shipped stay float32."""
+        """Encoder and convolutions in bfloat16 while training; averages and what is shipped stay float32."""
         self.net.bf16 = True
-        for layer in self.net.G.synthesis.layers():
-            layer.conv_dtype = torch.bfloat16
+        self.net.G.synthesis.set_precision("bf16")
 
     def run(self, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to step `until`; yields the log of every step."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import struct
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,15 +15,10 @@ import numpy as np
 
 from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
+from sg3cli.sequence import is_pictures
+from sg3cli.video.chroma import CENTER, location_of
+from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
 
-MAX_MISSING = 8  # consecutive frames without a picture that are bridged
-DRAWN = -1  # stream number of a film that has no file
-
-# Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
-    "yuv4mpegpipe,h264,hevc,av1,obu,m4v,vob,wtv,webp_pipe,wav,mp3,aac,ac3,flac,aiff,caf"
-)
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
 # packets that show nothing, AVI hides the display order: those are counted by decoding.
 ONE_FRAME_CODECS = {"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1", "dnxhd", "png", "rawvideo", "mpeg4"}
@@ -88,6 +82,8 @@ class VideoInfo:
     sample_aspect_ratio: Fraction
     interlaced: bool
     stream: int
+    alpha: bool = False  # some of it is transparent
+    chroma: str = CENTER  # where colour samples lie: left, topleft, center
     audio: tuple[AudioInfo, ...] = ()
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
@@ -102,8 +98,15 @@ class VideoInfo:
         return plain
 
 
-def probe(path: str | Path) -> VideoInfo:
-    """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file."""
+def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
+    """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file.
+
+    `rate` is that of pictures that have files of their own (see `sequence`), in frames a second.
+    """
+    if is_pictures(Path(path)):
+        from sg3cli.video.stills import examine_stills  # which needs this module
+
+        return examine_stills(Path(path), rate)[0]
     return examine(path)[0]
 
 
@@ -144,89 +147,8 @@ def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:
         return _describe(container, stream, first, timeline, path), timeline
 
 
-@contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why."""
-    _check_readable(path)
-    try:
-        # An absolute path cannot be taken for a protocol ("concat:a|b").
-        container = av.open(
-            str(path.absolute()), options={"format_whitelist": FORMATS, "fflags": "+genpts"}, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    try:
-        yield container
-    finally:
-        container.close()
-
-
-def _check_readable(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a video", "give a video file")
-    if not path.exists():
-        raise InputError(f"{path} does not exist", "check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)", "the copy or recording that made it failed; make it again")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, PermissionError):
-        return InputError(f"{path} may not be read (permission denied)", "change its permissions or run as its owner")
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return InputError(
-            f"{path} is a cut-off or damaged MP4: its index (moov) is missing",
-            "the recording or copy ended early; copy it again, or repair it with a tool such as untrunc",
-        )
-    return InputError(
-        f"{path} is not a video that can be read", "check that it plays; a text or archive file will not do"
-    )
-
-
-def main_video(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover picture, with frame and slice threads on."""
-    for stream in container.streams.video:
-        if not _is_cover(stream):
-            if stream.codec_context is None:
-                raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
-            stream.thread_type = "AUTO"
-            return stream
-    kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
-    what = "only sound" if kinds == ["audio"] else "no video stream"
-    raise InputError(f"{path} holds {what}", "give a file with a picture")
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def packets(container: Any, streams: Any, path: Path) -> Iterator[Any]:
-    """Demux `streams`; a broken container ends in an `InputError` that says where."""
-    seconds = 0.0
-    try:
-        for packet in container.demux(streams):
-            if packet.pts is not None:
-                seconds = float(packet.pts * packet.time_base)
-            yield packet
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(
-            f"{path} is damaged near {seconds:.2f} s ({error.__class__.__name__})", "copy it again or re-encode it"
-        ) from error
-
-
-def decoded(stream_packets: Iterable[Any]) -> Iterator[Any]:
-    """Every frame of the packets, the decoder's tail included; packets that do not decode are passed over."""
-    for packet in stream_packets:
-        try:
-            yield from packet.decode()
-        except av.FFmpegError:
-            continue  # one bad packet; the gap shows in the timestamps and is filled by the reader
-
-
 def _first_frame(container: Any, stream: Any, path: Path) -> Any:
-    for frame in decoded(packets(container, stream, path)):
+    for frame in decoded(packets(container, stream, path), decoder_of(stream)):
         return frame
     raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
 
@@ -259,7 +181,7 @@ def _decoded_timeline(path: Path) -> Timeline:
     with open_media(path) as container:
         stream = main_video(container, path)
         last, pts = None, []
-        for frame in decoded(packets(container, stream, path)):
+        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
             last = frame_timestamp(frame, last, stream)
             pts.append(last)
         unique = np.unique(np.array(pts, np.int64))
@@ -300,6 +222,8 @@ def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) ->
     if name == "mov" and len(stream.index_entries):
         ends = [entry.pos + entry.size for entry in stream.index_entries]
         size = path.stat().st_size
+        if _index_end(path) > size:
+            raise _cut_off(path, "its index ends before it should")
         missing = sum(end > size for end in ends)
         if missing:
             raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
@@ -308,6 +232,23 @@ def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) ->
         declared = container.duration / av.time_base
         if declared - end > _slack(declared) and not _others_reach(container, path, declared):
             raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")
+
+
+def _index_end(path: Path) -> int:
+    """Where an MP4's own headers say that its index (moov) ends, 0 if there is none."""
+    at, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            if kind == b"moov":
+                return at + length
+            if length < 8:
+                break
+            at += length
+    return 0
 
 
 def _others_reach(container: Any, path: Path, seconds: float) -> bool:
@@ -332,47 +273,77 @@ def _cut_off(path: Path, detail: str) -> InputError:
 
 
 def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path: Path) -> VideoInfo:
-    orientation = _orientation(first)
-    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     pts, durations = timeline.pts, timeline.durations
     span = int(pts[-1] - pts[0] + durations[-1])
     return VideoInfo(
         path=path,
         format=container.format.name,
         codec=stream.codec.name,
-        pix_fmt=first.format.name,
-        bit_depth=max((component.bits for component in first.format.components), default=8),
-        width=width,
-        height=height,
         time_base=Fraction(stream.time_base),
-        average_rate=Fraction(stream.average_rate or Fraction(len(pts)) / (span * stream.time_base)),
+        average_rate=_average_rate(stream, len(pts), span * Fraction(stream.time_base)),
         start_pts=int(pts[0]),
         duration=float(span * stream.time_base),
         frames=len(pts),
         # A coarse time base (1/1000 in Matroska) makes the steps of a constant rate differ by one unit.
         variable_rate=len(pts) > 2 and int(np.ptp(durations[:-1])) > 1,
-        rotation=int(first.rotation) % 360,
-        orientation=orientation,
-        color=ColorTags(
-            *(int(v) for v in (first.colorspace, first.color_primaries, first.color_trc, first.color_range))
-        ),
-        sample_aspect_ratio=_aspect(stream, swap=orientation[0]),
-        interlaced=bool(first.interlaced_frame),
+        sample_aspect_ratio=_aspect(stream, swap=_orientation(first)[0]),
         stream=stream.index,
         metadata=dict(container.metadata),
+        **describe_picture(first),
         **_other_streams(container, stream),
     )
 
 
+def _average_rate(stream: Any, frames: int, seconds: Fraction) -> Fraction:
+    """Frames a second: as stated, else counted; in numbers that fit the libraries, however odd the times are."""
+    rate = Fraction(stream.average_rate or (frames / seconds).limit_denominator(1_000_000))
+    return rate if 0 < rate < 1 << 31 else Fraction(25)
+
+
+def describe_picture(first: Any) -> dict[str, Any]:
+    """Those fields of `VideoInfo` that a decoded picture tells."""
+    orientation = _orientation(first)
+    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
+    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
+    return {
+        "pix_fmt": first.format.name,
+        "bit_depth": max((component.bits for component in first.format.components), default=8),
+        "width": width,
+        "height": height,
+        "rotation": int(first.rotation) % 360,
+        "orientation": orientation,
+        "color": ColorTags(*(int(tag) for tag in tags)),
+        "interlaced": bool(first.interlaced_frame),
+        "alpha": _is_transparent(first),
+        "chroma": location_of(first),
+    }
+
+
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives up all side data for one of a kind it does not know, as a photograph's Exif
+        turns = round(frame.rotation / 90) % 4
+        return ((False, False, False), (True, False, True), (False, True, True), (True, True, False))[turns]
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y
     if abs(b) + abs(c) > abs(a) + abs(d):
         return (True, c < 0, b < 0)
     return (False, a < 0, d < 0)
+
+
+def has_alpha(shape: Any) -> bool:
+    """Whether a pixel format (PyAV's `VideoFormat`) holds transparency."""
+    return shape.has_palette or any(component.is_alpha for component in shape.components)
+
+
+def _is_transparent(frame: Any) -> bool:
+    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose picture uses it."""
+    if not has_alpha(frame.format):
+        return False
+    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255
 
 
 def _aspect(stream: Any, swap: bool) -> Fraction:
@@ -385,12 +356,12 @@ def _other_streams(container: Any, video: Any) -> dict[str, Any]:
     for stream in container.streams:
         name = stream.codec_context.name if stream.codec_context else "unknown"
         language = stream.metadata.get("language", "und")
-        if stream.type == "audio":
+        if stream.type == "audio" and stream.codec_context:
             audio.append(AudioInfo(stream.index, name, stream.rate, stream.channels, language))
         elif stream.type == "subtitle":
             subtitles.append(SubtitleInfo(stream.index, name, language))
         elif stream.index != video.index:
-            others.append(f"{'cover' if _is_cover(stream) else stream.type} {name}")
+            others.append(f"{'cover' if is_cover(stream) else stream.type} {name}")
     return {"audio": tuple(audio), "subtitles": tuple(subtitles), "others": tuple(others)}
 
 
@@ -400,7 +371,7 @@ def frame_pts(path: str | Path) -> list[int]:
     with open_media(path) as container:
         stream = main_video(container, path)
         stamps: list[int] = []
-        for frame in decoded(packets(container, stream, path)):
+        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
             stamps.append(frame_timestamp(frame, stamps[-1] if stamps else None, stream))
         return stamps
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,32 +14,27 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
-from sg3cli.color import FULL, RGB, resolve
+from sg3cli.color import HLG
 from sg3cli.errors import InputError, UsageError
+from sg3cli.sequence import is_pictures
+from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
+from sg3cli.video.pictures import Stored, ToRgb, deinterlaced
 from sg3cli.video.prefetch import Prefetch
-from sg3cli.video.probe import (
-    MAX_MISSING,
-    VideoInfo,
-    decoded,
-    examine,
-    frame_timestamp,
-    main_video,
-    open_media,
-    packets,
-)
+from sg3cli.video.probe import VideoInfo, examine, frame_timestamp
+from sg3cli.video.stills import examine_stills, stills
 
 QUEUE_FRAMES = 4
-
-# swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
+HEAD = 1 << 23  # bytes of standard input by which it is recognised
+AHEAD_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. `rgb` is `[H, W, 3]` uint8, upright; `pts` and `duration` count units of `time_base` seconds."""
+    """One picture. `rgb` is `[H, W, 3]` uint8, upright; `pts` and `duration` count units of `time_base` seconds.
+
+    `stored` is what the file holds of it; an edited frame (`replace(frame, rgb=...)`) keeps it, for the writer.
+    """
 
     index: int
     pts: int
@@ -47,6 +42,7 @@ class Frame:
     rgb: np.ndarray
     duration: int
     start_pts: int = 0
+    stored: Stored | None = field(default=None, repr=False, compare=False)
 
     @property
     def time(self) -> float:
@@ -58,18 +54,24 @@ class VideoReader:
     """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
 
     `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
+    It may be a picture, a folder of pictures or a pattern (see `sequence`), shown at `rate` frames a second.
     `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
     or 10-bit values narrowed). Errors are `InputError`.
     """
 
-    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES) -> None:
+    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None) -> None:
         self._spool = spool() if str(path) == "-" else None
+        self._files: list[Path] = []
         try:
-            self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
+            if self._spool is None and is_pictures(Path(path)):
+                self.info, self.timeline, self._files = examine_stills(Path(path), rate)
+            else:
+                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
         except BaseException:
             self.close()
             raise
-        self._depth = depth
+        # Few pictures ahead where they are large: 8192x8192 takes 300 MB.
+        self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:
@@ -112,7 +114,7 @@ class VideoReader:
 
     def _produce(self, start: int) -> Iterator[Frame]:
         """Frames from `start`; a frame that did not decode shows the picture before it, or the first one there is."""
-        info, timeline, to_rgb = self.info, self.timeline, _ToRgb(self.info)
+        info, timeline, to_rgb = self.info, self.timeline, ToRgb(self.info)
         held, missing, self.repeated = None, 0, 0
         waiting: list[int] = []
         for index, picture in self._matched(start):
@@ -126,10 +128,10 @@ class VideoReader:
             self.repeated += picture is None
             if held is None:
                 continue
-            rgb = to_rgb(held)
+            rgb, stored = to_rgb(held)
             for i in waiting:
                 pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
-                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts)
+                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts, stored)
             waiting.clear()
         if waiting:
             raise self._damaged(waiting[0])
@@ -155,7 +157,12 @@ class VideoReader:
 
     def _pictures(self, start: int) -> Iterator[tuple[int, Any]]:
         """(pts, decoded picture), beginning at the latest key frame from which frame `start` comes out right."""
-        target, second = int(self.timeline.pts[start]), round(1 / self.info.time_base)
+        if self._files:
+            yield from stills(self._files, self.timeline, start)
+            return
+        # Deinterlacing looks at the picture before as well.
+        target = int(self.timeline.pts[max(0, start - self.info.interlaced)])
+        second = round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:
                 stream = main_video(container, self.info.path)
@@ -171,15 +178,21 @@ class VideoReader:
 
     def _decode(self, container: Any, stream: Any, key_before: int | None = None) -> Iterator[tuple[int, Any]]:
         """(pts, picture) from here on; nothing when the first packet is no key frame at or before `key_before`."""
-        stamp, stream_packets = None, packets(container, stream, self.info.path)
+        stream_packets = packets(container, stream, self.info.path)
         if key_before is not None:
             first = next(stream_packets, None)
             if first is None or not first.is_keyframe or first.pts is None or first.pts > key_before:
                 return
             stream_packets = chain([first], stream_packets)
-        for frame in decoded(stream_packets):
-            stamp = frame_timestamp(frame, stamp, stream)
-            yield stamp, frame
+        pictures = self._stamped(decoded(stream_packets, decoder_of(stream)), stream)
+        yield from deinterlaced(pictures) if self.info.interlaced else pictures
+
+    @staticmethod
+    def _stamped(pictures: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
+        stamp = None
+        for picture in pictures:
+            stamp = frame_timestamp(picture, stamp, stream)
+            yield stamp, picture
 
     def _damaged(self, index: int) -> InputError:
         seconds = float((self.timeline.pts[index] - self.timeline.pts[0]) * self.info.time_base)
@@ -188,7 +201,7 @@ class VideoReader:
             "copy it again, or re-encode it with a player that shows it",
         )
 
-    def _announce(self, to_rgb: _ToRgb) -> None:
+    def _announce(self, to_rgb: ToRgb) -> None:
         if self.repeated:
             self._notice(f"{self.repeated} damaged frames show the picture before them")
         if to_rgb.scaled:
@@ -199,59 +212,41 @@ class VideoReader:
             self.notices.append(text)
 
 
-class _ToRgb:
-    """Decoded picture -> upright RGB `[H, W, 3]` uint8, by the stream's colour tags. One swscale context per pass."""
-
-    def __init__(self, info: VideoInfo) -> None:
-        self._reformatter = VideoReformatter()
-        self._transpose, self._mirror_columns, self._mirror_rows = info.orientation
-        self._size = (info.height, info.width) if self._transpose else (info.width, info.height)
-        self._colors = resolve(info.color, *self._size, info.pix_fmt)
-        self.scaled = 0  # pictures of another size than the stream's first
-
-    def __call__(self, picture: Any) -> np.ndarray:
-        matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
-        self.scaled += (picture.width, picture.height) != self._size
-        rgb = self._reformatter.reformat(
-            picture,
-            *self._size,
-            format="rgb24",
-            src_colorspace=matrix,
-            src_color_range=self._colors.range,
-            dst_color_range=FULL,
-            interpolation=EXACT,
-            threads=1,
-        ).to_ndarray()
-        if self._transpose:
-            rgb = rgb.transpose(1, 0, 2)
-        rgb = rgb[:: -1 if self._mirror_rows else 1, :: -1 if self._mirror_columns else 1]
-        return np.ascontiguousarray(rgb)
-
-
 def _reading_notices(info: VideoInfo) -> list[str]:
     notices = []
     if info.color.hdr:
-        notices.append("the source is HDR (PQ or HLG); it is read as if it were standard range, without tone mapping")
-    if info.bit_depth > 8:
-        notices.append(f"the source has {info.bit_depth} bits a channel; it is read with 8")
+        curve = "HLG" if info.color.transfer == HLG else "PQ"
+        notices.append(f"the source is HDR ({curve}); it is tone-mapped to standard range, BT.709")
+    elif info.bit_depth > 8:
+        notices.append(f"the source has {info.bit_depth} bits a channel; what is edited has 8")
     if info.interlaced:
-        notices.append("the source is interlaced; its frames are not deinterlaced")
+        notices.append("the source is interlaced; each of its frames is deinterlaced (bwdif)")
     return notices
 
 
-def spool(stream: BinaryIO | None = None) -> Any:
-    """Copy standard input (or `stream`) to a named temporary file that disappears when closed; `.name` is its path."""
+def spool(stream: BinaryIO | None = None, folder: Path | None = None) -> Any:
+    """Copy standard input (or `stream`) to a named temporary file that disappears when closed; `.name` is its path.
+
+    What does not begin as media do is refused early: it might never end.
+    """
     stream = stream or sys.stdin.buffer
     if stream.isatty():
         raise UsageError("`-` reads a video from standard input, which is a terminal", "pipe a file into it")
-    file = tempfile.NamedTemporaryFile(prefix="sg3-stdin-", suffix=".media")  # noqa: SIM115 (the caller closes it)
+    file = tempfile.NamedTemporaryFile(prefix=".sg3-stdin-", suffix=".media", dir=folder)  # noqa: SIM115 (closed by the caller)
     try:
+        file.write(stream.read(HEAD))
+        file.flush()
+        if file.tell() == HEAD:
+            check_head(Path(file.name))
         shutil.copyfileobj(stream, file, 1 << 20)
         file.flush()
     except OSError as error:
         file.close()
         raise InputError(
-            f"standard input could not be stored in {tempfile.gettempdir()} ({error.strerror})",
-            "set TMPDIR to a disk with room",
+            f"standard input could not be stored in {folder or tempfile.gettempdir()} ({error.strerror})",
+            "make room there, or name a file instead of `-`" if folder else "set TMPDIR to a disk with room",
         ) from error
+    except BaseException:
+        file.close()
+        raise
     return file

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
-import numpy as np
-from av.codec.context import OptionType
-from av.video.reformatter import VideoReformatter
+from av.video.frame import PictureType
 
-from sg3cli.color import BT709, BT709_LIMITED, FULL, LIMITED, RGB_FULL, UNSPECIFIED, ColorTags, resolve
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
-from sg3cli.video.output import Output
-from sg3cli.video.probe import DRAWN, VideoInfo, open_media, packets
-from sg3cli.video.reader import EXACT, Frame
+from sg3cli.video.container import DRAWN, open_media, packets
+from sg3cli.video.encoders import choose, color_notices
+from sg3cli.video.output import PICTURES, Output
+from sg3cli.video.pictures import FromRgb
+from sg3cli.video.probe import VideoInfo
+from sg3cli.video.reader import Frame
 
 # What an MP4 can say without the `mdta` extension; anything else needs it to survive.
 MP4_TAGS = {
@@ -35,7 +33,6 @@ MP4_TAGS = {
     "encoder",
     "creation_time",
 }
-ANY_SIZE = {"ffv1", "libvpx-vp9"}  # encoders that take odd sizes with subsampled chroma
 CONTAINER_TAGS = {
     "major_brand",
     "minor_version",
@@ -48,7 +45,8 @@ CONTAINER_TAGS = {
 class VideoWriter:
     """Writes frames to `out` (a path, or `-` for Matroska on standard output).
 
-    Pixels become BT.709, limited range, converted and tagged; timestamps, the last frame's duration, sound, subtitles,
+    Pixels that are still those of the source are written as it stores them, others are converted to its colours; HDR
+    and RGB become BT.709, limited range. Timestamps, the last frame's duration, sound, subtitles,
     chapters and tags are those of the source (`source`, a reader's `info`). `size` (width, height) is given when the
     frames are not of the source's size. `metadata` adds container tags. Nothing appears under the name `out` before
     `with` ends well. `notices` lists what differs from the source. Errors: `UsageError` for a codec, preset or format
@@ -69,10 +67,16 @@ class VideoWriter:
         self.count = 0
         self._container: Any = None
         self._tags = _container_tags(source, metadata)
-        self._pix_fmt = self._choose_pix_fmt()
         self._output = Output(out, source.path, self.encode.format)
+        self._encoder = choose(self.encode, source, self.size, self._output.picture)
+        self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
+        if self._output.single and source.frames > 1:
+            raise UsageError(
+                f"{self._output.name} is one picture, the source has {source.frames}",
+                "number them, as in frames/%04d.png, or name a video",
+            )
         self._durations: dict[int, int] = {}  # of frames inside the encoder
-        self._reformatter = VideoReformatter()
+        self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors, self._encoder.chroma)
         self._stack = ExitStack()  # what is open besides the output: the source, for its packets
 
     def __enter__(self) -> VideoWriter:
@@ -98,7 +102,8 @@ class VideoWriter:
         width, height = self.size
         if frame.rgb.shape != (height, width, 3):
             raise ValueError(f"frame of shape {frame.rgb.shape}, expected {(height, width, 3)}")
-        picture = self._picture(frame.rgb)
+        picture = self._from_rgb(frame.rgb, frame.stored)
+        picture.pict_type = PictureType.NONE  # a decoded picture's would be a command to the encoder
         picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
         self._durations[frame.pts] = frame.duration
         self.count += 1
@@ -109,13 +114,16 @@ class VideoWriter:
         if self._output.format in ("mp4", "mov"):
             flags = "+faststart" if not self._output.piped else "+frag_keyframe+empty_moov+default_base_moof"
             flags += "" if set(self._tags) <= MP4_TAGS else "+use_metadata_tags"
-            options = {"movflags": flags, **_track_timescale(self.source.time_base)}
+            options = {"movflags": flags, **_track_timescale(self.source)}
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
             options = {"avoid_negative_ts": "disabled"}
+        elif self._output.single:
+            options = {"update": "1"}
         try:
+            self._output.prepare()
             self._container = av.open(self._output.target, "w", format=self._output.format, container_options=options)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error
         except ValueError as error:
             raise UsageError(
@@ -128,99 +136,32 @@ class VideoWriter:
 
     def _video_stream(self) -> Any:
         """The output's video stream with its encoder open, so that a bad setting shows before any work is done."""
-        encode, source = self.encode, self.source
+        encoder, source = self._encoder, self.source
         try:
-            stream = self._container.add_stream(encode.codec, rate=source.average_rate)
-        except av.codec.codec.UnknownCodecError as error:
-            raise UsageError(f"there is no encoder {encode.codec!r}", "try libx264, libx265 or libvpx-vp9") from error
+            stream = self._container.add_stream(encoder.name, rate=source.average_rate)
         except ValueError as error:  # PyAV asks the muxer whether the codec may go in
             raise UsageError(
-                f"{self._output.format} cannot hold {encode.codec} video", "use .mkv, or libvpx-vp9 for .webm"
+                f"{self._output.format} cannot hold {encoder.name} video", "use .mkv, or libvpx-vp9 for .webm"
             ) from error
         context = stream.codec_context
         context.width, context.height = self.size
-        context.pix_fmt = self._pix_fmt
+        context.pix_fmt = encoder.pix_fmt
         context.time_base = stream.time_base = source.time_base
         if self.size == (source.width, source.height):
             context.sample_aspect_ratio = source.sample_aspect_ratio
-        tags = self._color_tags()
+        tags = encoder.tags
         context.colorspace, context.color_range = tags.matrix, tags.range
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.thread_count = 0
-        context.options = self._codec_options(context)
+        context.options = encoder.options
         try:
             context.open()
         except av.FFmpegError as error:
             raise UsageError(
-                f"{encode.codec} cannot be opened with {self._pix_fmt}, {context.options} ({error.strerror})",
+                f"{encoder.name} cannot be opened with {encoder.pix_fmt}, {encoder.options} ({error.strerror})",
                 "check --codec, --crf, --preset and --pix-fmt",
             ) from error
         return stream
-
-    def _codec_options(self, context: Any) -> dict[str, str]:
-        """crf and preset under the names and in the form that this encoder knows."""
-        encode, known = self.encode, {option.name: option for option in context.supported_options.private}
-        options = {}
-        for name in ("crf", "cq"):
-            if name in known:
-                options[name] = (
-                    f"{encode.crf:g}" if known[name].type == av.codec.context.OptionType.FLOAT else f"{encode.crf:.0f}"
-                )
-                break
-        else:
-            if encode.crf != EncodeConfig.crf:
-                self._notice(f"{encode.codec} has no quality by crf; its default is used")
-        words = "preset" in known and known["preset"].type == OptionType.STRING
-        choices = [choice.name for choice in known["preset"].choices] if "preset" in known else []
-        if words or encode.preset in choices or ("preset" in known and encode.preset.isdigit()):
-            options["preset"] = encode.preset
-        elif encode.preset != EncodeConfig.preset:
-            self._notice(f"{encode.codec} has no preset {encode.preset!r}; its default is used")
-        if encode.codec.startswith("libvpx"):
-            options |= {"b": "0", "row-mt": "1"}  # constant quality, as --crf means elsewhere
-        return options
-
-    def _choose_pix_fmt(self) -> str:
-        """The wanted pixel format, or its 4:4:4 relative where a size that is not even could not be kept."""
-        wanted, codec = self.encode.pix_fmt, self.encode.codec
-        try:
-            shape = av.VideoFormat(wanted)
-            formats = [f.name for f in av.codec.Codec(codec, "w").video_formats or ()]
-        except av.codec.codec.UnknownCodecError as error:
-            raise UsageError(f"there is no encoder {codec!r}", "try libx264, libx265 or libvpx-vp9") from error
-        except ValueError as error:
-            raise UsageError(f"there is no pixel format {wanted!r}", "yuv420p plays everywhere") from error
-        if formats and wanted not in formats:
-            raise UsageError(f"{codec} cannot write {wanted}", f"it writes {', '.join(formats[:8])}")
-        width, height = self.size
-        fits = shape.chroma_width(width) * 2 != width + 1 and shape.chroma_height(height) * 2 != height + 1
-        if fits or codec in ANY_SIZE:
-            return wanted
-        full = wanted.replace("420", "444").replace("422", "444")
-        if full == wanted or full not in formats:
-            raise UsageError(f"{codec} cannot write the odd size {width}x{height}", "use libx264 or ffv1")
-        self._notice(f"the size {width}x{height} is odd: written as {full} instead of {wanted}, to keep it")
-        return full
-
-    def _picture(self, rgb: np.ndarray) -> Any:
-        """RGB `[H, W, 3]` -> a frame for the encoder, converted and tagged by the same four numbers."""
-        tags = self._color_tags()
-        return self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
-            format=self._pix_fmt,
-            src_color_range=FULL,
-            dst_colorspace=BT709 if tags.matrix == BT709 else None,
-            dst_color_range=tags.range,
-            dst_color_trc=tags.transfer,
-            dst_color_primaries=tags.primaries,
-            interpolation=EXACT,
-            threads=1,
-        )
-
-    def _color_tags(self) -> ColorTags:
-        if av.VideoFormat(self._pix_fmt).is_rgb:
-            return RGB_FULL
-        return replace(BT709_LIMITED, range=FULL) if self._pix_fmt.startswith("yuvj") else BT709_LIMITED
 
     def _mux(self, encoded: list[Any]) -> None:
         for packet in encoded:
@@ -295,6 +236,10 @@ class SourcePackets:
         self._next: Any = None
         if source.stream == DRAWN:
             return
+        if container.format.name == PICTURES:
+            if source.audio or source.subtitles:
+                self.notices.append("pictures hold no sound and no subtitles; those of the source are left out")
+            return
         origin = stack.enter_context(open_media(source.path))
         for stream in origin.streams:
             if stream.type in ("audio", "subtitle"):
@@ -309,7 +254,10 @@ class SourcePackets:
         self._next = next(self._packets, None)
 
     def _add(self, stream: Any, container: Any) -> None:
-        name = stream.codec_context.name if stream.codec_context else "unknown"
+        if stream.codec_context is None:
+            self.notices.append(f"stream {stream.index} ({stream.type}) of the source cannot be read and is left out")
+            return
+        name = stream.codec_context.name
         try:
             if name == "mov_text" and container.format.name == "matroska":
                 copy = container.add_mux_stream("subrip")
@@ -357,18 +305,9 @@ def _plain_text(packet: Any) -> Any:
 
 def _changes(source: VideoInfo) -> list[str]:
     """What the output shows otherwise than the source, whatever the settings."""
-    notices = []
-    if source.orientation != (False, False, False):
-        notices.append(f"the source is stored rotated by {source.rotation} degrees; the output is stored upright")
-    height_width = (source.height, source.width)
-    colors = resolve(source.color, *(height_width if source.orientation[0] else height_width[::-1]), source.pix_fmt)
-    if (colors.matrix, colors.range) != (BT709, LIMITED):
-        tags = colors.to_dict()
-        guess = " (a guess: it has no tag)" if source.color.matrix == UNSPECIFIED and colors.matrix else ""
-        notices.append(
-            f"colours are converted from {tags['matrix_name']} {tags['range_name']}{guess} to BT.709 limited"
-        )
-    return notices
+    if source.orientation == (False, False, False):
+        return []
+    return [f"the source is stored rotated by {source.rotation} degrees; the output is stored upright"]
 
 
 def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[str, str]:
@@ -376,6 +315,13 @@ def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[
     return kept | {key.lower(): str(value) for key, value in (metadata or {}).items()}
 
 
-def _track_timescale(time_base: Fraction) -> dict[str, str]:
-    """Makes the MP4 muxer count in the source's units, so that even the integers stay equal."""
-    return {"video_track_timescale": str(time_base.denominator)} if time_base.numerator == 1 else {}
+def _track_timescale(source: VideoInfo) -> dict[str, str]:
+    """Makes the MP4 muxer count in the source's units, so that even the integers stay equal.
+
+    Its headers say in milliseconds when a track starts, unless that is not exact.
+    """
+    units, base = str(source.time_base.denominator), source.time_base
+    if base.numerator != 1:
+        return {}
+    whole = (source.start_pts * base * 1000).denominator == 1
+    return {"video_track_timescale": units} | ({} if whole else {"movie_timescale": units})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sg3cli.nets.config import GeneratorConfig, LayerSpec
 from sg3cli.nets.generator import Generator
-from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops import cpu_kernel, cuda_kernel
 from sg3cli.nets.synthesis import SynthesisLayer
 
 BUDGET = 60.0  # seconds after which a case is not run again
@@ -40,12 +40,13 @@ class LayerTiming:
 
 def bench_synthesis(G: Generator, batch: int = 1, backward: bool = False, repeats: int = 3) -> Timing:
     """Random codes to pictures; with `backward` also the gradients of the codes and of all weights."""
-    ws = torch.randn(batch, G.num_ws, G.w_dim)
+    device = next(G.parameters()).device
+    ws = torch.randn(batch, G.num_ws, G.w_dim, device=device)
     if not backward:
         with torch.inference_mode():
             return best_run(lambda: G.synthesis(ws), repeats)
     inputs = [ws.requires_grad_(), *G.synthesis.requires_grad_().parameters()]
-    slope = torch.randn(batch, G.config.img_channels, G.img_resolution, G.img_resolution)
+    slope = torch.randn(batch, G.config.img_channels, G.img_resolution, G.img_resolution, device=device)
     with torch.enable_grad():
         return best_run(lambda: torch.autograd.grad(G.synthesis(ws), inputs, slope), repeats)
 
@@ -59,8 +60,10 @@ def bench_layers(
     rate: float | None = None,
 ) -> Iterator[LayerTiming]:
     """Run every layer of `G` on random activations, forward or forward and backward; `rate` is the `peak_rate`."""
-    rate = rate or peak_rate(repeats)
-    impls = [*(["torch"] if torch_path else []), *(["auto"] if cpu_kernel.available() else [])]
+    device = next(G.parameters()).device
+    rate = rate or peak_rate(repeats, device)
+    kernel = cpu_kernel.available() if device.type == "cpu" else cuda_kernel.switched_on()
+    impls = [*(["torch"] if torch_path else []), *(["auto"] if kernel else [])]
     for layer in G.synthesis.layers():
         gflop = _gflop(layer_macs(layer.spec), batch, backward)
         seconds = {impl: _time_layer(layer, batch, backward, repeats, impl) for impl in impls}
@@ -97,18 +100,18 @@ def layer_macs(spec: LayerSpec) -> int:
     return macs
 
 
-def peak_rate(repeats: int = 3) -> float:
-    """GFLOP/s of a large 3 x 3 convolution: the practical limit of this machine and number of threads."""
-    x, w = torch.randn(1, 512, 84, 84), torch.randn(512, 512, 3, 3)
+def peak_rate(repeats: int = 3, device: torch.device | str = "cpu") -> float:
+    """GFLOP/s of a large 3 x 3 convolution: the practical limit of this machine and number of threads, or of a GPU."""
+    x, w = torch.randn(1, 512, 84, 84, device=device), torch.randn(512, 512, 3, 3, device=device)
     with torch.inference_mode():
         seconds = best_run(lambda: F.conv2d(x, w), repeats).seconds
     return 2 * 512 * 512 * 9 * 82 * 82 / seconds / 1e9
 
 
 def _time_layer(layer: SynthesisLayer, batch: int, backward: bool, repeats: int, impl: str) -> float:
-    spec = layer.spec
-    x = torch.randn(batch, spec.in_channels, spec.in_size, spec.in_size, requires_grad=backward)
-    s = torch.randn(batch, spec.in_channels, requires_grad=backward)
+    spec, device = layer.spec, layer.weight.device
+    x = torch.randn(batch, spec.in_channels, spec.in_size, spec.in_size, device=device, requires_grad=backward)
+    s = torch.randn(batch, spec.in_channels, device=device, requires_grad=backward)
 
     def run() -> Tensor | tuple[Tensor, ...]:
         y = layer(x, s, impl=impl)
@@ -135,7 +138,15 @@ def best_run(run: Callable[[], object], repeats: int) -> Timing:
 
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds of one run."""
+    """Wall and processor seconds of one run, until a GPU has done what it was told as well."""
+    _settle()
     wall, cpu = time.perf_counter(), time.process_time()
     run()
+    _settle()
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _settle() -> None:
+    """Wait for the GPU, if one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -26,7 +26,9 @@ import torch
 
 log = logging.getLogger("sg3cli.ops")
 
-SOURCE = Path(__file__).with_name("kernels") / "filtered_lrelu.cpp"
+FOLDER = Path(__file__).with_name("kernels")
+SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "convolution.cpp")
+HEADER = FOLDER / "common.h"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
 BUILD_SECONDS = 120.0
 LOCK_SECONDS = 150.0
@@ -132,7 +134,7 @@ def _openmp_entry() -> int | None:
 def ensure_built(folder: Path) -> Path:
     """Path of the compiled library in `folder`; compiles it under a lock if it is not there or was damaged."""
     compiler = _compiler()
-    path = folder / f"filtered_lrelu-{_key(compiler)}.so"
+    path = folder / f"kernels-{_key(compiler)}.so"
     if _intact(path):
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +181,8 @@ def _ninja() -> str:
 def _key(compiler: str) -> str:
     """Digest of everything the binary depends on: source, flags, compiler and the CPU it is made for."""
     version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=False).stdout
-    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), compiler.encode(), version, _cpu_flags().encode())
+    sources = b"\0".join(path.read_bytes() for path in (*SOURCES, HEADER))
+    parts = (sources, " ".join(FLAGS).encode(), compiler.encode(), version, _cpu_flags().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -200,7 +203,7 @@ def _compile(compiler: str, path: Path) -> None:
         built = Path(work) / "kernel.so"
         Path(work, "build.ninja").write_text(
             f"rule cxx\n  command = {_escape(compiler)} {' '.join(FLAGS)} $in -o $out\n"
-            f"build {built.name}: cxx {_escape(str(SOURCE))}\n"
+            f"build {built.name}: cxx {' '.join(_escape(str(path)) for path in SOURCES)}\n"
         )
         _run_ninja(work)
         path.with_suffix(".sha256").write_text(_digest(built))

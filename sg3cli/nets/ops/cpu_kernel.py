@@ -40,16 +40,21 @@ def bind(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.sg3_set_filters.argtypes = [pointer, pointer, integer, pointer, integer, integer, ctypes.c_float]
     lib.sg3_forward.argtypes = [pointer, pointer, pointer, pointer, pointer, integer]
     lib.sg3_backward.argtypes = [pointer, pointer, pointer, pointer, pointer, integer]
+    lib.sg3_pointwise.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer]
+    lib.sg3_conv3.argtypes = [pointer, pointer, pointer, integer, integer, integer, integer, integer, integer]
     lib.sg3_set_parallel.argtypes = [pointer]
     if lib.sg3_problem_size() != ctypes.sizeof(_Problem):
         raise OSError("the library has another interface")
     return lib
 
 
-@torch.compiler.assume_constant_result
 def available() -> bool:
     """True if the kernel is loaded; builds it at the first call."""
     return build.library() is not None
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the compiler: more than a second for every command.
+available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def covers(
@@ -68,20 +73,21 @@ def covers(
         return False
     if not all(f is None or (f.dtype == torch.float32 and not f.requires_grad) for f in (fu, fd)):
         return False
-    if _taps(fu) > TAPS_PER_PHASE * up or (fu is not None and fu.ndim != 1):
+    if taps(fu) > TAPS_PER_PHASE * up or (fu is not None and fu.ndim != 1):
         return False
-    if _taps(fd) > TAPS_PER_PHASE * down:
+    if taps(fd) > TAPS_PER_PHASE * down:
         return False
     if fd is not None and fd.ndim == 2:
         if down != 2 or tuple(fd.shape) != (12, 12):
             return False
         # A compiler's tracer has no values: the operator itself looks again.
-        if not torch.compiler.is_compiling() and not _loaded().sg3_mirrored(fd.contiguous().data_ptr()):
+        if not torch.compiler.is_compiling() and not loaded().sg3_mirrored(fd.contiguous().data_ptr()):
             return False
-    return min(_sizes(x.shape[2], x.shape[3], _taps(fu), _taps(fd), up, down, pad)) > 0
+    return min(_sizes(x.shape[2], x.shape[3], taps(fu), taps(fd), up, down, pad)) > 0
 
 
-def _taps(f: Tensor | None) -> int:
+def taps(f: Tensor | None) -> int:
+    """Length of a filter along an axis."""
     return 1 if f is None else f.shape[0]
 
 
@@ -90,6 +96,13 @@ def _sizes(h: int, w: int, up_taps: int, down_taps: int, up: int, down: int, pad
     grid_w = w * up + pad[0] + pad[1] - up_taps + 1
     grid_h = h * up + pad[2] + pad[3] - up_taps + 1
     return grid_h, grid_w, (grid_h - down_taps) // down + 1, (grid_w - down_taps) // down + 1
+
+
+def output_size(
+    h: int, w: int, fu: Tensor | None, fd: Tensor | None, up: int, down: int, pad: Padding
+) -> tuple[int, int]:
+    """Height and width of the output for an input of h x w."""
+    return _sizes(h, w, taps(fu), taps(fd), up, down, pad)[2:]
 
 
 def describe(
@@ -108,13 +121,13 @@ def describe(
     """Describe one call to the kernel; `shape` is that of the input [N, C, H, W]."""
     n, c, h, w = shape
     radial = fd is not None and fd.ndim == 2
-    offset_x, offset_y = _taps(fu) - 1 - pad[0], _taps(fu) - 1 - pad[2]
-    sizes = _sizes(h, w, _taps(fu), _taps(fd), up, down, pad)
+    offset_x, offset_y = taps(fu) - 1 - pad[0], taps(fu) - 1 - pad[2]
+    sizes = _sizes(h, w, taps(fu), taps(fd), up, down, pad)
     p = _Problem(n * c, c, h, w, *sizes, up, down, radial, offset_x, offset_y)
     p.slope, p.clamp = slope, float("inf") if clamp is None else clamp
     fu = None if fu is None else fu.contiguous()
     fd = None if fd is None else fd.contiguous()
-    if lib.sg3_set_filters(ctypes.byref(p), _pointer(fu), _taps(fu), _pointer(fd), _taps(fd), flip, gain):
+    if lib.sg3_set_filters(ctypes.byref(p), _pointer(fu), taps(fu), _pointer(fd), taps(fd), flip, gain):
         raise ValueError("filtered_lrelu: the compiled kernel needs a full filter that equals its mirror images")
     return p
 
@@ -135,6 +148,14 @@ def run_forward(lib: ctypes.CDLL, p: _Problem, x: Tensor, b: Tensor | None, mark
     return y, marks
 
 
+def run_into(lib: ctypes.CDLL, p: _Problem, x: Tensor, b: Tensor | None, y: Tensor) -> None:
+    """Write the output into `y` [N, C, H', W']; no marks."""
+    x = x.contiguous()
+    bias = None if b is None else b.to(torch.float32).contiguous()
+    if lib.sg3_forward(ctypes.byref(p), x.data_ptr(), _pointer(bias), y.data_ptr(), None, torch.get_num_threads()):
+        raise MemoryError("filtered_lrelu: out of memory")
+
+
 def run_backward(lib: ctypes.CDLL, p: _Problem, dy: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the input [N, C, H, W] and of the bias [C]."""
     dy = dy.contiguous()
@@ -146,7 +167,7 @@ def run_backward(lib: ctypes.CDLL, p: _Problem, dy: Tensor, marks: Tensor) -> tu
     return dx, sums.sum(0)
 
 
-def _loaded() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     lib = build.library()
     if lib is None:
         raise RuntimeError("the compiled CPU kernel is not available")
@@ -173,7 +194,7 @@ def _forward_op(
     flip: bool,
     mark: bool,
 ) -> tuple[Tensor, Tensor]:
-    lib, (n, c, h, w) = _loaded(), x.shape
+    lib, (n, c, h, w) = loaded(), x.shape
     p = describe(lib, (n, c, h, w), fu, fd, up, down, _padding(pad), gain, slope, clamp, flip)
     return run_forward(lib, p, x, b, mark)
 
@@ -193,7 +214,7 @@ def _backward_op(
     slope: float,
     flip: bool,
 ) -> tuple[Tensor, Tensor]:
-    lib, shape = _loaded(), (dy.shape[0], dy.shape[1], h, w)
+    lib, shape = loaded(), (dy.shape[0], dy.shape[1], h, w)
     p = describe(lib, shape, fu, fd, up, down, _padding(pad), gain, slope, None, flip)
     return run_backward(lib, p, dy, marks)
 
@@ -214,8 +235,8 @@ def _forward_shapes(
     mark: bool,
 ) -> tuple[Tensor, Tensor]:
     n, c, h, w = x.shape
-    grid_h, grid_w, out_h, out_w = _sizes(h, w, _taps(fu), _taps(fd), up, down, _padding(pad))
-    lanes = _loaded().sg3_lanes()
+    grid_h, grid_w, out_h, out_w = _sizes(h, w, taps(fu), taps(fd), up, down, _padding(pad))
+    lanes = loaded().sg3_lanes()
     vectors = ((grid_w + down - 1) // down + lanes - 1) // lanes
     marks = n * c * grid_h * down * vectors * lanes // 4 if mark else 0
     return x.new_empty([n, c, out_h, out_w]), x.new_empty([marks], dtype=torch.uint8)
@@ -262,6 +283,26 @@ def _no_second_derivative(ctx: Any, *_: Tensor | None) -> None:
 
 torch.library.register_autograd("sg3cli::filtered_lrelu", _gradients, setup_context=_keep)
 torch.library.register_autograd("sg3cli::filtered_lrelu_backward", _no_second_derivative)
+
+
+def forward_into(
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    pad: Padding,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip: bool,
+    y: Tensor,
+) -> None:
+    """The operator without a derivative, into `y` [N, C, H', W'], which may not overlap `x`."""
+    lib, (n, c, h, w) = loaded(), x.shape
+    p = describe(lib, (n, c, h, w), fu, fd, up, down, pad, gain, slope, clamp, flip)
+    run_into(lib, p, x, b, y)
 
 
 def filtered_lrelu_kernel(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops import cpu_kernel, cuda_kernel
 from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
 
 # The torch path works through the channels in chunks of at most this many up-sampled samples.
@@ -33,20 +33,29 @@ def filtered_lrelu(
     clamp: float | None = None,
     flip_filter: bool = False,
     impl: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """Bias, up-sample, leaky ReLU, clamp, down-sample: `x` [N, C, H, W] -> [N, C, H', W'].
 
     `fu`, `fd` are [taps] (separable), [h, w] or None (identity); `b` [C]; `padding` (x0, x1, y0, y1) in samples
-    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto".
+    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto", which takes a kernel where it
+    can: the CPU's, and the CUDA one if `SG3_CUDA_KERNEL=1` asks for it. `out` receives the result; no gradient flows
+    then.
     """
     pad = parse_padding(padding)
     if impl not in ("auto", "torch", "kernel"):
         raise ValueError(f"impl must be auto, torch or kernel, not {impl!r}")
     if impl != "torch" and cpu_kernel.available() and cpu_kernel.covers(x, fu, fd, up, down, pad, gain):
+        if out is not None:
+            cpu_kernel.forward_into(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter, out)
+            return out
         return cpu_kernel.filtered_lrelu_kernel(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    if impl != "torch" and cuda_kernel.usable(x, fu, fd, b, up, down, pad, gain, flip_filter, impl == "kernel"):
+        return cuda_kernel.filtered_lrelu_cuda(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
     if impl == "kernel":
         raise NotImplementedError("filtered_lrelu: no compiled kernel, or a case that it does not cover")
-    return _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    y = _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    return y if out is None else out.copy_(y)
 
 
 def _torch_path(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sg3cli.nets.ops import kernel_conv
+
 # A CPU's convolution copies its input and output to a layout of its own. Beyond so many bytes of both that is worth
 # avoiding: fresh pages cost more than the arithmetic. (Not for a 3 x 3 convolution whose gradient is wanted.)
 LARGE = 3 << 27
@@ -24,28 +26,56 @@ def modulated_conv2d(
     padding: int = 0,
     input_gain: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    impl: str = "auto",
 ) -> Tensor:
     """Convolve `x` [N, I, H, W] with `w` [O, I, k, k] scaled along I by `s` [N, I] -> [N, O, H', W'].
 
-    `input_gain` (scalar, [I] or [N, I]) scales the input without being undone by the demodulation. `dtype` lets a 1x1
-    convolution multiply in half precision (bfloat16 is twice as fast on a CPU that has it); the result is float32.
+    `input_gain` (scalar, [I] or [N, I]) scales the input without being undone by the demodulation. `dtype` lets it
+    multiply in half precision (bfloat16 is twice as fast on a CPU that has it); the result is float32.
+    `impl` "torch" leaves the compiled kernel aside.
     """
-    scale_out: Tensor | None = None
-    if demodulate:
-        w = w * w.square().mean([1, 2, 3], keepdim=True).rsqrt()
-        s = s * s.square().mean().rsqrt()
-        energy = s.square() @ w.square().sum([2, 3]).t()
-        scale_out = (energy + 1e-8).rsqrt()
-    scale_in = s if input_gain is None else s * input_gain.expand_as(s)
-    if dtype is not None and w.shape[2:] == (1, 1) and not padding:
-        return _modulated_1x1(x, w[:, :, 0, 0], scale_in, scale_out, dtype)
-    if x.shape[0] == 1 and not _only_style_needs_grad(x, w, s):
+    w, scale_in, scale_out = _scales(w, s, demodulate, input_gain)
+    if dtype is not None:
+        return _modulated_half(x, w, scale_in, scale_out, padding, dtype)
+    scaled_weights = not _only_style_needs_grad(x, w, s)
+    if scaled_weights and impl != "torch" and _pointwise(x, w, padding):
+        per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
+        per_sample = per_sample if scale_out is None else per_sample * scale_out[:, :, None]
+        return kernel_conv.pointwise(per_sample, x.flatten(2)).view(x.shape[0], w.shape[0], *x.shape[2:])
+    if scaled_weights and x.shape[0] == 1:
         w = w * scale_in[0, :, None, None]
         if scale_out is not None:
             w = w * scale_out[0, :, None, None, None]
         return convolve(x, w, padding)
     y = convolve(x * scale_in[:, :, None, None], w, padding)
     return y if scale_out is None else y * scale_out[:, :, None, None]
+
+
+def _scales(w: Tensor, s: Tensor, demodulate: bool, input_gain: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weights [O, I, k, k] for all samples, and what scales their inputs [N, I] and outputs [N, O] (None: nothing)."""
+    scale_out: Tensor | None = None
+    if demodulate:
+        w = w * w.square().mean([1, 2, 3], keepdim=True).rsqrt()
+        s = s * s.square().mean().rsqrt()
+        energy = s.square() @ w.square().sum([2, 3]).t()
+        scale_out = (energy + 1e-8).rsqrt()
+    return w, s if input_gain is None else s * input_gain.expand_as(s), scale_out
+
+
+def modulated_conv2d_into(
+    x: Tensor,
+    w: Tensor,
+    s: Tensor,
+    y: Tensor,
+    padding: int = 0,
+    input_gain: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """`modulated_conv2d`, demodulated and without a derivative, into `y` [N, O, H', W'], which may not overlap `x`."""
+    w, scale_in, scale_out = _scales(w, s, True, input_gain)
+    assert scale_out is not None
+    for picture, out, before, after in zip(x, y, scale_in, scale_out, strict=True):
+        _convolve_into(picture[None], w * before[:, None, None] * after[:, None, None, None], padding, out[None], dtype)
 
 
 def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
@@ -55,29 +85,57 @@ def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
     size, across = height + 2 * padding - k + 1, width + 2 * padding - k + 1
     if x.device.type != "cpu" or 4 * n * (channels * height * width + outputs * size * across) < LARGE:
         return F.conv2d(x, w, padding=padding)
-    pointwise = k == 1 and not padding  # a plain product of matrices, also in the backward pass
+    matrix = k == 1 and not padding  # a plain product of matrices, also in the backward pass
     if torch.is_grad_enabled():
-        if pointwise:
+        if matrix:
             return torch.bmm(w[:, :, 0, 0].expand(n, -1, -1), x.flatten(2)).view(n, outputs, height, width)
         return F.conv2d(x, w, padding=padding)
     y = x.new_empty(n, outputs, size, across)
-    if pointwise:
+    if matrix:
         for picture, result in zip(x.flatten(2), y.flatten(2), strict=True):
             torch.mm(w[:, :, 0, 0], picture, out=result)
         return y
-    rows = max(1, STRIP // (4 * n * max(channels, outputs) * width))
+    _convolve_into(x, w, padding, y)
+    return y
+
+
+def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None = None) -> None:
+    """The convolution in strips of rows, which are small enough to be copied to another layout and back."""
+    n, channels, height, width = x.shape
+    if dtype is None and _pointwise(x, w, padding):
+        kernel_conv.pointwise_into(w[None, :, :, 0, 0].expand(n, -1, -1), x.flatten(2), y.flatten(2))
+        return
+    if dtype is None and w.shape[2:] == (3, 3) and y.is_contiguous() and kernel_conv.covers(x, w):
+        kernel_conv.conv3_into(w, x, y, padding)
+        return
+    k, size = w.shape[2], y.shape[2]
+    rows = max(1, STRIP // (4 * n * max(channels, w.shape[0]) * width))
     for top in range(0, size, rows):
         bottom = min(top + rows, size)
         first, last = top - padding, bottom - padding + k - 1  # the rows of x it takes; those outside are zero
         strip = x[:, :, max(first, 0) : min(last, height)]
         strip = F.pad(strip, (padding, padding, max(-first, 0), max(last - height, 0)))
-        y[:, :, top:bottom] = F.conv2d(strip, w)
-    return y
+        if k == 1 and dtype is not None:  # a product is twice as fast as a convolution here
+            strip = strip.flatten(2).to(dtype)
+            y[:, :, top:bottom] = (w[:, :, 0, 0].to(dtype) @ strip).unflatten(2, (bottom - top, width + 2 * padding))
+        else:
+            y[:, :, top:bottom] = F.conv2d(strip.to(dtype or x.dtype), w.to(dtype or x.dtype))
 
 
-def _modulated_1x1(x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """One small matrix [O, I] for each sample: scaling those costs nothing next to a pass over the activations."""
-    per_sample = w * scale_in[:, None, :]
+def _pointwise(x: Tensor, w: Tensor, padding: int) -> bool:
+    """Whether the compiled kernel does this convolution."""
+    return w.shape[2:] == (1, 1) and not padding and kernel_conv.covers(x, w)
+
+
+def _modulated_half(
+    x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, padding: int, dtype: torch.dtype
+) -> Tensor:
+    """Products in `dtype`. 1 x 1: a small matrix for each sample costs less than scaling its activations."""
+    if w.shape[2:] != (1, 1) or padding:
+        # What goes in keeps its scale, or sixteen bits would lose the small channels of a strong style.
+        y = F.conv2d((x * scale_in[:, :, None, None]).to(dtype), w.to(dtype), padding=padding).float()
+        return y if scale_out is None else y * scale_out[:, :, None, None]
+    per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
     if scale_out is not None:
         per_sample = per_sample * scale_out[:, :, None]
     y = torch.matmul(per_sample.to(dtype), x.flatten(2).to(dtype))

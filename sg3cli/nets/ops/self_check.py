@@ -1,14 +1,15 @@
-"""Compare a freshly loaded kernel with the torch reference before it is trusted."""
+"""Compare a fresh kernel with the torch reference before it is trusted."""
 
 from __future__ import annotations
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops import cpu_kernel, cuda_kernel
 from sg3cli.nets.ops.filters import design_lowpass_filter
 from sg3cli.nets.ops.upfirdn import upfirdn2d
 
@@ -30,7 +31,22 @@ def _check(lib: ctypes.CDLL) -> str | None:
         error = _error(lib, up, radial)
         if not error <= TOLERANCE:  # also for NaN
             return f"up {up}, {'radial' if radial else 'separable'}: relative error {error:.1e}"
-    return None
+    error = _convolution_error(lib)
+    return None if error <= TOLERANCE else f"convolution: relative error {error:.1e}"
+
+
+def _convolution_error(lib: ctypes.CDLL) -> float:
+    """Sizes that fill neither the last group of outputs nor the last panel of pixels."""
+    generator = torch.Generator().manual_seed(0)
+    w, x = torch.randn([13, 7], generator=generator), torch.randn([7, 121], generator=generator)
+    y = x.new_empty(13, 121)
+    if lib.sg3_pointwise(w.data_ptr(), x.data_ptr(), y.data_ptr(), 7, 13, 121, torch.get_num_threads()):
+        return float("inf")
+    square, picture = torch.randn([13, 7, 3, 3], generator=generator), torch.randn([7, 6, 101], generator=generator)
+    z = x.new_empty(13, 8, 103)
+    if lib.sg3_conv3(square.data_ptr(), picture.data_ptr(), z.data_ptr(), 7, 13, 6, 101, 2, torch.get_num_threads()):
+        return float("inf")
+    return max(_relative(y, w @ x), _relative(z, torch.nn.functional.conv2d(picture[None], square, padding=2)[0]))
 
 
 def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
@@ -38,20 +54,86 @@ def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
     generator = torch.Generator().manual_seed(up)
     fu = design_lowpass_filter(6 * up, 10, 12, 32 * up)
     fd = design_lowpass_filter(12, 10, 12, 64, radial=radial)
-    assert fu is not None and fd is not None
-    x = torch.randn([1, 2, 19, 23], generator=generator)
-    b = torch.randn([2], generator=generator)
-    pad, gain, slope, clamp = (7, 8, 6, 9), 2**0.5, 0.2, 1.0
-    leaf, bias = x.clone().requires_grad_(), b.clone().requires_grad_()
-    expected = upfirdn2d(leaf + bias[:, None, None], fu, up=up, padding=pad, gain=up**2)
-    expected = torch.nn.functional.leaky_relu(expected, slope).mul(gain).clamp(-clamp, clamp)
-    expected = upfirdn2d(expected, fd, down=2)
-    dy = torch.randn(expected.shape, generator=generator)
-    gradients = torch.autograd.grad(expected, (leaf, bias), dy)
-    p = cpu_kernel.describe(lib, (1, 2, 19, 23), fu, fd, up, 2, pad, gain, slope, clamp, False)
+    x, b = torch.randn([1, 2, 19, 23], generator=generator), torch.randn([2], generator=generator)
+    case = (up, 2, (7, 8, 6, 9), 2**0.5, 0.2, 1.0, False)
+    expected, dy = _reference(x, b, fu, fd, *case, generator)
+    p = cpu_kernel.describe(lib, (1, 2, 19, 23), fu, fd, *case)
     y, marks = cpu_kernel.run_forward(lib, p, x, b, mark=True)
     actual = (y, *cpu_kernel.run_backward(lib, p, dy, marks))
-    return max(_relative(a, e) for a, e in zip(actual, (expected.detach(), *gradients), strict=True))
+    return max(map(_relative, actual, expected))
+
+
+def _reference(
+    x: Tensor,
+    b: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    up: int,
+    down: int,
+    pad: tuple[int, int, int, int],
+    gain: float,
+    slope: float,
+    clamp: float,
+    flip: bool,
+    generator: torch.Generator,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Output and gradients of input and bias through plain torch, and the random slope [N, C, H', W'] they are for."""
+    leaf, bias = x.clone().requires_grad_(), b.clone().requires_grad_()
+    y = upfirdn2d(leaf + bias[:, None, None], fu, up=up, padding=pad, gain=up**2, flip_filter=flip)
+    y = torch.nn.functional.leaky_relu(y, slope).mul(gain).clamp(-clamp, clamp)
+    y = upfirdn2d(y, fd, down=down, flip_filter=flip)
+    dy = torch.randn(y.shape, generator=generator).to(torch.bfloat16).float()  # the same numbers in any type
+    return (y.detach(), *torch.autograd.grad(y, (leaf, bias), dy)), dy
+
+
+def check_cuda(device: torch.device, dtype: torch.dtype, *kind: Any) -> str | None:
+    """Values and gradients of one kind of layer (the arguments of `_cuda_error`) on a device; None, or what is wrong.
+
+    The reference is computed on the CPU: a GPU's convolutions may round to fewer bits. A sample within rounding of a
+    kink may fall on its other side; not twice in a row.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        for seed in range(2):
+            error = thread.submit(_cuda_error, device, dtype, seed, *kind).result()
+            if error <= max(TOLERANCE, torch.finfo(dtype).eps):
+                return None
+    up, down, _, _, full, *_ = kind
+    return f"up {up}, down {down}, {'full' if full else 'separable'}, {dtype}: relative error {error:.1e}"
+
+
+def _cuda_error(
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    up: int,
+    down: int,
+    up_taps: int,
+    down_taps: int,
+    full: bool,
+    pad_x: int,
+    pad_y: int,
+    flip: bool,
+) -> float:
+    """Largest relative error with random filters; `pad_x` and `pad_y` are paddings up to a multiple of four."""
+    generator = torch.Generator().manual_seed(seed)
+    fu = _random_filter(generator, up_taps)
+    fd = _random_filter(generator, down_taps, *([down_taps] if full else []))
+    x, b = (torch.randn(shape, generator=generator).to(dtype) for shape in ([2, 2, 37, 43], [2]))
+    case = (up, down, (pad_x + 8, 9, pad_y + 4, 7), 2**0.5, 0.2, 0.5, flip)
+    expected, dy = _reference(x.float(), b.float(), fu, fd, *case, generator)
+    x, b, fu, fd, dy = (t.to(device) for t in (x, b, fu, fd, dy.to(dtype)))
+    pad = list(case[2])
+    plain, _ = cuda_kernel.run_forward(x, fu, fd, b, up, down, pad, *case[3:], False)
+    y, mask = cuda_kernel.run_forward(x, fu, fd, b, up, down, pad, *case[3:], True)
+    dx = cuda_kernel.run_backward(dy, mask, fu, fd, 37, 43, up, down, pad, *case[3:5], flip)
+    errors = [_relative(actual.float().cpu(), wanted) for actual, wanted in zip((y, dx), expected, strict=False)]
+    return max(*errors, _relative(plain.float().cpu(), expected[0]))
+
+
+def _random_filter(generator: torch.Generator, *shape: int) -> Tensor:
+    """Taps without any symmetry, so that mistakes of direction and phase show."""
+    f = torch.rand(shape, generator=generator) + 0.1
+    return f / f.sum()
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:

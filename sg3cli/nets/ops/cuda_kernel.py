@@ -1,0 +1,239 @@
+"""Filtered leaky ReLU through a CUDA kernel that NVRTC compiles at first use: a custom operator like the CPU's.
+
+Off unless `SG3_CUDA_KERNEL=1` (or `impl="kernel"`) asks for it; `SG3_KERNEL=off` forbids it too. Every kind of layer is
+compared with the torch path before it is trusted; whatever goes wrong costs one notice, and torch does all the work.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sg3cli.nets.ops import cuda_pass
+from sg3cli.nets.ops.cpu_kernel import FACTORS, TAPS_PER_PHASE, Padding, _padding, _sizes
+from sg3cli.nets.ops.cuda_pass import ACTIVATE, DIFFERENTIATE, MARK, TYPES, Pass, Problem
+from sg3cli.nets.ops.nvrtc import CudaError
+
+log = logging.getLogger("sg3cli.ops")
+
+_refused = False
+
+
+def usable(
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    pad: Padding,
+    gain: float,
+    flip: bool,
+    asked: bool = False,
+) -> bool:
+    """True if the kernel is switched on or `asked` for, covers the case and has shown that it computes it right."""
+    if x.device.type != "cuda" or not switched_on(asked) or not covers(x, fu, fd, b, up, down, pad, gain):
+        return False
+    kind = (up, down, *_taps(fu, fd), _is_full(fd), pad[0] % 4, pad[2] % 4, flip)
+    return _trusted(x.device.index, x.dtype, *kind)
+
+
+def covers(
+    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, pad: Padding, gain: float
+) -> bool:
+    """True if the kernel can do this case: see FACTORS; separable filters, or a square down filter."""
+    if x.dtype not in TYPES or x.ndim != 4 or x.numel() == 0 or gain <= 0 or (fu is None and fd is None):
+        return False
+    if up not in FACTORS or down not in FACTORS or (b is not None and b.dtype != x.dtype):
+        return False
+    if not all(f is None or (f.dtype == torch.float32 and not f.requires_grad) for f in (fu, fd)):
+        return False
+    if (fu is not None and fu.ndim != 1) or (fd is not None and fd.ndim == 2 and fd.shape[0] != fd.shape[1]):
+        return False
+    taps = _taps(fu, fd)
+    if taps[0] > TAPS_PER_PHASE * up or taps[1] > TAPS_PER_PHASE * down:
+        return False
+    return min(_sizes(x.shape[2], x.shape[3], *taps, up, down, pad)) > 0
+
+
+def _taps(fu: Tensor | None, fd: Tensor | None) -> tuple[int, int]:
+    return (1 if fu is None else fu.shape[0]), (1 if fd is None else fd.shape[0])
+
+
+def _is_full(f: Tensor | None) -> bool:
+    return f is not None and f.ndim == 2
+
+
+@torch.compiler.assume_constant_result
+def switched_on(asked: bool = False) -> bool:
+    """True if the environment asks for the kernel, or the caller does and that does not forbid it."""
+    if _refused or os.environ.get("SG3_KERNEL", "").lower() in ("off", "0"):
+        return False
+    return asked or os.environ.get("SG3_CUDA_KERNEL", "").lower() in ("on", "1")
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _trusted(device: int, dtype: torch.dtype, *kind: Any) -> bool:
+    """True if a kind of layer (see `check_cuda`) passes its self check; otherwise no other is tried, with a notice."""
+    global _refused
+    from sg3cli.nets.ops.self_check import check_cuda  # which needs this module
+
+    try:
+        error = check_cuda(torch.device("cuda", device), dtype, *kind)
+    except (CudaError, OSError, RuntimeError) as e:
+        error = str(e)
+    if error is not None:
+        log.warning("the CUDA kernel is not available, using plain torch (slower): %s", error)
+        _refused = True
+    return error is None
+
+
+def in_use() -> bool:
+    """True if this process computes with the kernel: some kind of layer has passed its check, and none has failed."""
+    return not _refused and _trusted.cache_info().currsize > 0
+
+
+def run_forward(
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    pad: list[int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip: bool,
+    mark: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output [N, C, H', W'] and mask [N C, rows / 4, columns] of the up-sampled grid, uint8 (empty unless `mark`)."""
+    (n, c, h, w), taps = x.shape, _taps(fu, fd)
+    grid_h, grid_w, out_h, out_w = _sizes(h, w, *taps, up, down, _padding(pad))
+    offset = taps[0] - 1 - pad[0], taps[0] - 1 - pad[2]
+    y = x.new_empty([n, c, out_h, out_w])
+    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
+    phases, mode = (offset[0] % up, offset[1] % up), MARK if mark else ACTIVATE
+    work = Pass(up, down, *taps, False, _is_full(fd), flip, not flip, *phases, mode, TYPES[x.dtype])
+    problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, up_offset_x=offset[0], up_offset_y=offset[1])
+    problem.scale, problem.slope, problem.clamp = gain * up**2, slope, float("inf") if clamp is None else clamp
+    _run(work, problem, x, y, mask, fu, fd, b)
+    return y, mask
+
+
+def run_backward(
+    dy: Tensor,
+    mask: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    h: int,
+    w: int,
+    up: int,
+    down: int,
+    pad: list[int],
+    gain: float,
+    slope: float,
+    flip: bool,
+) -> Tensor:
+    """Gradient of the input [N, C, H, W]: the same kernel with the filters' roles exchanged."""
+    (n, c, _, _), taps = dy.shape, _taps(fu, fd)
+    grid_h, grid_w, _, _ = _sizes(h, w, *taps, up, down, _padding(pad))
+    offset = pad[0] + 1 - taps[0], pad[2] + 1 - taps[0]
+    dx = dy.new_empty([n, c, h, w])
+    phases = offset[0] % down, offset[1] % down
+    work = Pass(down, up, *taps[::-1], _is_full(fd), False, not flip, flip, *phases, DIFFERENTIATE, TYPES[dy.dtype])
+    problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, down_offset_x=offset[0], down_offset_y=offset[1])
+    problem.scale, problem.slope = gain * up**2, slope
+    _run(work, problem, dy, dx, mask, fd, fu, None)
+    return dx
+
+
+def _run(
+    work: Pass,
+    problem: Problem,
+    source: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    up_filter: Tensor | None,
+    down_filter: Tensor | None,
+    b: Tensor | None,
+) -> None:
+    """Complete the description of a pass [N, C, H, W] -> [N, C, H', W'] with its tensors and run it."""
+    device = source.device
+    source = source.contiguous()
+    floats = [None if f is None else f.to(device, torch.float32).contiguous() for f in (b, up_filter, down_filter)]
+    problem.source, problem.target, problem.mask = source.data_ptr(), target.data_ptr(), mask.data_ptr()
+    problem.bias, problem.up_filter, problem.down_filter = (None if f is None else f.data_ptr() for f in floats)
+    problem.in_h, problem.in_w = source.shape[2:]
+    problem.out_h, problem.out_w = target.shape[2:]
+    problem.tiles_x, problem.tiles_y = -(-problem.out_w // work.tile), -(-problem.out_h // work.tile)
+    cuda_pass.launch(work, problem, source.shape[0] * source.shape[1], device)
+
+
+_forward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda", run_forward, mutates_args=())
+_backward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda_backward", run_backward, mutates_args=())
+
+
+@_forward_op.register_fake
+def _forward_shapes(
+    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, pad: list[int], *case: Any
+) -> tuple[Tensor, Tensor]:
+    (n, c, h, w), mark = x.shape, case[-1]
+    grid_h, grid_w, out_h, out_w = _sizes(h, w, *_taps(fu, fd), up, down, _padding(pad))
+    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
+    return x.new_empty([n, c, out_h, out_w]), mask
+
+
+@_backward_op.register_fake
+def _backward_shapes(dy: Tensor, mask: Tensor, fu: Tensor | None, fd: Tensor | None, h: int, w: int, *_: Any) -> Tensor:
+    return dy.new_empty([dy.shape[0], dy.shape[1], h, w])
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Save the mask; nothing else of the forward pass is needed."""
+    x, fu, fd, b, up, down, pad, gain, slope, _, flip, _ = inputs
+    ctx.save_for_backward(output[1], fu, fd)
+    ctx.set_materialize_grads(False)
+    ctx.case = (x.shape[2], x.shape[3], up, down, pad, gain, slope, flip)
+    ctx.bias_type = None if b is None else b.dtype
+
+
+def _gradients(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 12
+    mask, fu, fd = ctx.saved_tensors
+    dx = _backward_op(dy, mask, fu, fd, *ctx.case)
+    db = None if ctx.bias_type is None else dx.sum([0, 2, 3], dtype=torch.float32).to(ctx.bias_type)
+    return (dx, None, None, db) + (None,) * 8
+
+
+def _no_second_derivative(ctx: Any, *_: Tensor | None) -> None:
+    raise RuntimeError("the compiled filtered_lrelu has no second derivative: use impl='torch'")
+
+
+torch.library.register_autograd("sg3cli::filtered_lrelu_cuda", _gradients, setup_context=_keep)
+torch.library.register_autograd("sg3cli::filtered_lrelu_cuda_backward", _no_second_derivative)
+
+
+def filtered_lrelu_cuda(
+    x: Tensor,
+    fu: Tensor | None,
+    fd: Tensor | None,
+    b: Tensor | None,
+    up: int,
+    down: int,
+    pad: Padding,
+    gain: float,
+    slope: float,
+    clamp: float | None,
+    flip: bool,
+) -> Tensor:
+    """The operator for a case that is `usable`; arguments as in `filtered_lrelu`, half and bfloat16 as well."""
+    mark = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _forward_op(x, fu, fd, b, up, down, list(pad), gain, slope, clamp, flip, mark)[0]

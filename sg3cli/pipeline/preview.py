@@ -1,0 +1,322 @@
+"""A preview: the frames around one moment, seen, inverted and edited in memory. Nothing is stored.
+
+What a project already holds (track, codes, tuned generator) is used as far as it is up to date and was made with the
+parameters asked for; the rest is computed for the frames near the moment only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sg3cli import invert as inversion
+from sg3cli.align import ABSENT, Track
+from sg3cli.directions.load import load_direction
+from sg3cli.edit import Edit, edits_of
+from sg3cli.errors import InputError, UsageError
+from sg3cli.faces import Detector, make_detector
+from sg3cli.faces.choice import choose
+from sg3cli.faces.embedder import make_embedder
+from sg3cli.files import HeldRows, RowFile
+from sg3cli.geometry import warp_quad
+from sg3cli.nets.generator import Generator
+from sg3cli.pipeline.align import clip_of, faces_of, load_track, look_at, pack, portraits, track_of
+from sg3cli.pipeline.device import choose_device
+from sg3cli.pipeline.finetune import tuned_generator
+from sg3cli.pipeline.invert import load_codes, smoothed_path
+from sg3cli.pipeline.render import Plan, compose, conditioned
+from sg3cli.portrait import portrait_scores
+from sg3cli.preview import time_text
+from sg3cli.video import Frame, VideoReader
+from sg3cli.weights.bundle import Bundle
+
+if TYPE_CHECKING:
+    from sg3cli.nets.encoder import Encoder
+    from sg3cli.pipeline import Job
+
+NEAR = 0.6  # seconds on each side of a moment in which the face is followed, so that its square is smoothed
+CODES = 1  # frames on each side whose codes are averaged with the moment's
+LOOKS = 3  # a face's looks are taken in every so many frames
+STRETCH = 1.0  # seconds on each side of the clip's middle that are searched for a good frame
+REACH = 10.0  # seconds on each side that are searched for the nearest face, when a moment has none
+STEP = 0.2  # seconds between the frames looked at meanwhile
+PROBES = 24  # frames all over the clip that are looked at after that
+PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.05, 0.95)  # of the clip, in the order in which a good frame is looked for
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame, and what is known of the face around it. `frame.index` counts in `track` and `codes`."""
+
+    index: int  # in the clip
+    frame: Frame
+    track: Track
+    codes: RowFile
+
+
+@dataclass(frozen=True)
+class Held:
+    """What of a project can be used as it is."""
+
+    track: Track | None
+    codes: bool
+    tuned: bool
+
+
+def held_by(job: Job, bundle: Bundle, tuned: bool) -> Held:
+    """Look which stages are done with the parameters that the job asks for; `tuned`: whether tuning is wanted."""
+    project = job.project
+    aligned = fits(job, "align", ())
+    inverted = aligned and fits(job, "invert", ("model", "batch"))
+    if inverted and project.record("invert")["models"]["generator"] != bundle.digest:
+        job.console.notice(f"preview: the project's codes are not of {bundle.name}, the face is inverted anew")
+        inverted = False
+    finetuned = inverted and project.status("finetune") == "done"
+    return Held(load_track(project) if aligned else None, inverted, tuned and finetuned)
+
+
+def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
+    """Whether a stage is done, with the job's parameters."""
+    project = job.project
+    if project.status(stage) != "done":
+        return False
+    known = project.record(stage)["params"]
+    asked = {name: value for name, value in asdict(job.configs[stage]).items() if name not in ignored}
+    same = all(known.get(name, value) == value for name, value in asked.items())
+    if not same:
+        job.console.notice(f"preview: {stage} was done with other settings, it is done anew for the frames shown")
+    return same
+
+
+class Remembered(torch.nn.Module):
+    """A synthesis network that keeps its last pictures: all cells of a moment need the same unedited face."""
+
+    KEPT = 4
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.known: OrderedDict[tuple[Any, ...], torch.Tensor] = OrderedDict()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """What the network inside gives, computed once for equal arguments."""
+        parts = [*args, *(part for pair in sorted(kwargs.items()) for part in pair)]
+        key = tuple(p.cpu().numpy().tobytes() if isinstance(p, torch.Tensor) else p for p in parts)
+        picture = self.known.pop(key, None)
+        self.known[key] = self.inner(*args, **kwargs) if picture is None else picture
+        while len(self.known) > self.KEPT:
+            self.known.popitem(last=False)
+        return self.known[key]
+
+
+class Viewer:
+    """A clip and a model opened for previews; `times [T]` are the clip's."""
+
+    def __init__(self, job: Job, reader: VideoReader, bundle: Bundle, tuned: bool = True) -> None:
+        self.job, self.reader, self.bundle = job, reader, bundle
+        self.held = held_by(job, bundle, tuned)
+        self.device = choose_device(job.device, job.console)
+        self.G: Generator = tuned_generator(job.project, bundle, self.held.tuned).to(self.device)
+        self.G.synthesis = Remembered(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
+        self.times = reader.times
+        self._models: tuple[Generator, Encoder] | None = None
+
+    # ---- choosing frames
+
+    def index_at(self, seconds: float) -> int:
+        """The frame that is on screen at `seconds`; raises `UsageError` for a time beyond the clip."""
+        duration = self.reader.info.duration
+        if seconds > duration + 1e-6:
+            what = f"--at {seconds:g}s lies beyond the clip, which lasts {duration:.2f} s"
+            raise UsageError(what, f"choose a time from 0s to {self.times[-1]:.2f}s")
+        return max(0, int(np.searchsorted(self.times, seconds + 1e-4, side="right")) - 1)
+
+    def best_index(self) -> int:
+        """A sharp, frontal frame near the middle of the clip; raises `InputError` when no face is found."""
+        stretches = [self._around(place * float(self.times[-1]), STRETCH) for place in PLACES]
+        for first, last in dict.fromkeys(stretches):
+            track, thumbs = self._portraits(first, last)
+            if track is not None and (track.status != ABSENT).any():
+                return first + int(np.argmax(portrait_scores(track, thumbs)))
+        raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
+
+    def _portraits(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
+        """Track of a stretch of frames, and the small aligned face of each."""
+        frames = list(islice(self.reader.frames(first), last - first))
+        track = part_of(self.held.track, first, last) if self.held.track else self._follow(frames)
+        if track is None:
+            return None, []
+        numbered = (replace(frame, index=k) for k, frame in enumerate(frames))
+        return track, list(inversion.aligned_crops(numbered, track, 96))
+
+    def _around(self, seconds: float, reach: float) -> tuple[int, int]:
+        """First and last + 1 of the frames at most `reach` seconds away, at least one."""
+        first = int(np.searchsorted(self.times, seconds - reach))
+        last = int(np.searchsorted(self.times, seconds + reach, side="right"))
+        return min(first, len(self.times) - 1), max(last, first + 1)
+
+    # ---- looking at them
+
+    def moment(self, index: int) -> Moment:
+        """The frame `index` with track and codes; raises `InputError` naming the nearest face if it has none."""
+        first, last = self._around(float(self.times[index]), NEAR)
+        here = index - first
+        if self.held.track is not None:
+            track: Track | None = part_of(self.held.track, first, last)
+            near = list(self._few(index, first, last))
+        else:
+            track, near = self._watched(index, first, last)
+        if track is None or track.status[here] == ABSENT:
+            raise self._no_face(index, first, track)
+        codes: RowFile = HeldRows(self._codes(first, last)) if self.held.codes else self._invert(near, track)
+        frame = next(frame for frame in near if frame.index == here)
+        return Moment(index, frame, track, codes)
+
+    def _few(self, index: int, first: int, last: int) -> Iterator[Frame]:
+        """The frames beside `index`, numbered from `first`; only itself where its code is there."""
+        beside = 0 if self.held.codes else CODES
+        start = max(index - beside, first)
+        for frame in islice(self.reader.frames(start), min(index + beside + 1, last) - start):
+            yield replace(frame, index=frame.index - first)
+
+    def _watched(self, index: int, first: int, last: int) -> tuple[Track | None, list[Frame]]:
+        """Track of the frames `first` to `last`, and those beside `index`; one pass, a few frames in memory."""
+        near: list[Frame] = []
+
+        def kept() -> Iterator[Frame]:
+            for frame in islice(self.reader.frames(first), last - first):
+                frame = replace(frame, index=frame.index - first)
+                if abs(frame.index + first - index) <= CODES:
+                    near.append(frame)
+                yield frame
+
+        return self._follow(kept()), near
+
+    def _follow(self, frames: Iterator[Frame] | list[Frame]) -> Track | None:
+        """The chosen face through consecutive frames; None when they show none."""
+        config = self.job.configs["align"]
+        detector = make_detector(config.landmarks, self.job.pull)
+        embedder = make_embedder(config.embedder)
+        rows = [look_at(replace(f, index=k), detector, embedder, LOOKS) for k, f in enumerate(frames)]
+        clip = clip_of([pack(rows)], embedder, (self.reader.info.height, self.reader.info.width))
+        if not clip.cast.people:
+            return None
+        if config.face.isdigit():
+            said = "preview: faces are numbered in the part that was looked at; `sg3 align` numbers the whole clip's"
+            self.job.console.notice(said)
+        person = choose(clip.cast, config.face, portraits(self.job, config))[0]
+        return track_of(clip, person, config)
+
+    def _no_face(self, index: int, first: int, track: Track | None) -> InputError:
+        """The error of a frame without a face, with the nearest time that has one."""
+        seconds = float(self.times[index])
+        nearest = self._nearest_face(index, first, track)
+        what = f"no face is seen at {time_text(seconds)}"
+        if nearest is None:
+            return InputError(f"{what}, nor in the frames around it", "give --at a time at which a face is seen")
+        return InputError(what, f"the nearest one is at {time_text(nearest)}: --at {nearest:.2f}s")
+
+    def _nearest_face(self, index: int, first: int, track: Track | None) -> float | None:
+        here = float(self.times[index])
+        known, start = (self.held.track, 0) if self.held.track is not None else (track, first)
+        seen = [] if known is None else self.times[start + np.flatnonzero(known.status != ABSENT)].tolist()
+        if not seen and self.held.track is None:
+            detector = make_detector(self.job.configs["align"].landmarks, self.job.pull)
+            seen = list(self._seen_near(here, detector)) or list(islice(self._seen_far(here, detector), 1))
+        return min(seen, key=lambda time: abs(time - here), default=None)
+
+    def _seen_near(self, here: float, detector: Detector) -> Iterator[float]:
+        """Times within reach at which there is a face."""
+        first, last = self._around(here, REACH)
+        due = -np.inf
+        for frame in islice(self.reader.frames(first), last - first):
+            if frame.time >= due - 1e-6:
+                due = frame.time + STEP
+                if detector.update(frame.rgb, frame.time):
+                    yield frame.time
+
+    def _seen_far(self, here: float, detector: Detector) -> Iterator[float]:
+        """The same for a few frames beyond it, the nearest first."""
+        spread = np.unique(np.linspace(0, len(self.times) - 1, PROBES).round().astype(int))
+        beyond = [k for k in spread.tolist() if abs(self.times[k] - here) > REACH]
+        for index in sorted(beyond, key=lambda k: abs(self.times[k] - here)):
+            frame = next(self.reader.frames(index))
+            if detector.update(frame.rgb, frame.time):
+                yield frame.time
+
+    # ---- codes
+
+    def _codes(self, first: int, last: int) -> np.ndarray:
+        """The project's codes of frames `first` to `last`, smoothed as they will be rendered; nothing is written."""
+        project, mode = self.job.project, self.job.smooth()
+        codes, path = load_codes(project, self.bundle.digest), smoothed_path(project, mode)
+        if path.is_file():
+            return RowFile(path).rows(first, last)
+        assert self.held.track is not None
+        whole = codes.rows(0, len(codes))
+        return inversion.smooth_codes(whole, self.held.track.times, self.held.track.shots, mode)[first:last]
+
+    def _invert(self, near: list[Frame], track: Track) -> RowFile:
+        """Codes of the frames beside the moment, smoothed; the rows of other frames stay empty."""
+        if self._models is None:
+            untuned = self.bundle.generator().to(self.device) if self.held.tuned else self.G
+            self._models = untuned, self.bundle.encoder().to(self.device)
+        G, encoder = self._models
+        crops = inversion.aligned_crops(near, track, encoder.config.input_size)
+        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.configs["invert"])))
+        rows = np.array([frame.index for frame in near])
+        ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
+        smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
+        codes = np.zeros((len(track), *smooth.shape[1:]), np.float32)
+        codes[rows] = smooth
+        return HeldRows(codes)
+
+    # ---- pictures
+
+    def source(self, moment: Moment) -> np.ndarray:
+        """The frame, or what is seen of it through the face's window, as the view says."""
+        if self.job.configs["render"].view == "frame":
+            return moment.frame.rgb
+        window = moment.track.windows[moment.frame.index]
+        return np.rint(warp_quad(moment.frame.rgb, window, self.G.img_resolution)).astype(np.uint8)
+
+    def inverted(self, moment: Moment) -> np.ndarray:
+        """The face as the generator knows it, without an edit and without the source's fine detail."""
+        return self._drawn(moment, [], detail=0.0)
+
+    def edited(self, moment: Moment, edits: Sequence[Edit]) -> np.ndarray:
+        """What `render` would show with these edits."""
+        return self._drawn(moment, edits)
+
+    def _drawn(self, moment: Moment, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
+        config = replace(self.job.configs["render"], **changes)
+        # A project's first face is shown, with its own edits.
+        mine = edits_of(edits, faces_of(self.job.project)[0]) if self.held.track is not None else list(edits)
+        plan = Plan("", mine, self._vectors(mine), self.bundle, self.held.tuned, {})
+        return next(compose(iter([moment.frame]), moment.track, moment.codes, self.G, plan, config)).rgb
+
+    def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
+        """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""
+        names = {name for edit in edits for name in (edit.direction, *edit.preserve)}
+        loaded = {name: load_direction(self.job.direction_file(name, self.bundle)) for name in names}
+        for direction in loaded.values():
+            direction.check_fits(self.G.num_ws, self.G.config.w_dim, self.bundle.digest)
+        vectors = {name: direction.vector for name, direction in loaded.items()}
+        return {edit.title: conditioned(edit, vectors) for edit in edits}
+
+
+def part_of(track: Track, first: int, last: int) -> Track:
+    """Frames `first` to `last` of a track."""
+    return Track(**{field.name: getattr(track, field.name)[first:last] for field in fields(Track)})
