@@ -289,3 +289,22 @@ def test_people_have_rows_of_their_own(cast):
     rows = np.concatenate([person.rows for person in cast.people])
     assert sorted(rows.tolist()) == list(range(len(cast.seen)))
     assert all(isinstance(person, Person) for person in cast.people)
+
+
+def test_pieces_without_faces_or_looks_can_be_read():
+    """A clip may begin with an empty room, or show somebody only between two looks."""
+    from sg3cli.faces import Face
+    from sg3cli.pipeline.align import Row, collect, pack
+
+    thumb = pictures(90)[0]
+    points = face((100, 100), 20).astype(np.float32)
+    seen = Face(np.array([80, 90, 120, 130], np.float32), points, 1.0, 0)
+    empty, unlooked = pack([Row(0, 0, 0.0, thumb, [], [])]), pack([Row(1, 1, 0.04, thumb, [seen], [])])
+    for pieces, count in (([empty], 0), ([empty, unlooked], 1), ([], 0)):
+        found, _, times, _ = collect(pieces)
+        assert len(found) == count and np.isnan(found.looks).all()
+        assert count == 0 or found.looks.shape[1] > 0
+        assert len(who_is(found, count=len(times))) == count
+    looked = pack([Row(2, 2, 0.08, thumb, [seen], [np.ones(24, np.float32)])])
+    found, *_ = collect([empty, unlooked, looked])
+    assert found.looks.shape == (2, 24) and np.isfinite(found.looks).any(axis=1).tolist() == [False, True]

@@ -168,14 +168,14 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
         "box": np.array([face.box for _, face in faces], np.float32).reshape(-1, 4),
         "landmarks": np.array([face.landmarks for _, face in faces], np.float32).reshape(-1, 68, 2),
         "look_at": np.array([(index, k) for index, k, _ in taken], np.int64).reshape(-1, 2),
-        "look": np.array([look for *_, look in taken], np.float32).reshape(len(taken), -1),
+        "look": np.array([look for *_, look in taken], np.float32).reshape(len(taken), -1 if taken else 0),
     }
 
 
 def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
     """All pieces: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
     pieces = [_with_looks(piece) for piece in found]
-    length = max((piece["look"].shape[1] for piece in pieces), default=0)
+    length = max((piece["look"].shape[1] for piece in pieces), default=0) or 1
     for piece in pieces:
         if piece["look"].shape[1] != length:  # no look was taken in this piece
             piece["look"] = np.full((len(piece["frame"]), length), np.nan, np.float32)
