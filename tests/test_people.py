@@ -304,7 +304,7 @@ def test_pieces_without_faces_or_looks_can_be_read():
         found, _, times, _ = collect(pieces)
         assert len(found) == count and np.isnan(found.looks).all()
         assert count == 0 or found.looks.shape[1] > 0
-        assert len(who_is(found, count=len(times))) == count
+        assert len(times) == 0 or len(who_is(found, count=len(times))) == count
     looked = pack([Row(2, 2, 0.08, thumb, [seen], [np.ones(24, np.float32)])])
     found, *_ = collect([empty, unlooked, looked])
     assert found.looks.shape == (2, 24) and np.isfinite(found.looks).any(axis=1).tolist() == [False, True]

@@ -154,4 +154,4 @@ def test_real_people_are_told_apart_in_every_frame(face_model, tmp_path, monkeyp
                     mask = np.zeros(change.shape, np.uint8)
                     cv2.fillConvexPoly(mask, face_outline(crowd.landmarks[row]).astype(np.int32), 1)
                     level = change[mask > 0].mean()
-                    assert (level > 1.2) == (crowd.people[row] == chosen), (a.index, level)
+                    assert (level > 2) == (crowd.people[row] == chosen), (a.index, level)
