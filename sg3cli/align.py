@@ -8,6 +8,7 @@ the window (Alaluf et al. 2022, sections 5 and 6).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,7 +26,17 @@ from sg3cli.geometry import (
     similarity,
     warp_quad,
 )
-from sg3cli.smoothing import bridge, interpolate, outliers, runs, smooth_paper, smooth_zero_phase
+from sg3cli.smoothing import (
+    bridge,
+    interpolate,
+    jitter,
+    median_around,
+    outliers,
+    runs,
+    smooth_adaptive,
+    smooth_paper,
+    smooth_zero_phase,
+)
 
 __all__ = [
     "Observations",
@@ -39,7 +50,6 @@ __all__ = [
     "quad_matrix",
     "quad_to_params",
     "rotation_degrees",
-    "select_face",
     "similarity",
     "smooth_paper",
     "smooth_zero_phase",
@@ -48,8 +58,11 @@ __all__ = [
 
 FOUND, INTERPOLATED, ABSENT = 0, 1, 2  # Track.status
 CROPS = ("fixed", "smooth", "hybrid")
-BRIEF = 0.1  # a face seen in less than this share of the frames of the most frequent one is no candidate
 JUMP = np.array([0.25, 0.25, 0.35, 0.25])  # of half the side, radians, log size: less is never an outlier
+ON_NO_FACE = ("pass", "hold", "fail")
+EYES = ((slice(36, 42), 36, 39), (slice(42, 48), 42, 45))  # an eye's contour, its two corners
+BLINK = 0.6  # seconds on each side within which an eye is mostly open
+LID = 0.008  # of the eyes' distance: a contour whose middle moves less against its corners is no blink
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,13 @@ class Track:
     def __len__(self) -> int:
         return len(self.pts)
 
+    @property
+    def jitter(self) -> tuple[float, float]:
+        """Tremble of the aligned square's corners in pixels (rms of second differences): as measured, and smoothed."""
+        whole = self.status != ABSENT
+        whole[1:] &= np.diff(self.shots) == 0  # no difference reaches over a cut
+        return jitter(self.quads_raw, whole), jitter(self.quads, whole)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All fields by name."""
         return {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
@@ -93,56 +113,38 @@ class Track:
         return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
 
-def select_face(obs: Observations, choice: str, frame_size: tuple[int, int]) -> int:
-    """Column of the face that `choice` means: largest | left | right | N (0-based, by first appearance).
+def build_track(
+    obs: Observations,
+    face_column: int,
+    pts: np.ndarray,
+    times: np.ndarray,
+    config: AlignConfig,
+    shots: np.ndarray | None = None,
+    trusted: np.ndarray | None = None,
+) -> Track:
+    """The track of one face: gaps bridged, outliers replaced, squares smoothed, window and transforms derived.
 
-    `frame_size` is (height, width). "largest" weighs area by how long the face is seen; "left" and "right" go by its
-    mean position. Raises InputError when there is no face (or no N-th one), UsageError for any other choice.
+    `shots [T]` numbers the clip's shots: nothing is bridged or smoothed across their borders. Measured frames that are
+    not `trusted [T]` bool count as without the face, and a gap with a frame that is not trusted is not bridged.
     """
-    number = int(choice) if choice.isascii() and choice.isdigit() else None
-    if number is None and choice not in ("largest", "left", "right"):
-        raise UsageError(f"no face choice is called '{choice}'", "--face largest|left|right|N")
-    present = obs.present
-    if not present.any():
-        raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
-    if number is not None:
-        return _by_appearance(present, number)
-    frames = present.sum(0)
-    candidates = np.flatnonzero(frames >= BRIEF * frames.max())
-    boxes = np.where(present[..., None], obs.boxes, np.nan)[:, candidates] / np.tile(frame_size[::-1], 2)
-    size = boxes[..., 2:] - boxes[..., :2]
-    if choice == "largest":
-        return int(candidates[np.argmax(np.nansum(size.prod(-1), axis=0))])
-    middle = np.nanmean((boxes[..., 0] + boxes[..., 2]) / 2, axis=0)
-    return int(candidates[np.argmin(middle) if choice == "left" else np.argmax(middle)])
-
-
-def _by_appearance(present: np.ndarray, number: int) -> int:
-    seen = np.flatnonzero(present.any(0))
-    if number >= len(seen):
-        raise InputError(f"face {number} was asked for, the clip shows {len(seen)}", "faces are counted from 0")
-    return int(seen[np.argsort(present[:, seen].argmax(0), kind="stable")][number])
-
-
-def build_track(obs: Observations, face_column: int, pts: np.ndarray, times: np.ndarray, config: AlignConfig) -> Track:
-    """The track of one face: gaps bridged, outliers replaced, squares smoothed, window and transforms derived."""
     if config.crop not in CROPS:
         raise UsageError(f"no crop policy is called '{config.crop}'", f"--crop {'|'.join(CROPS)}")
     times = np.asarray(times, np.float64)
+    shots = np.zeros(len(times), np.int32) if shots is None else np.asarray(shots, np.int32)
     landmarks = obs.landmarks[:, face_column].astype(np.float32)
-    measured = obs.present[:, face_column]
+    trusted = np.ones(len(times), bool) if trusted is None else trusted
+    measured = obs.present[:, face_column] & trusted
     if not measured.any():
         raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
-    steady = measured & ~_jumps(landmarks, measured, config.rule)
-    bridged = bridge(steady, times, config.max_gap)
-    good = measured & ~bridged  # a jump that nothing bridges is taken as measured
-    status = np.where(good, FOUND, np.where(bridged, INTERPOLATED, ABSENT)).astype(np.uint8)
+    status = _status(landmarks, measured, trusted, times, shots, config)
     present = status != ABSENT
-    landmarks = interpolate(landmarks, times, good)
+    landmarks = _interpolated(landmarks, times, status == FOUND, shots)
     raw = quad_to_params(ffhq_quad(landmarks, config.rule))
     raw[:, 2] = np.unwrap(raw[:, 2])
-    smooth = _smooth_quads(raw, times, present, config.smooth_centre, config.smooth_axes)
-    windows = params_to_quad(_windows(smooth, times, present, config))
+    steady = quad_to_params(ffhq_quad(_without_blinks(landmarks, times, present, shots), config.rule))
+    steady[:, 2] = np.unwrap(steady[:, 2])
+    smooth = _smooth_quads(steady, times, present, shots, config.smooth_centre, config.smooth_axes)
+    windows = params_to_quad(_windows(smooth, times, present, shots, config))
     quads = params_to_quad(smooth)
     return Track(
         pts=np.asarray(pts, np.int64),
@@ -153,39 +155,131 @@ def build_track(obs: Observations, face_column: int, pts: np.ndarray, times: np.
         windows=windows,
         transforms=np.linalg.inv(analytic_transform(quads, windows)),
         status=status,
-        shots=np.zeros(len(times), np.int32),
+        shots=shots,
     )
+
+
+def _status(
+    landmarks: np.ndarray,
+    measured: np.ndarray,
+    trusted: np.ndarray,
+    times: np.ndarray,
+    shots: np.ndarray,
+    config: AlignConfig,
+) -> np.ndarray:
+    """`Track.status`: what was measured, what is bridged within its shot, what stays without the face."""
+    if config.on_no_face not in ON_NO_FACE:
+        raise UsageError(f"nothing is done on no face by '{config.on_no_face}'", f"--on-no-face {'|'.join(ON_NO_FACE)}")
+    missing = np.flatnonzero(~measured)
+    if config.on_no_face == "fail" and len(missing):
+        what = (
+            f"{len(missing)} of {len(times)} frames do not show the face, "
+            f"the first is frame {missing[0]} at {times[missing[0]]:.2f} s"
+        )
+        raise InputError(what, "--on-no-face pass leaves them as they are")
+    bridged = np.zeros(len(times), bool)
+    for shot in shot_slices(shots):
+        steady = measured[shot] & ~_jumps(landmarks[shot], measured[shot], config.rule)
+        bridged[shot] = bridge(steady, times[shot], config.max_gap)
+        if config.on_no_face == "hold" and steady.any():
+            bridged[shot] |= ~measured[shot]
+    if config.on_no_face != "hold":
+        for run in runs(~measured):
+            if not trusted[run].all():  # it is turned away or hidden, not overlooked
+                bridged[run] = False
+    good = measured & ~bridged  # a jump that nothing bridges is taken as measured
+    return np.where(good, FOUND, np.where(bridged, INTERPOLATED, ABSENT)).astype(np.uint8)
+
+
+def _interpolated(landmarks: np.ndarray, times: np.ndarray, good: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """Landmarks of all frames: each shot from its own `good` ones; a shot that has none borrows from the clip."""
+    filled = interpolate(landmarks, times, good)
+    for shot in shot_slices(shots):
+        if good[shot].any():
+            filled[shot] = interpolate(landmarks[shot], times[shot], good[shot])
+    return filled
+
+
+def shot_slices(shots: np.ndarray) -> list[slice]:
+    """The shots as slices of frames; `shots [T]` ascends."""
+    borders = [0, *(np.flatnonzero(np.diff(shots)) + 1).tolist(), len(shots)]
+    return [slice(a, b) for a, b in pairwise(borders)]
 
 
 def _jumps(landmarks: np.ndarray, measured: np.ndarray, rule: str) -> np.ndarray:
     """Measured frames `[T]` bool whose square jumps off and back."""
+    jumps = np.zeros(len(measured), bool)
+    if not measured.any():
+        return jumps
     params = quad_to_params(ffhq_quad(landmarks[measured], rule))
     params[:, 2] = np.unwrap(params[:, 2])
     floor = np.broadcast_to(JUMP, params.shape).copy()
     floor[:, :2] *= np.exp(params[:, 3:])
-    jumps = np.zeros(len(measured), bool)
     jumps[measured] = outliers(params, floor)
     return jumps
 
 
+def _without_blinks(landmarks: np.ndarray, times: np.ndarray, present: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """Landmarks `[T, 68, 2]` whose eyes stay open, as far as the aligned square is concerned.
+
+    A closing lid drags the middle of its contour down, and with it the square. In such frames the contour is put back
+    to where it usually lies between the eye's corners, which a blink does not move.
+    """
+    calm = landmarks.astype(np.float64)
+    for run in _stretches(present, shots):
+        part = calm[run]
+        across = part[:, 42:48].mean(axis=1) - part[:, 36:42].mean(axis=1)
+        down = np.stack([-across[:, 1], across[:, 0]], axis=1)
+        unit = np.maximum((across**2).sum(axis=1), 1e-12)
+        for contour, outer, inner in EYES:
+            away = part[:, contour].mean(axis=1) - (part[:, outer] + part[:, inner]) / 2
+            lid = (away * down).sum(axis=1) / unit  # of the eyes' distance, downwards
+            moved = lid - median_around(lid, times[run], BLINK)
+            spread = 1.4826 * np.median(np.abs(moved))
+            blink = np.abs(moved) > max(LID, 4 * spread)
+            part[blink, contour] -= (moved[blink, None] * down[blink])[:, None]
+    return calm
+
+
+def _stretches(present: np.ndarray, shots: np.ndarray) -> list[slice]:
+    """The stretches of frames with the face, none of them longer than its shot."""
+    return [
+        slice(shot.start + run.start, shot.start + run.stop)
+        for shot in shot_slices(shots)
+        for run in runs(present[shot])
+    ]
+
+
 def _smooth_quads(
-    params: np.ndarray, times: np.ndarray, present: np.ndarray, sigma_centre: float, sigma_axes: float
+    params: np.ndarray,
+    times: np.ndarray,
+    present: np.ndarray,
+    shots: np.ndarray,
+    sigma_centre: float,
+    sigma_axes: float,
 ) -> np.ndarray:
     """Smoothed parameters `[T, 4]`, each stretch of present frames on its own; absent ones hold the nearest."""
     smooth = params.copy()
-    for run in runs(present):
-        smooth[run, :2] = smooth_zero_phase(params[run, :2], times[run], sigma_centre)
-        smooth[run, 2:] = smooth_zero_phase(params[run, 2:], times[run], sigma_axes)
+    for run in _stretches(present, shots):
+        smooth[run, :2] = smooth_adaptive(params[run, :2], times[run], sigma_centre)
+        smooth[run, 2:] = smooth_adaptive(params[run, 2:], times[run], sigma_axes)
     return _hold(smooth, times, present)
 
 
-def _windows(smooth: np.ndarray, times: np.ndarray, present: np.ndarray, config: AlignConfig) -> np.ndarray:
-    """Parameters `[T, 4]` of the windows: one for the clip, the aligned square, or one that follows slowly."""
-    if config.crop == "fixed":
-        return np.tile(smooth[np.argmax(present)], (len(smooth), 1))
+def _windows(
+    smooth: np.ndarray, times: np.ndarray, present: np.ndarray, shots: np.ndarray, config: AlignConfig
+) -> np.ndarray:
+    """Parameters `[T, 4]` of the windows: one for each shot, the aligned square, or one that follows slowly."""
     if config.crop == "smooth":
         return smooth.copy()
-    return _smooth_quads(smooth, times, present, config.window, config.window)
+    windows = smooth.copy()
+    if config.crop == "fixed":
+        for shot in shot_slices(shots):
+            windows[shot] = smooth[shot.start + np.argmax(present[shot])]
+        return windows
+    for run in _stretches(present, shots):
+        windows[run] = smooth_zero_phase(smooth[run], times[run], config.window)
+    return _hold(windows, times, present)
 
 
 def _hold(values: np.ndarray, times: np.ndarray, present: np.ndarray) -> np.ndarray:

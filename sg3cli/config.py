@@ -24,13 +24,15 @@ class AlignConfig:
     """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
 
     landmarks: str = "mesh"  # mesh | fan
-    face: str = "largest"  # largest | left | right | N (0-based, by first appearance)
+    face: str = "largest"  # largest | left | right | all | N | x,y[@time] | x0,y0,x1,y1[@time] | picture; joined by +
     rule: str = "ffhq"  # ffhq: max(eyes, mouth) | eyes: the reference video code's rule
     crop: str = "hybrid"  # fixed | smooth | hybrid: how the window follows the face
     smooth_centre: float = 0.04  # Gaussian sigma of the quad's centre
     smooth_axes: float = 0.12  # Gaussian sigma of its angle and size
     window: float = 0.5  # Gaussian sigma of the `hybrid` window
     max_gap: float = 0.5  # longest stretch without a face that is interpolated
+    on_no_face: str = "pass"  # pass | hold | fail: what becomes of frames without the face
+    embedder: str | None = None  # ONNX face recognition network that tells people apart; None: what they look like
 
 
 @dataclass(frozen=True)

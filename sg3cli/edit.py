@@ -42,7 +42,8 @@ class Keyframe:
 class Edit:
     """One direction, its strength over time (at least one keyframe) and the layers of W+ it moves (None: 1 to last).
 
-    `text` is the strength as the user wrote it; `preserve` names directions that are projected out of this one.
+    `text` is the strength as the user wrote it; `preserve` names directions that are projected out of this one; `face`
+    is the number of the only face that is edited (None: all that were chosen).
     Layer 0 feeds the Fourier input and would move the whole picture.
     """
 
@@ -52,6 +53,7 @@ class Edit:
     space: str = "w"
     text: str = ""
     preserve: tuple[str, ...] = ()
+    face: int | None = None
 
     @property
     def is_zero(self) -> bool:
@@ -86,14 +88,22 @@ class Edit:
         keys = [[key.time, key.strength, key.ease] for key in self.keyframes]
         layers = None if self.layers is None else list(self.layers)
         fields = {"direction": self.direction, "strength": self.text, "keyframes": keys}
-        return {**fields, "layers": layers, "space": self.space, "preserve": list(self.preserve)}
+        whose = {} if self.face is None else {"face": self.face}
+        return {**fields, "layers": layers, "space": self.space, "preserve": list(self.preserve), **whose}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Edit:
         keys = tuple(Keyframe(float(t), float(s), str(e)) for t, s, e in fields["keyframes"])
         layers = None if fields["layers"] is None else tuple(int(n) for n in fields["layers"])
         preserve = tuple(str(name) for name in fields.get("preserve", ()))
-        return cls(str(fields["direction"]), keys, layers, str(fields["space"]), str(fields["strength"]), preserve)
+        direction, space, text = (str(fields[name]) for name in ("direction", "space", "strength"))
+        face = None if fields.get("face") is None else int(fields["face"])
+        return cls(direction, keys, layers, space, text, preserve, face)
+
+    @property
+    def title(self) -> str:
+        """`age`, or `1:age` for face 1 alone."""
+        return self.direction if self.face is None else f"{self.face}:{self.direction}"
 
 
 def _eased(u: np.ndarray, ease: str) -> np.ndarray:
@@ -107,21 +117,29 @@ def _eased(u: np.ndarray, ease: str) -> np.ndarray:
 
 
 def parse_edit(text: str, layers: str | None = None, space: str = "w") -> Edit:
-    """`age=2`, `smile=1@0s..2s`, `mine.npy=0s:0,1s:2` -> Edit. Raises `UsageError`."""
+    """`age=2`, `smile=1@0s..2s`, `mine.npy=0s:0,1s:2`, for face 1 alone `1:age=2` -> Edit. Raises `UsageError`."""
     direction, equals, strength = text.rpartition("=")
+    whose = re.fullmatch(r"(\d{1,4}):(.+)", direction)
+    face = int(whose[1]) if whose else None
+    direction = whose[2] if whose else direction
     if not equals or not direction or not strength:
-        raise UsageError(f"an edit is DIRECTION=STRENGTH, not {text!r}", SYNTAX)
-    return make_edit(direction, strength, layers, space)
+        raise UsageError(f"an edit is DIRECTION=STRENGTH or FACE:DIRECTION=STRENGTH, not {text!r}", SYNTAX)
+    return make_edit(direction, strength, layers, space, face=face)
 
 
 def make_edit(
-    direction: str, strength: str, layers: str | None = None, space: str = "w", preserve: Sequence[str] = ()
+    direction: str,
+    strength: str,
+    layers: str | None = None,
+    space: str = "w",
+    preserve: Sequence[str] = (),
+    face: int | None = None,
 ) -> Edit:
     """An edit from its parts as written. Raises `UsageError` that names the wrong part."""
     if space not in SPACES:
         raise UsageError(f"unknown space {space!r}", f"known spaces: {', '.join(SPACES)}")
     chosen = None if layers is None else parse_layers(layers)
-    return Edit(direction, parse_strength(strength), chosen, space, strength.strip(), tuple(preserve))
+    return Edit(direction, parse_strength(strength), chosen, space, strength.strip(), tuple(preserve), face)
 
 
 def parse_strength(text: str) -> tuple[Keyframe, ...]:
@@ -202,13 +220,19 @@ def _seconds(part: str, text: str) -> float:
 
 
 def set_edit(edits: Sequence[Edit], edit: Edit) -> list[Edit]:
-    """The list with `edit` in the place of an earlier one of its direction; strength 0 removes it."""
-    names = [known.direction for known in edits]
+    """The list with `edit` in the place of an earlier one of its direction and face; strength 0 removes it."""
+    known = [(other.direction, other.face) for other in edits]
+    name = (edit.direction, edit.face)
     if edit.is_zero:
-        return [known for known in edits if known.direction != edit.direction]
-    if edit.direction in names:
-        return [edit if known.direction == edit.direction else known for known in edits]
+        return [other for other, its in zip(edits, known, strict=True) if its != name]
+    if name in known:
+        return [edit if its == name else other for other, its in zip(edits, known, strict=True)]
     return [*edits, edit]
+
+
+def edits_of(edits: Sequence[Edit], face: int) -> list[Edit]:
+    """Those of the edits that change the face of this number."""
+    return [edit for edit in edits if edit.face in (None, face)]
 
 
 def apply_edits(
@@ -216,14 +240,14 @@ def apply_edits(
 ) -> np.ndarray:
     """`w[t, j] + sum_e strength_e(t) * n_e[j]` on each edit's layers j (InterFaceGAN, eq. 3, per frame).
 
-    ws `[T, num_ws, w_dim]`, times `[T]` seconds, directions name -> `[num_ws, w_dim]` or `[1, w_dim]`. Returns a new
-    float32 array; frames whose strengths are all zero come back bit by bit. Raises `UsageError` for layers beyond the
-    generator's.
+    ws `[T, num_ws, w_dim]`, times `[T]` seconds, directions: title of an edit -> `[num_ws, w_dim]` or `[1, w_dim]`.
+    Returns a new float32 array; frames whose strengths are all zero come back bit by bit. Raises `UsageError` for
+    layers beyond the generator's.
     """
     out = np.array(ws, dtype=np.float32)
     for edit in edits:
         layers = edit.rows(out.shape[1])
-        direction = np.broadcast_to(directions[edit.direction].astype(np.float32), out.shape[1:])
+        direction = np.broadcast_to(directions[edit.title].astype(np.float32), out.shape[1:])
         strength = edit.strength_at(times).astype(np.float32)
         moved = np.flatnonzero(strength)
         out[np.ix_(moved, layers)] += strength[moved, None, None] * direction[None, layers]

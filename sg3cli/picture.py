@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sg3cli.errors import InputError
 from sg3cli.files import atomic_path
 
 AFTER_HEADER = 33  # bytes of a PNG's signature and first chunk
@@ -42,6 +43,20 @@ def jpeg_bytes(picture: np.ndarray, comment: str | None = None, quality: int = 9
     text = b"" if comment is None else comment.encode()
     entry = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text if 0 < len(text) < 0xFFFE else b""
     return bytes(encoded[:2] + entry + encoded[2:])
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """The picture in a file, upright, as `[H, W, 3]` uint8 RGB. Raises `InputError` for what is none."""
+    import cv2
+
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+        raise InputError(f"{path} is no picture that can be read", "give a PNG or JPEG file")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -13,6 +13,8 @@ import numpy as np
 REACH = 4.0  # the Gaussian is cut off at this many sigmas
 PAPER_KERNEL = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3  # Alaluf et al. 2022, latent codes and transforms
 OUTLIER_RADIUS = 3  # frames on each side that vouch for a frame
+WIDTHS = (1.0, 2.0, 4.0)  # times sigma: how far `smooth_adaptive` may look where nothing moves
+DOUBT = 2.5  # standard deviations within which two estimates agree
 
 
 def smooth_zero_phase(values: np.ndarray, times: np.ndarray, sigma: float) -> np.ndarray:
@@ -45,6 +47,67 @@ def _line_weights(times: np.ndarray, sigma: float) -> Iterator[tuple[slice, np.n
             yield slice(a, b), w * (s2 - s1 * d) / determinant
         else:  # a frame on its own
             yield slice(a, b), w / s0
+
+
+def smooth_adaptive(values: np.ndarray, times: np.ndarray, sigma: float) -> np.ndarray:
+    """`smooth_zero_phase` of `values [T, K]` that looks farther where the values rest than where they move.
+
+    At each frame the widest of `WIDTHS` times `sigma` counts whose estimate still agrees, within the noise, with all
+    narrower ones in every column (intersection of confidence intervals; Goldenshluger and Nemirovski 1997). A resting
+    face is held still, a moving one is smoothed with `sigma` alone; neither lags.
+    """
+    values = np.asarray(values, np.float64)
+    noise = noise_of(values)
+    if sigma <= 0 or len(values) < 3 or not noise.any():
+        return smooth_zero_phase(values, times, sigma)
+    levels, low, high = [], np.full(values.shape, -np.inf), np.full(values.shape, np.inf)
+    agreed = np.zeros(len(values), np.int64)
+    for k, width in enumerate(WIDTHS):
+        levels.append(smooth_zero_phase(values, times, width * sigma))
+        gain = [
+            np.sqrt(weights @ weights) for _, weights in _line_weights(np.asarray(times, np.float64), width * sigma)
+        ]
+        doubt = DOUBT * np.array(gain)[:, None] * noise
+        low, high = np.maximum(low, levels[k] - doubt), np.minimum(high, levels[k] + doubt)
+        agreed[(agreed == k - 1) & (low <= high).all(axis=1)] = k
+    chosen = smooth_zero_phase(_least_around(agreed, times, 2 * sigma).astype(np.float64), times, sigma)
+    shares = np.clip(1 - np.abs(chosen[:, None] - np.arange(len(WIDTHS))), 0, 1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.einsum("tk,ktc->tc", shares, np.array(levels))
+
+
+def noise_of(values: np.ndarray) -> np.ndarray:
+    """Standard deviation `[K]` of the noise in `values [T, K]`, from its second differences; motion hardly counts."""
+    bends = np.diff(values, 2, axis=0)
+    return 1.4826 * np.median(np.abs(bends), axis=0) / np.sqrt(6) if len(bends) else np.zeros(values.shape[1])
+
+
+def _least_around(levels: np.ndarray, times: np.ndarray, reach: float) -> np.ndarray:
+    """The least of `levels [T]` within `reach` seconds of each frame: caution starts before the motion does."""
+    first = np.searchsorted(times, times - reach)
+    last = np.searchsorted(times, times + reach, side="right")
+    return np.array([levels[a:b].min() for a, b in zip(first, last, strict=True)])
+
+
+def median_around(values: np.ndarray, times: np.ndarray, reach: float) -> np.ndarray:
+    """Median of `values [T, ...]` within `reach` seconds of each frame, fewer towards the ends on both sides alike."""
+    result = np.empty_like(values)
+    last = len(times) - 1
+    for k, t in enumerate(times):
+        r = min(reach, max(t - times[0], reach / 2), max(times[last] - t, reach / 2))
+        a, b = np.searchsorted(times, t - r - 1e-9), np.searchsorted(times, t + r + 1e-9)
+        result[k] = np.median(values[a:b], axis=0)
+    return result
+
+
+def jitter(values: np.ndarray, present: np.ndarray) -> float:
+    """Root mean square of the second differences of `values [T, ...]`, in their unit, over frames in a row.
+
+    Frames count whose neighbours are both `present [T]`; 0 when there are none.
+    """
+    inside = present[:-2] & present[1:-1] & present[2:]
+    bends = np.diff(values.reshape(len(values), -1), 2, axis=0)[inside]
+    return float(np.sqrt(np.mean(np.square(bends)))) if bends.size else 0.0
 
 
 def smooth_paper(values: np.ndarray, axis: int = 0) -> np.ndarray:

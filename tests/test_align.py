@@ -22,7 +22,6 @@ from sg3cli.align import (
     quad_matrix,
     quad_to_params,
     rotation_degrees,
-    select_face,
     similarity,
     smooth_paper,
     smooth_zero_phase,
@@ -260,36 +259,6 @@ def test_paper_kernel_matches_the_reference_inside(golden):
     np.testing.assert_allclose(transforms[2:-2], golden["smooth__out_transforms"], atol=1e-9)
 
 
-# --- Choice of a face --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three_faces():
-    """Left small, right large, and a huge one in the middle for a single frame, first seen in that order."""
-    landmarks = np.full((30, 3, 68, 2), np.nan)
-    landmarks[2:, 0] = face((300, 100), 40)
-    landmarks[:, 1] = face((80, 100), 20)
-    landmarks[5, 2] = face((200, 100), 90)
-    return observe(landmarks)
-
-
-def test_face_choices(three_faces):
-    chosen = {c: select_face(three_faces, c, (240, 400)) for c in ("largest", "left", "right", "0", "1", "2")}
-    assert chosen == {"largest": 0, "left": 1, "right": 0, "0": 1, "1": 0, "2": 2}
-
-
-def test_bad_face_choices(three_faces):
-    with pytest.raises(UsageError):
-        select_face(three_faces, "nearest", (240, 400))
-    with pytest.raises(UsageError):
-        select_face(three_faces, "-1", (240, 400))
-    with pytest.raises(InputError, match="shows 3"):
-        select_face(three_faces, "3", (240, 400))
-    nobody = observe(np.full((4, 0, 68, 2), np.nan))
-    with pytest.raises(InputError, match="no face"):
-        select_face(nobody, "largest", (240, 400))
-
-
 # --- Tracks ------------------------------------------------------------------------------------------------
 
 
@@ -392,3 +361,99 @@ def test_bad_policy_and_absent_column_are_errors():
         clip_of(walk(10)[1], replace(AlignConfig(), crop="wide"))
     with pytest.raises(InputError):
         clip_of(np.full((5, 68, 2), np.nan))
+
+
+# --- Shots, blinks, tremble ---------------------------------------------------------------------------------
+
+
+def at_rest(count=150, noise=0.5, seed=3):
+    """A face that does not move, with noise on each landmark and on all of them together."""
+    rng = np.random.default_rng(seed)
+    return face((200, 150), 50) + rng.normal(0, noise, (count, 68, 2)) + rng.normal(0, noise, (count, 1, 2))
+
+
+def test_tremble_of_a_resting_face_falls_tenfold():
+    track = clip_of(at_rest())
+    raw, smooth = track.jitter
+    assert raw > 1 and smooth < raw / 10
+
+
+def test_a_moving_face_does_not_lag():
+    """The smoothed centre of a face that sways at 1 Hz and jumps aside at once fits the truth best with no shift."""
+    t = np.arange(200) / 25
+    x = 200 + 30 * np.sin(2 * np.pi * t) + 40 / (1 + np.exp(-(t - 4) * 12))
+    clean = np.array([face((cx, 150), 50) for cx in x])
+    noisy = clean + np.random.default_rng(0).normal(0, 0.5, clean.shape)
+    centre, truth = (axes_x(quads) for quads in (clip_of(noisy).quads, ffhq_quad(clean)))
+    inside = slice(20, -20)
+    errors = [np.square(np.roll(centre, -k)[inside] - truth[inside]).mean() for k in (-2, -1, 0, 1, 2)]
+    assert np.argmin(errors) == 2
+    a, b, c = errors[1:4]
+    assert abs((a - c) / (2 * (a - 2 * b + c))) < 0.05  # the parabola's lowest point, in frames
+    assert np.sqrt(errors[2]) < 1.0
+
+
+def axes_x(quads):
+    return align.axes_of(quads)[0][:, 0]
+
+
+def test_a_blink_does_not_move_the_square():
+    landmarks = at_rest(100, noise=0.02)
+    still = clip_of(landmarks).quads
+    shut = landmarks.copy()
+    for frames in (slice(30, 36), slice(70, 75)):
+        for lid in (37, 38, 43, 44):
+            shut[frames, lid, 1] += 9
+    moved = np.abs(ffhq_quad(shut) - ffhq_quad(landmarks)).max()
+    assert moved > 1.5
+    assert np.abs(clip_of(shut).quads - still).max() < 0.1 * moved
+
+
+def shots_of(landmarks, shots, config=None, trusted=None):
+    count = len(landmarks)
+    return build_track(
+        observe(landmarks), 0, np.arange(count), np.arange(count) / 25, config or AlignConfig(), shots, trusted
+    )
+
+
+@pytest.mark.parametrize("crop", ["fixed", "smooth", "hybrid"])
+def test_nothing_crosses_a_cut(crop):
+    """Each half of a clip with a cut is what it is alone, whatever the other half holds."""
+    _, left = walk(40)
+    right = walk(40, seed=5)[1] + (90, -30)
+    shots = np.repeat([0, 1], 40).astype(np.int32)
+    track = shots_of(np.concatenate([left, right]), shots, AlignConfig(crop=crop))
+    for half, alone in ((slice(0, 40), left), (slice(40, 80), right)):
+        single = clip_of(alone, AlignConfig(crop=crop))
+        np.testing.assert_allclose(track.quads[half], single.quads, atol=1e-3)
+        np.testing.assert_allclose(track.windows[half], single.windows, atol=1e-3)
+    assert track.shots.tolist() == shots.tolist()
+    assert track.jitter[1] < track.jitter[0] < 10  # the jump at the cut is no tremble
+
+
+def test_a_gap_at_a_cut_is_not_bridged():
+    _, landmarks = walk(40)
+    landmarks[18:22] = np.nan
+    assert (clip_of(landmarks).status[18:22] == 1).all()
+    track = shots_of(landmarks, np.repeat([0, 1], 20).astype(np.int32))
+    assert (track.status[18:22] == 2).all()
+
+
+def test_untrusted_frames_are_left_out_and_not_bridged():
+    _, landmarks = walk(40)
+    trusted = np.ones(40, bool)
+    trusted[20:25] = False
+    track = shots_of(landmarks, None, trusted=trusted)
+    assert (track.status[20:25] == 2).all() and (np.delete(track.status, range(20, 25)) == 0).all()
+
+
+def test_on_no_face():
+    _, landmarks = walk(60)
+    landmarks[:5] = landmarks[20:45] = np.nan
+    assert np.count_nonzero(clip_of(landmarks).status == 2) == 30
+    held = clip_of(landmarks, AlignConfig(on_no_face="hold"))
+    assert (held.status != 2).all() and np.array_equal(held.landmarks[0], held.landmarks[4])
+    with pytest.raises(InputError, match=r"30 of 60 frames .* frame 0 at 0.00 s"):
+        clip_of(landmarks, AlignConfig(on_no_face="fail"))
+    with pytest.raises(UsageError):
+        clip_of(landmarks, AlignConfig(on_no_face="guess"))

@@ -63,7 +63,11 @@ NoFinetune = Annotated[
 ]
 Edits = Annotated[
     list[str] | None,
-    typer.Option("--edit", metavar="DIRECTION=STRENGTH", help="An edit, e.g. age=2 or smile=1@0s..2s; repeatable."),
+    typer.Option(
+        "--edit",
+        metavar="[FACE:]DIRECTION=STRENGTH",
+        help="An edit: age=2, smile=1@0s..2s, 1:age=2 for face 1; repeatable.",
+    ),
 ]
 
 
@@ -107,6 +111,29 @@ def align(session: Session, source: Input = None) -> None:
         job.align()
 
 
+@command(app, own=("input", "align"), show=("landmarks", "embedder", "rate"))
+def faces(
+    session: Session,
+    source: Input = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="PNG", help="Where the contact sheet goes [default: PROJECT/faces.png]."),
+    ] = None,
+) -> None:
+    """List the people in a clip, with the numbers that --face takes, and draw a contact sheet of them."""
+    from sg3cli.pipeline import faces as people
+
+    with working(session, source, "faces") as job:
+        clip, found = people.table(job)
+        path = sheet or job.project.path / "faces.png"
+        people.write_sheet(job, clip, path)
+        job.project.save()
+        job.facts = {"faces": found, "sheet": str(path)}
+        for line in people.lines(found):
+            session.console.data(line)
+        session.console.notice(f"faces: their pictures are in {path}")
+
+
 @command(app, own=("input", "invert"), before=("align",))
 def invert(session: Session, source: Input = None) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
@@ -141,10 +168,14 @@ def edit(
     preserve: Annotated[
         list[str] | None, typer.Option(metavar="NAME|FILE", help="Keep this attribute as it is; repeatable.")
     ] = None,
+    face: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
 ) -> None:
     """Set the strength of one direction (setting it again replaces it)."""
-    change = _change(direction, strength, layers, space, preserve or [])
+    change = _change(direction, strength, layers, space, preserve or [], face)
     if change is None and not clear:
         raise UsageError("nothing to edit", "give --direction and --strength, or --clear")
     with working(session, project, "edit") as job:
@@ -153,14 +184,19 @@ def edit(
 
 
 def _change(
-    direction: str | None, strength: str | None, layers: str | None, space: str, preserve: list[str]
+    direction: str | None,
+    strength: str | None,
+    layers: str | None,
+    space: str,
+    preserve: list[str],
+    face: int | None,
 ) -> Edit | None:
     if (direction is None) != (strength is None):
         missing = "--strength" if strength is None else "--direction"
         raise UsageError(f"{missing} is missing", "an edit needs both --direction and --strength")
     if direction is None or strength is None:
         return None
-    return make_edit(direction, strength, layers, space, preserve)
+    return make_edit(direction, strength, layers, space, preserve, face)
 
 
 @command(app, own=("render", "encode"), before=("align", "invert", "finetune"))
@@ -224,12 +260,12 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     with project.lock(name):
         job = Job(project, configs, session.console, pull=session.pull, device=session.device)
         yield job
-    if job.output != "-":
+    if job.output != "-" and not job.facts:
         session.console.data(str(project.path))
     facts: dict[str, Any] = {"project": str(project.path), "stages": job.stages, "edits": project.edits}
     if job.output is not None:
         facts["output"] = job.output
-    session.console.result(name, **facts, seconds=round(time.monotonic() - began, 2))
+    session.console.result(name, **facts, **job.facts, seconds=round(time.monotonic() - began, 2))
 
 
 def command_name(argv: list[str]) -> str:

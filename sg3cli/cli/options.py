@@ -19,13 +19,18 @@ from sg3cli.console import Console
 HELP: dict[tuple[str, str], str] = {
     ("input", "rate"): "Frames a second of pictures (a folder, a pattern, a still). [default: 25]",
     ("align", "landmarks"): "Landmark model.",
-    ("align", "face"): "Whose face: largest, left, right, or a number in order of appearance.",
+    ("align", "face"): (
+        "Whose face: largest, left, right, all, a number of `sg3 faces`, a point X,Y or a box X0,Y0,X1,Y1 (pixels, or "
+        "shares of the frame; @2.5s for a time), or a picture of the person; several joined by +."
+    ),
     ("align", "rule"): "Size of the face square: by eyes and mouth, or by the eyes alone.",
     ("align", "crop"): "How the window follows the face.",
     ("align", "smooth_centre"): "Smoothing of the square's centre, in seconds.",
     ("align", "smooth_axes"): "Smoothing of its angle and size, in seconds.",
     ("align", "window"): "Smoothing of the `hybrid` window, in seconds.",
     ("align", "max_gap"): "Longest stretch without a face that is bridged, in seconds.",
+    ("align", "on_no_face"): "Frames without the face: passed through, the face held where it was, or an error.",
+    ("align", "embedder"): "ONNX face recognition network (112x112) that tells people apart, instead of their looks.",
     ("invert", "model"): "Model: a name of `sg3 models list` or a bundle folder.",
     ("invert", "steps"): "Refinement steps of the inversion.",
     ("invert", "batch"): "Frames per inversion batch.",
@@ -97,8 +102,11 @@ def command(
     def register(function: Callable[..., None]) -> Callable[..., None]:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         stage_flags = {}
+        taken = {parameter.name for parameter in parameters}  # a command's own option goes before a stage's
         for stage in (*own, *before):
             for item in fields(CONFIGS[stage]):
+                if stage in before and item.name in taken:
+                    continue
                 hidden = stage in before or (show is not None and item.name not in show)
                 stage_flags[f"{stage}__{item.name}"] = _stage_option(stage, item.name, stage in own, hidden)
         shared = _shared_options(bool(own or before))

@@ -38,7 +38,8 @@ def _edit_lines(project: Project) -> Iterator[str]:
     for number, edit in enumerate(project.edits):
         layers = "" if edit["layers"] is None else f" on layers {edit['layers']}"
         kept = f", preserving {', '.join(edit['preserve'])}" if edit.get("preserve") else ""
-        yield f"{'edit' if number == 0 else '':<9} {edit['direction']} = {edit['strength']}{layers}{kept}"
+        whose = "" if edit.get("face") is None else f"{edit['face']}:"
+        yield f"{'edit' if number == 0 else '':<9} {whose}{edit['direction']} = {edit['strength']}{layers}{kept}"
     if not project.edits:
         yield "edit      none"
 
@@ -51,6 +52,10 @@ def _stage_words(project: Project, stage: str) -> str:
     if stage == "align":
         words += f", {record['found']} of {record['frames']} frames with the face"
         words += f", {record['interpolated']} bridged, {record['absent']} without"
+        faces = record.get("faces", [])
+        words += f", faces {', '.join(str(face['face']) for face in faces)}" if len(faces) > 1 else ""
+        if "jitter" in record:
+            words += f", jitter {record['jitter']['raw']:.2f} px, smoothed {record['jitter']['smoothed']:.2f}"
     if stage == "invert":
         words += f", codes {record['frames']}x{record['num_ws']}x{record['w_dim']} of {record['models']['name']}"
     if stage == "finetune":

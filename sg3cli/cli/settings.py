@@ -38,6 +38,7 @@ CONFIGS: dict[str, type] = {
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("align", "landmarks"): ("mesh", "fan"),
     ("align", "rule"): ("ffhq", "eyes"),
+    ("align", "on_no_face"): ("pass", "hold", "fail"),
     ("align", "crop"): ("fixed", "smooth", "hybrid"),
     ("finetune", "loss"): ("auto", "lpips", "structural"),
     ("render", "view"): ("frame", "face", "compare"),

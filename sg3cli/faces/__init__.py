@@ -14,7 +14,7 @@ from sg3cli.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_FACES = 4
+MAX_FACES = 8
 KINDS = ("mesh", "fan")
 
 
@@ -25,7 +25,8 @@ class Face:
     box: np.ndarray  # [4] float32, x0 y0 x1 y1
     landmarks: np.ndarray  # [68, 2] float32, iBUG order
     score: float  # 0..1
-    track: int  # the same number for the same face in every frame
+    track: int  # the same number for the same face in every frame of a shot
+    yaw: float = 0.0  # degrees that it is turned; beside 60 it shows its profile
 
 
 class Detector(Protocol):

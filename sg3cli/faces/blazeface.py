@@ -17,6 +17,7 @@ SIDE = 128
 MIN_SCORE = 0.5
 MIN_TILE_SCORE = 0.65  # tiles show many more things that are no face
 MIN_TILE = 320  # pixels: faces of 40 pixels are an eighth of that
+MISFIT = 1.25  # the finest tiles may be so many times larger before a level of their own is added
 OVERLAP_IOU = 0.3  # boxes that overlap more are the same face
 KEY_POINTS = 6  # right eye, left eye, nose, mouth, right ear, left ear
 
@@ -94,10 +95,12 @@ def letterbox(rgb: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[int, int
 
 
 def tile_levels(height: int, width: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Lists of square tiles (x, y, side), each level half as large as the one before and overlapping by half."""
+    """Lists of square tiles (x, y, side), each level about half as large as the one before and overlapping by half."""
     sides = [max(1, max(height, width) // 2)]
     while sides[-1] // 2 >= MIN_TILE:
         sides.append(sides[-1] // 2)
+    if sides[-1] > MISFIT * MIN_TILE:  # 1920 pixels: 960, 480, and 320, or faces below 60 pixels would be missed
+        sides.append(MIN_TILE)
     for side in sides:
         xs, ys = (_starts(length, side) for length in (width, height))
         yield [(x, y, side) for y in ys for x in xs]

@@ -12,6 +12,7 @@ import numpy as np
 
 from sg3cli.faces import MAX_FACES, Face
 from sg3cli.faces.tracks import MARGIN, Roi, Tracks, separation
+from sg3cli.faces.trust import yaw_of_landmarks
 from sg3cli.weights import store
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class FanDetector:
         for index in np.argsort(distances, kind="stable"):
             box, points, score = found[index]
             track = self.tracks.number(roi_of_box(box), time, faces)
-            faces[track] = Face(box, points, score, track)
+            faces[track] = Face(box, points, score, track, yaw_of_landmarks(points))
         return [face for _, face in sorted(faces.items())]
 
     def state(self) -> dict[str, Any]:

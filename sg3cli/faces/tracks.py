@@ -41,6 +41,7 @@ class Tracks:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.first = 0  # the least number that is free
 
     @property
     def active(self) -> list[Seen]:
@@ -58,7 +59,14 @@ class Tracks:
             for seen in self.seen
             if seen.track not in taken and 0.5 < seen.roi.side / roi.side < 2 and _within_reach(seen, roi, time)
         ]
-        return min(reach)[1] if reach else 1 + max([*taken, *(seen.track for seen in self.seen)], default=-1)
+        if reach:
+            return min(reach)[1]
+        return max(self.first, 1 + max([*taken, *(seen.track for seen in self.seen)], default=-1))
+
+    def forget(self) -> None:
+        """End all tracks: whoever is seen from now on gets a new number."""
+        self.first = max(self.first, 1 + max((seen.track for seen in self.seen), default=-1))
+        self.seen = []
 
     def remember(self, places: dict[int, Roi], time: float) -> None:
         """Take the faces of a frame, by track; the other tracks are lost."""
@@ -66,13 +74,14 @@ class Tracks:
         now = {track: Seen(track, roi, time, True) for track, roi in places.items()}
         self.seen = [seen for _, seen in sorted({**lost, **now}.items())]
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> dict[str, Any]:
         """The tracks as JSON-able data."""
-        return [asdict(seen) for seen in self.seen]
+        return {"first": self.first, "seen": [asdict(seen) for seen in self.seen]}
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
-        self.seen = [Seen(**{**seen, "roi": Roi(**seen["roi"])}) for seen in state]
+        self.first = state["first"]
+        self.seen = [Seen(**{**seen, "roi": Roi(**seen["roi"])}) for seen in state["seen"]]
 
 
 def separation(a: Roi, b: Roi) -> float:

@@ -18,6 +18,7 @@ from sg3cli import config
 from sg3cli.console import Console
 from sg3cli.directions.load import find_direction, load_direction
 from sg3cli.edit import Edit
+from sg3cli.errors import UsageError
 from sg3cli.pipeline import output
 from sg3cli.project import Project, content_key
 from sg3cli.weights.bundle import Bundle, load_bundle
@@ -30,7 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
     "render": config.RenderConfig(),
     "encode": config.EncodeConfig(),
 }
-REVISION = {"align": 1, "invert": 1, "finetune": 1, "render": 2}  # raised when a stage's results change
+REVISION = {"align": 2, "invert": 1, "finetune": 1, "render": 2}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
 
@@ -57,6 +58,7 @@ class Job:
         self.device = device
         self.stages: dict[str, dict[str, Any]] = {}
         self.output: str | None = None
+        self.facts: dict[str, Any] = {}  # what a command found out beside its stages
 
     # ---- the stages, each after those it needs
 
@@ -65,7 +67,7 @@ class Job:
         from sg3cli.pipeline import align
 
         params = self.configs["align"]
-        models = align.digests(params.landmarks, self.pull)
+        models = align.digests(params, self.pull)
         source = self.project.source_key
         self._run("align", params, (), models, partial(align.run, self, models), source=source)
 
@@ -96,12 +98,13 @@ class Job:
         bundle = self.bundle()
         found = {name: self.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
         edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
-        if self.project.status("invert") != "done":
-            self.invert()
+        if self.project.status("invert") != "done" or self._beyond_choice(edits):
+            self.invert()  # the choice of faces may be another one now
         self._check_fit(edits, found)
+        self._check_faces(edits)
         self.project.edits = [edit.to_dict() for edit in edits]
         self.project.save()
-        words = [f"{edit.direction} = {edit.text}" for edit in edits]
+        words = [f"{edit.title} = {edit.text}" for edit in edits]
         self.console.notice(f"edit: {', '.join(words) or 'none'}")
 
     def render(self, out: str, finetune: bool = True) -> None:
@@ -183,6 +186,18 @@ class Job:
             edit.rows(record["num_ws"])
         for path in files.values():
             load_direction(path).check_fits(record["num_ws"], record["w_dim"], record["models"]["generator"])
+
+    def _beyond_choice(self, edits: Sequence[Edit]) -> list[Edit]:
+        """The edits of faces that were not chosen."""
+        chosen = {int(face["face"]) for face in self.project.record("align").get("faces", [])}
+        return [edit for edit in edits if edit.face is not None and chosen and edit.face not in chosen]
+
+    def _check_faces(self, edits: Sequence[Edit]) -> None:
+        """Raise for an edit of a face that was not chosen."""
+        for edit in self._beyond_choice(edits):
+            chosen = ", ".join(str(face["face"]) for face in self.project.record("align")["faces"])
+            what = f"{edit.title}: face {edit.face} is not among those that the project edits: {chosen}"
+            raise UsageError(what, f"choose it too: sg3 align {self.project.path} --face all")
 
 
 def bundle_digests(bundle: Bundle) -> dict[str, str]:

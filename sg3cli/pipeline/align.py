@@ -1,65 +1,132 @@
-"""The align stage: every frame past the detector, kept in pieces; then one face's track."""
+"""The align stage: every frame past the detector, kept in pieces; who is who; then the track of each chosen face."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.align import Observations, Track, build_track, select_face
+from sg3cli.align import Observations, Track, build_track
+from sg3cli.borders import Crowd
+from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError
-from sg3cli.faces import Face, make_detector
-from sg3cli.files import read_arrays, write_arrays
+from sg3cli.faces import Detector, Face, make_detector
+from sg3cli.faces.choice import Cast, check_choice, choose, is_picture, split_choice
+from sg3cli.faces.cuts import find_shots, thumbnail
+from sg3cli.faces.embedder import Embedder, make_embedder
+from sg3cli.faces.people import Person, Sightings, find_people
+from sg3cli.faces.trust import hidden, trusted
+from sg3cli.files import digest_of, read_arrays, write_arrays
+from sg3cli.picture import read_picture
 from sg3cli.project import Chunks, Project, content_key
-from sg3cli.video import VideoReader
+from sg3cli.video import Frame, VideoReader
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
-TRACK = "align/track.safetensors"
 FACES = "align/faces"
+FORMAT = 2  # of the pieces
 PIECE = 32  # frames between two saves
+LOOK_EVERY = 0.1  # seconds between two looks at a face
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is kept of a frame: when it is, and the faces in it."""
+    """What is kept of a frame: when it is, a small picture of it, the faces in it and their looks (if taken)."""
 
     index: int
     pts: int
     time: float
+    thumb: np.ndarray  # [9, 16, 3] uint8
     faces: list[Face]
+    looks: list[np.ndarray]  # [K] each
 
 
-def digests(landmarks: str, pull: bool) -> dict[str, str]:
-    """Digests of the landmark model's files; raises `ModelError` when it is missing and may not be pulled."""
+@dataclass(frozen=True)
+class Clip:
+    """All that detection found in a clip."""
+
+    cast: Cast
+    pts: np.ndarray  # [T] int64
+    shots: np.ndarray  # [T] int32
+
+
+def track_file(face: int) -> str:
+    """Where the track of the `face`-th chosen face lies in a project."""
+    return "align/track.safetensors" if face == 0 else f"align/track-{face}.safetensors"
+
+
+TRACK = track_file(0)
+
+
+def digests(config: AlignConfig, pull: bool) -> dict[str, str]:
+    """Digests of the landmark model's files, of the embedder and of pictures in the choice of face.
+
+    Raises `ModelError` when a model is missing and may not be pulled, `UsageError` for a choice that is none.
+    """
     from sg3cli.weights import store
 
-    name = {"mesh": "face-mesh", "fan": "fan"}[landmarks]
+    check_choice(config.face)
+    name = {"mesh": "face-mesh", "fan": "fan"}[config.landmarks]
     store.require(name, pull)
-    return {file: f"sha256:{digest}" for file, digest in store.verify(name).items()}
+    found = {file: f"sha256:{digest}" for file, digest in store.verify(name).items()}
+    pictures = [part for part in split_choice(config.face) if is_picture(part)]
+    for path in [*pictures, *([config.embedder] if config.embedder else [])]:
+        try:
+            found[path] = digest_of(Path(path))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    return found
 
 
 def run(job: Job, models: dict[str, str], key: str) -> Result:
-    """Detect, choose the face, build its track; returns the stage's files and facts."""
+    """Detect, choose the faces, build their tracks; returns the stage's files and facts."""
     config, project = job.configs["align"], job.project
-    found = Chunks(project.path / FACES, content_key(source=project.source_key, models=models))
+    clip = find_clip(job, models)
+    chosen = choose(clip.cast, config.face, portraits(job, config))
+    files, faces = [], []
+    for k, person in enumerate(chosen):
+        track = track_of(clip, person, config)
+        write_arrays(project.path / track_file(k), track.to_arrays(), {"key": key})
+        files.append(track_file(k))
+        faces.append({"face": person.number, **facts_of(track)})
+        tell(job, clip, person, track)
+    for outdated in (project.path / "align").glob("track-*.safetensors"):
+        if f"align/{outdated.name}" not in files:
+            outdated.unlink()
+    if len(clip.cast.people) > 1:
+        files.append(write_neighbours(project, clip, key))
+    first = {name: value for name, value in faces[0].items() if name != "face"}
+    return files, {**first, "shots": int(clip.shots[-1]) + 1, "people": len(clip.cast.people), "faces": faces}
+
+
+def find_clip(job: Job, models: dict[str, str]) -> Clip:
+    """The faces of all frames and the people they belong to; what was detected before is not detected again."""
+    config, project = job.configs["align"], job.project
+    networks = {name: digest for name, digest in models.items() if not is_picture(name)}
+    found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
+    embedder = make_embedder(config.embedder)
     with VideoReader(project.source(), rate=project.rate) as reader:
-        detect(job, reader, found)
+        detect(job, reader, found, embedder)
         job.tell("align", reader.notices)
         size = (reader.info.height, reader.info.width)
-    observations, pts, times = collect(found)
-    if len(pts) == 0:
+    clip = clip_of(found, embedder, size)
+    if len(clip.pts) == 0:
         raise InputError("no frame could be decoded", "check the file with a player")
-    column = select_face(observations, config.face, size)
-    track = build_track(observations, column, pts, times, config)
-    write_arrays(project.path / TRACK, track.to_arrays(), {"key": key})
-    return [TRACK], facts_of(track, job)
+    return clip
 
 
-def detect(job: Job, reader: VideoReader, found: Chunks) -> None:
+def clip_of(pieces: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int]) -> Clip:
+    """The people in frames of `size` (height, width) that were looked at; see `pack`."""
+    seen, pts, times, thumbs = collect(pieces)
+    shots = find_shots(thumbs)
+    return Clip(Cast(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots)
+
+
+def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> None:
     """Faces of the frames that `found` does not hold yet; detection does not depend on the choice of face."""
     first, total = found.rows, len(reader)
     if first >= total > 0:
@@ -67,9 +134,11 @@ def detect(job: Job, reader: VideoReader, found: Chunks) -> None:
     detector = make_detector(job.configs["align"].landmarks, job.pull)
     if first:
         detector.restore(found.state)
+    rate = float(reader.info.average_rate or 25)
+    every = max(1, round(LOOK_EVERY * rate))
     rows: list[Row] = []
     for frame in job.console.progress(reader.frames(first), total, "align", first):
-        rows.append(Row(frame.index, frame.pts, frame.time, detector.update(frame.rgb, frame.time)))
+        rows.append(look_at(frame, detector, embedder, every))
         if len(rows) == PIECE:
             found.append(pack(rows), len(rows), detector.state())
             rows = []
@@ -77,44 +146,152 @@ def detect(job: Job, reader: VideoReader, found: Chunks) -> None:
         found.append(pack(rows), len(rows), detector.state())
 
 
+def look_at(frame: Frame, detector: Detector, embedder: Embedder, every: int) -> Row:
+    """The faces of the next frame, with their looks in one frame of `every`."""
+    faces = detector.update(frame.rgb, frame.time)
+    looks = [embedder.vector(frame.rgb, face.landmarks) for face in faces] if frame.index % every == 0 else []
+    return Row(frame.index, frame.pts, frame.time, thumbnail(frame.rgb), faces, looks)
+
+
 def pack(rows: list[Row]) -> dict[str, np.ndarray]:
     """Timing of each frame `[n]`, and one entry for each face that was found, with its frame's index."""
     faces = [(row.index, face) for row in rows for face in row.faces]
+    taken = [(row.index, k, look) for row in rows for k, look in enumerate(row.looks)]
     return {
         "pts": np.array([row.pts for row in rows], np.int64),
         "times": np.array([row.time for row in rows], np.float64),
+        "thumb": np.array([row.thumb for row in rows], np.uint8),
         "frame": np.array([index for index, _ in faces], np.int64),
         "track": np.array([face.track for _, face in faces], np.int64),
         "score": np.array([face.score for _, face in faces], np.float32),
+        "yaw": np.array([face.yaw for _, face in faces], np.float32),
         "box": np.array([face.box for _, face in faces], np.float32).reshape(-1, 4),
         "landmarks": np.array([face.landmarks for _, face in faces], np.float32).reshape(-1, 68, 2),
+        "look_at": np.array([(index, k) for index, k, _ in taken], np.int64).reshape(-1, 2),
+        "look": np.array([look for *_, look in taken], np.float32).reshape(len(taken), -1 if taken else 0),
     }
 
 
-def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Observations, np.ndarray, np.ndarray]:
-    """All pieces as padded arrays (column = track), with pts `[T]` and times `[T]` of the frames."""
-    pieces = list(found)
+def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
+    """All pieces: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
+    pieces = [_with_looks(piece) for piece in found]
+    length = max((piece["look"].shape[1] for piece in pieces), default=0) or 1
+    for piece in pieces:
+        if piece["look"].shape[1] != length:  # no look was taken in this piece
+            piece["look"] = np.full((len(piece["frame"]), length), np.nan, np.float32)
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}
-    pts, times = joined.get("pts", np.empty(0, np.int64)), joined.get("times", np.empty(0))
-    frames = len(pts)
-    tracks = int(joined["track"].max()) + 1 if frames and len(joined["track"]) else 0
-    landmarks = np.full((frames, tracks, 68, 2), np.nan, np.float32)
-    boxes = np.full((frames, tracks, 4), np.nan, np.float32)
-    scores = np.zeros((frames, tracks), np.float32)
-    if tracks:
-        at = (joined["frame"], joined["track"])
-        landmarks[at], boxes[at], scores[at] = joined["landmarks"], joined["box"], joined["score"]
-    return Observations(landmarks, boxes, scores), pts, times
+    if not pieces:
+        nothing = pack([])
+        joined = _with_looks(nothing)
+    names = ("frame", "track", "box", "landmarks", "score", "yaw", "look")
+    return Sightings(*(joined[name] for name in names)), joined["pts"], joined["times"], joined["thumb"]
 
 
-def facts_of(track: Track, job: Job) -> dict[str, Any]:
-    """Counts of frames for the record; says so when there are frames without the face."""
+def _with_looks(piece: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A piece with one look for each face, nan where none was taken."""
+    looks = np.full((len(piece["frame"]), piece["look"].shape[1]), np.nan, np.float32)
+    for (index, k), look in zip(piece["look_at"], piece["look"], strict=True):
+        looks[np.searchsorted(piece["frame"], index) + k] = look
+    return {**{name: value for name, value in piece.items() if name != "look_at"}, "look": looks}
+
+
+def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
+    """The look of the largest face in each picture that the choice of face names. Raises `InputError`."""
+    found = {}
+    for path in (part for part in split_choice(config.face) if is_picture(part)):
+        rgb = read_picture(Path(path))
+        faces = make_detector(config.landmarks, job.pull).update(rgb, 0.0)
+        if not faces:
+            raise InputError(f"no face was found in {path}", "give a picture that shows a face from the front")
+        largest = max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
+        found[path] = make_embedder(config.embedder).vector(rgb, largest.landmarks)
+    return found
+
+
+def track_of(clip: Clip, person: Person, config: AlignConfig) -> Track:
+    """The track of one person through the clip."""
+    count = len(clip.pts)
+    seen = clip.cast.seen.take(person.rows)
+    landmarks = np.full((count, 1, 68, 2), np.nan, np.float32)
+    boxes = np.full((count, 1, 4), np.nan, np.float32)
+    scores, yaws = np.zeros((count, 1), np.float32), np.zeros(count, np.float32)
+    landmarks[seen.frames, 0], boxes[seen.frames, 0] = seen.landmarks, seen.boxes
+    scores[seen.frames, 0], yaws[seen.frames] = seen.scores, seen.yaws
+    observed = Observations(landmarks, boxes, scores)
+    present = observed.present[:, 0]
+    whole = trusted(landmarks[:, 0], yaws, present, clip.cast.size)
+    if not whole.any():
+        what = f"face {person.number} is never seen from the front and whole"
+        raise InputError(what, f"choose another one: the clip shows {clip.cast.describe()}")
+    lost = ~present & ~hidden(boxes[:, 0], present, boxes_beside(clip, person))
+    return build_track(observed, 0, clip.pts, clip.cast.times, config, clip.shots, whole | lost)
+
+
+def boxes_beside(clip: Clip, person: Person) -> np.ndarray:
+    """Boxes `[T, F, 4]` of the other faces in each frame, nan where there are fewer than F."""
+    seen = clip.cast.seen
+    rows = np.setdiff1d(np.arange(len(seen)), person.rows)
+    frames = seen.frames[rows]
+    place = np.arange(len(rows)) - np.searchsorted(frames, frames)  # the how manieth of its frame
+    boxes = np.full((len(clip.pts), int(place.max(initial=-1)) + 1, 4), np.nan, np.float32)
+    boxes[frames, place] = seen.boxes[rows]
+    return boxes
+
+
+def facts_of(track: Track) -> dict[str, Any]:
+    """Counts of frames and the tremble of the square, for the record."""
     found, bridged, absent = (int(np.count_nonzero(track.status == status)) for status in (0, 1, 2))
-    if absent:
-        job.console.notice(f"align: {absent} of {len(track.status)} frames show no face and will be passed through")
-    return {"frames": len(track.status), "found": found, "interpolated": bridged, "absent": absent}
+    raw, smooth = (round(pixels, 4) for pixels in track.jitter)
+    counts = {"frames": len(track.status), "found": found, "interpolated": bridged, "absent": absent}
+    return {**counts, "jitter": {"raw": raw, "smoothed": smooth}}
 
 
-def load_track(project: Project) -> Track:
-    """The track of a project that was aligned."""
-    return Track.from_arrays(read_arrays(project.path / TRACK)[0])
+def tell(job: Job, clip: Clip, person: Person, track: Track) -> None:
+    """Say when there are frames without the face, and why."""
+    absent = track.status == 2
+    if not absent.any():
+        return
+    turned = int(np.count_nonzero(absent[clip.cast.seen.frames[person.rows]]))
+    who = "no face" if len(clip.cast.people) == 1 else f"no face {person.number}"
+    why = f" ({turned} of them in profile or half outside the picture)" if turned else ""
+    count = int(np.count_nonzero(absent))
+    job.console.notice(f"align: {count} of {len(absent)} frames show {who} and will be passed through{why}")
+
+
+# ---- what later stages read
+
+NEIGHBOURS = "align/people.safetensors"
+
+
+def write_neighbours(project: Project, clip: Clip, key: str) -> str:
+    """All faces of the clip with the person they belong to, so that no face is pasted over another."""
+    seen = clip.cast.seen
+    person = np.full(len(seen), -1, np.int64)
+    for somebody in clip.cast.people:
+        person[somebody.rows] = somebody.number
+    arrays = {"frames": seen.frames, "people": person, "landmarks": seen.landmarks, "boxes": seen.boxes}
+    write_arrays(project.path / NEIGHBOURS, {**arrays, "scores": seen.scores, "yaws": seen.yaws}, {"key": key})
+    return NEIGHBOURS
+
+
+def faces_of(project: Project) -> list[int]:
+    """Numbers of the faces that a project edits, in the order of its tracks."""
+    return [int(face["face"]) for face in project.record("align").get("faces", [{"face": 0}])]
+
+
+def load_track(project: Project, face: int = 0) -> Track:
+    """The track of the `face`-th chosen face of a project that was aligned."""
+    return Track.from_arrays(read_arrays(project.path / track_file(face))[0])
+
+
+def load_tracks(project: Project) -> list[Track]:
+    """The tracks of all chosen faces."""
+    return [load_track(project, face) for face in range(len(faces_of(project)))]
+
+
+def load_crowd(project: Project) -> Crowd | None:
+    """Everybody in the clip; None when that is one person."""
+    if int(project.record("align").get("people", 1)) < 2:
+        return None
+    arrays, track = read_arrays(project.path / NEIGHBOURS)[0], load_track(project)
+    return Crowd.of(arrays["frames"], arrays["people"], arrays["landmarks"], track.times, track.shots)

@@ -8,17 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sg3cli.errors import ModelError
 from sg3cli.files import atomic_path, safetensors_errors
-from sg3cli.finetune import PivotalTuner, Targets, apply_delta, collect_targets, select_targets
+from sg3cli.finetune import TARGET_BYTES, PivotalTuner, Targets, apply_delta, collect_targets, select_targets
 from sg3cli.invert import ABSENT, window_crops
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import Project
@@ -52,17 +53,23 @@ def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
 
 
 def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
-    """A tuner on the smoothed codes and the window crops of the frames that show the face."""
-    project, track = job.project, load_track(job.project)
+    """A tuner on the smoothed codes and the window crops of the frames that show the chosen faces, all together."""
+    project, tracks = job.project, load_tracks(job.project)
     G = bundle.generator().to(choose_device(job.device, job.console))
-    frames = select_targets(track.status != ABSENT, G.img_resolution)
-    with VideoReader(project.source(), rate=project.rate) as reader:
-        crops = window_crops(reader.frames(), track, G.img_resolution)
-        seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
-    codes = smoothed_codes(project, bundle.digest, track, job.smooth())
-    pivots = codes.take(frames)
-    numbered = Targets(seen.images, torch.arange(len(frames)).numpy())
-    return PivotalTuner(G, pivots, track.transforms[frames], numbered, job.configs["finetune"], loss)
+    images, pivots, transforms = [], [], []
+    for face, track in enumerate(tracks):
+        frames = select_targets(track.status != ABSENT, G.img_resolution, TARGET_BYTES // len(tracks))
+        with VideoReader(project.source(), rate=project.rate) as reader:
+            crops = window_crops(reader.frames(), track, G.img_resolution)
+            seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
+        codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face)
+        images.append(seen.images)
+        pivots.append(codes.take(frames))
+        transforms.append(track.transforms[frames])
+    pictures = np.concatenate(images) if len(images) > 1 else images[0]
+    numbered = Targets(pictures, np.arange(len(pictures)))
+    turns = np.concatenate(transforms)
+    return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.configs["finetune"], loss)
 
 
 def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:

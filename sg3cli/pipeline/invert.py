@@ -14,7 +14,7 @@ from sg3cli import invert as inversion
 from sg3cli.align import Track
 from sg3cli.errors import ModelError
 from sg3cli.files import RowFile, npy_writer, write_json
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
 from sg3cli.project import Chunks, Project, content_key
 from sg3cli.video import VideoReader
@@ -23,25 +23,40 @@ from sg3cli.weights.bundle import Bundle
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
-CODES = "invert/ws.npy"
 DESCRIPTION = "invert/ws.json"
 PARTS = "invert/parts"
 PIECE = 32  # at least so many frames between two saves
 BLOCK = 64  # columns of the codes that are smoothed together
 
 
+def codes_file(face: int) -> str:
+    """Where the codes of the `face`-th chosen face lie in a project."""
+    return "invert/ws.npy" if face == 0 else f"invert/ws-{face}.npy"
+
+
+CODES = codes_file(0)
+
+
 def run(job: Job, bundle: Bundle, key: str) -> Result:
-    """Invert every frame that shows the face; returns the stage's files and facts."""
-    project, track = job.project, load_track(job.project)
-    parts = Chunks(project.path / PARTS, key)
-    if parts.rows < len(track.pts):
-        encode(job, bundle, track, parts)
-    present = track.status != inversion.ABSENT
-    nearest = inversion.fill_absent(np.arange(len(present)), present)
-    shape = write_codes(project, parts, nearest)
+    """Invert every frame that shows a chosen face; returns the stage's files and facts."""
+    project = job.project
+    shape: tuple[int, ...] = ()
+    tracks = load_tracks(project)
+    for face, track in enumerate(tracks):
+        parts = Chunks(project.path / (PARTS if face == 0 else f"{PARTS}-{face}"), key)
+        if parts.rows < len(track.pts):
+            encode(job, bundle, track, parts)
+        present = track.status != inversion.ABSENT
+        nearest = inversion.fill_absent(np.arange(len(present)), present)
+        shape = write_codes(project, parts, nearest, face)
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
-    parts.clear()
-    return [CODES, DESCRIPTION], {"num_ws": shape[1], "w_dim": shape[2], "frames": shape[0]}
+    for face in range(len(tracks)):
+        Chunks(project.path / (PARTS if face == 0 else f"{PARTS}-{face}"), key).clear()
+    files = [codes_file(face) for face in range(len(tracks))]
+    for outdated in project.path.glob("invert/ws-*.npy"):
+        if f"invert/{outdated.name}" not in files:
+            outdated.unlink()
+    return [*files, DESCRIPTION], {"num_ws": shape[1], "w_dim": shape[2], "frames": shape[0]}
 
 
 def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
@@ -58,22 +73,23 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
             parts.append({"ws": np.stack(piece)}, len(piece))
 
 
-def write_codes(project: Project, parts: Chunks, nearest: np.ndarray) -> tuple[int, ...]:
+def write_codes(project: Project, parts: Chunks, nearest: np.ndarray, face: int = 0) -> tuple[int, ...]:
     """All pieces as one array `[T, num_ws, w_dim]`; a frame without a face takes the code of the `nearest` with one."""
     first = next(iter(parts))["ws"]
     shape = (len(nearest), *first.shape[1:])
-    with npy_writer(project.path / CODES, shape) as write:
+    path = project.path / codes_file(face)
+    with npy_writer(path, shape) as write:
         for piece in parts:
             write(piece["ws"])
     if (nearest != np.arange(len(nearest))).any():
-        codes = RowFile(project.path / CODES)
-        with npy_writer(project.path / CODES, shape) as write:
+        codes = RowFile(path)
+        with npy_writer(path, shape) as write:
             for row in nearest:
                 write(codes.rows(row, row + 1))
     return shape
 
 
-def load_codes(project: Project, generator: str) -> RowFile:
+def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
     """The codes; raises `ModelError` when they were made with another generator than `generator` (a digest)."""
     described = json.loads((project.path / DESCRIPTION).read_text(encoding="utf8"))
     if described["generator"] != generator:
@@ -81,30 +97,31 @@ def load_codes(project: Project, generator: str) -> RowFile:
             f"the codes of {project.path} belong to another generator ({described['generator'][:19]}...)",
             "run `sg3 invert` with the model you want to render with",
         )
-    return RowFile(project.path / CODES)
+    return RowFile(project.path / codes_file(face))
 
 
-def smoothed_codes(project: Project, generator: str, track: Track, mode: str) -> RowFile:
+def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> RowFile:
     """The codes smoothed over time as `mode` says, `[T, num_ws, w_dim]`, kept on disk.
 
     Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
     """
-    codes = load_codes(project, generator)
-    path = smoothed_path(project, mode)
+    codes = load_codes(project, generator, face)
+    path = smoothed_path(project, mode, face)
     if path.is_file():
         return RowFile(path)
     for outdated in path.parent.glob("smooth-*.npy"):
-        outdated.unlink()
+        if not outdated.name.startswith(smoothed_path(project, mode).stem):  # nor those of other faces
+            outdated.unlink()
     with npy_writer(path, codes.shape) as write:
         for rows in _smooth_rows(codes, track, mode):
             write(rows)
     return RowFile(path)
 
 
-def smoothed_path(project: Project, mode: str) -> Path:
-    """Where the codes smoothed as `mode` says are kept."""
-    name = f"smooth-{content_key(codes=project.key('invert'), align=project.key('align'), mode=mode)[:12]}.npy"
-    return project.path / "invert" / name
+def smoothed_path(project: Project, mode: str, face: int = 0) -> Path:
+    """Where the codes of the `face`-th chosen face, smoothed as `mode` says, are kept."""
+    key = content_key(codes=project.key("invert"), align=project.key("align"), mode=mode)[:12]
+    return project.path / "invert" / (f"smooth-{key}.npy" if face == 0 else f"smooth-{key}-{face}.npy")
 
 
 def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 
 from sg3cli import invert as inversion
-from sg3cli.align import ABSENT, Track, build_track, select_face
+from sg3cli.align import ABSENT, Track
 from sg3cli.directions.load import load_direction
-from sg3cli.edit import Edit
+from sg3cli.edit import Edit, edits_of
 from sg3cli.errors import InputError, UsageError
 from sg3cli.faces import Detector, make_detector
+from sg3cli.faces.choice import choose
+from sg3cli.faces.embedder import make_embedder
 from sg3cli.files import HeldRows, RowFile
 from sg3cli.geometry import warp_quad
 from sg3cli.nets.generator import Generator
-from sg3cli.pipeline.align import Row, collect, load_track, pack
+from sg3cli.pipeline.align import clip_of, faces_of, load_track, look_at, pack, portraits, track_of
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_path
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 NEAR = 0.6  # seconds on each side of a moment in which the face is followed, so that its square is smoothed
 CODES = 1  # frames on each side whose codes are averaged with the moment's
+LOOKS = 3  # a face's looks are taken in every so many frames
 STRETCH = 1.0  # seconds on each side of the clip's middle that are searched for a good frame
 REACH = 10.0  # seconds on each side that are searched for the nearest face, when a moment has none
 STEP = 0.2  # seconds between the frames looked at meanwhile
@@ -205,15 +208,16 @@ class Viewer:
         """The chosen face through consecutive frames; None when they show none."""
         config = self.job.configs["align"]
         detector = make_detector(config.landmarks, self.job.pull)
-        rows = [Row(k, f.pts, f.time, detector.update(f.rgb, f.time)) for k, f in enumerate(frames)]
-        observations, pts, times = collect([pack(rows)])
-        if not observations.present.any():
+        embedder = make_embedder(config.embedder)
+        rows = [look_at(replace(f, index=k), detector, embedder, LOOKS) for k, f in enumerate(frames)]
+        clip = clip_of([pack(rows)], embedder, (self.reader.info.height, self.reader.info.width))
+        if not clip.cast.people:
             return None
         if config.face.isdigit():
             said = "preview: faces are numbered in the part that was looked at; `sg3 align` numbers the whole clip's"
             self.job.console.notice(said)
-        column = select_face(observations, config.face, (self.reader.info.height, self.reader.info.width))
-        return build_track(observations, column, pts, times, config)
+        person = choose(clip.cast, config.face, portraits(self.job, config))[0]
+        return track_of(clip, person, config)
 
     def _no_face(self, index: int, first: int, track: Track | None) -> InputError:
         """The error of a frame without a face, with the nearest time that has one."""
@@ -298,7 +302,9 @@ class Viewer:
 
     def _drawn(self, moment: Moment, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
         config = replace(self.job.configs["render"], **changes)
-        plan = Plan("", "", list(edits), self._vectors(edits), self.bundle, self.held.tuned, {})
+        # A project's first face is shown, with its own edits.
+        mine = edits_of(edits, faces_of(self.job.project)[0]) if self.held.track is not None else list(edits)
+        plan = Plan("", "", mine, self._vectors(mine), self.bundle, self.held.tuned, {})
         return next(compose(iter([moment.frame]), moment.track, moment.codes, self.G, plan, config)).rgb
 
     def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
@@ -308,7 +314,7 @@ class Viewer:
         for direction in loaded.values():
             direction.check_fits(self.G.num_ws, self.G.config.w_dim, self.bundle.digest)
         vectors = {name: direction.vector for name, direction in loaded.items()}
-        return {edit.direction: conditioned(edit, vectors) for edit in edits}
+        return {edit.title: conditioned(edit, vectors) for edit in edits}
 
 
 def part_of(track: Track, first: int, last: int) -> Track:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -10,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.align import Track
+from sg3cli.align import Track, shot_slices
+from sg3cli.borders import Crowd
 from sg3cli.config import RenderConfig
 from sg3cli.directions.condition import condition
 from sg3cli.directions.load import load_direction
-from sg3cli.edit import Edit, apply_edits
+from sg3cli.edit import Edit, apply_edits, edits_of
 from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
 from sg3cli.masks import smooth_landmarks
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import NOWHERE, Sides
 from sg3cli.pipeline import output
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.align import faces_of, load_crowd, load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
@@ -45,11 +47,41 @@ class Plan:
     key: str
     inputs: str  # key of what the edited faces are made from
     edits: list[Edit]
-    directions: dict[str, np.ndarray]  # name -> [num_ws, w_dim] or [1, w_dim]
+    directions: dict[str, np.ndarray]  # title of an edit -> [num_ws, w_dim] or [1, w_dim]
     bundle: Bundle
     tuned: bool
     record: dict[str, Any]
     tools: Tools = NO_TOOLS
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of the faces that are edited: where it is, its codes, its own edits, and who is beside it."""
+
+    number: int
+    track: Track
+    codes: RowFile
+    plan: Plan
+    crowd: Crowd | None = None  # None: nobody else is in the clip
+
+    def border(self, frame: int, look: Look) -> np.ndarray | float:
+        """Opacity `[H, W]` of the crop that keeps off the other faces; 1.0 where none is near."""
+        if self.crowd is None:
+            return 1.0
+        shape = look.shape(look.resolution)
+        return self.crowd.border(self.number, frame, self.track.landmarks[frame], look.window(frame), shape)
+
+
+def faces_shown(job: Job, plan: Plan, G: Generator) -> list[Shown]:
+    """The faces that the project edits, each with its own edits and with what pastes it."""
+    project = job.project
+    crowd, found = load_crowd(project), []
+    for k, number in enumerate(faces_of(project)):
+        track = load_track(project, k)
+        codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth(), k)
+        mine = with_tools(job, replace(plan, edits=edits_of(plan.edits, number)), G, track, codes, k)
+        found.append(Shown(number, calm(track), codes, mine, crowd))
+    return found
 
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
@@ -69,7 +101,7 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": render, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(render)}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
-    vectors = {edit.direction: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
+    vectors = {edit.title: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(key, made_from, edits, vectors, bundle, tuned, output.provenance(project, project.edits, models))
 
 
@@ -81,17 +113,16 @@ def conditioned(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`; returns the facts for the project's record."""
-    project, config, track = job.project, job.configs["render"], load_track(job.project)
+    project, config = job.project, job.configs["render"]
     G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
     G.synthesis.set_precision(config.precision)
-    codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth())
-    plan = with_tools(job, plan, G, track, codes)
+    faces = faces_shown(job, plan, G)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
-            frames = compose(reader.frames(), track, codes, G, plan, config)
-            for frame in job.console.progress(frames, len(track.pts), "render"):
+            frames = compose_all(reader.frames(), faces, G, config)
+            for frame in job.console.progress(frames, len(faces[0].track.pts), "render"):
                 writer.write(frame)
         job.tell("render", writer.notices)
     if out != "-":
@@ -100,8 +131,11 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",)}
 
 
-def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile) -> Plan:
-    """The plan with what pasting needs of the whole clip: steady masks, the user's matte, a generator for the seam."""
+def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile, face: int = 0) -> Plan:
+    """The plan with what pasting needs of the whole clip: steady masks, the user's matte, a generator for the seam.
+
+    `face` counts the faces that the project edits.
+    """
     track = calm(track)
 
     def draw(frames: list[Frame], edited: bool, sides: Sides) -> Iterator[np.ndarray]:
@@ -111,7 +145,7 @@ def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile)
         return apply_edits(codes.take(frames), track.times[frames], plan.edits, plan.directions)
 
     generator = job.project.key("finetune" if plan.tuned else "invert")
-    return replace(plan, tools=prepare(job, track, G, draw, edited, (generator, plan.inputs)))
+    return replace(plan, tools=prepare(job, track, G, draw, edited, (generator, plan.inputs), face))
 
 
 def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:
@@ -121,13 +155,46 @@ def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tup
     return {"frame": (width, height), "face": face, "compare": (2 * width, height)}[config.view]
 
 
+def compose_all(frames: Iterator[Frame], faces: list[Shown], G: Generator, config: RenderConfig) -> Iterator[Frame]:
+    """Each source frame with all edited faces in it: each face's frames go on to the next, as their masks part them.
+
+    The view of the face shows the first one.
+    """
+    if len(faces) == 1 or config.view == "face":
+        yield from compose_face(frames, faces[0], G, config)
+        return
+    sources: deque[np.ndarray] = deque()  # as many as the batches of all faces hold back
+    result = _noted(frames, sources)
+    for face in faces:
+        result = compose_face(result, face, G, replace(config, view="frame"))
+    for frame in result:
+        source = sources.popleft()
+        if config.view == "compare":
+            everything = replace(faces[0].plan, edits=[edit for face in faces for edit in face.plan.edits])
+            shown = any(face.track.status[frame.index] != ABSENT for face in faces)
+            frame = replace(frame, rgb=beside(source, frame.rgb, frame.time, everything, config, shown))
+        yield frame
+
+
+def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Frame]:
+    """The frames; what they show is appended to `sources`."""
+    for frame in frames:
+        sources.append(frame.rgb)
+        yield frame
+
+
 def compose(
     frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
 ) -> Iterator[Frame]:
-    """Each source frame with the edited face in it, or what else the view shows; one batch in memory."""
-    track = calm(track)
+    """Each source frame with one edited face in it that is alone in the clip; see `compose_face`."""
+    return compose_face(frames, Shown(0, calm(track), codes, plan), G, config)
+
+
+def compose_face(frames: Iterator[Frame], face: Shown, G: Generator, config: RenderConfig) -> Iterator[Frame]:
+    """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
+    track, codes, plan = face.track, face.codes, face.plan
+    opacity = presence(track.times, track.status, track.shots)
     look = Look(track, config, G.img_resolution, plan.tools)
-    opacity = presence(track.times, track.status)
     blank = np.zeros((*look.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
@@ -144,11 +211,18 @@ def compose(
                 continue
             result = frame.rgb
             if crop is not None:
-                result = look.paste(frame, crop, plain.get(frame.index), opacity[frame.index])
+                alpha = opacity[frame.index] * face.border(frame.index, look)
+                result = look.paste(frame, crop, plain.get(frame.index), alpha)
             if config.view == "compare":
-                words = captions(plan, frame.time, crop is not None) if config.labels == "on" else None
-                result = compare_view(frame.rgb, result, words)
+                result = beside(frame.rgb, result, frame.time, plan, config, crop is not None)
             yield replace(frame, rgb=result)
+
+
+def beside(
+    source: np.ndarray, result: np.ndarray, time: float, plan: Plan, config: RenderConfig, shown: bool
+) -> np.ndarray:
+    """The comparison of one frame, with captions where they are wanted."""
+    return compare_view(source, result, captions(plan, time, shown) if config.labels == "on" else None)
 
 
 def captions(plan: Plan, time: float, shown: bool) -> tuple[str, str]:
@@ -158,7 +232,10 @@ def captions(plan: Plan, time: float, shown: bool) -> tuple[str, str]:
 
 def calm(track: Track) -> Track:
     """The track with the landmarks that the mask follows: smoothed, so that its edge does not tremble."""
-    return replace(track, landmarks=smooth_landmarks(track.landmarks, track.times))
+    landmarks = track.landmarks.copy()
+    for shot in shot_slices(track.shots):
+        landmarks[shot] = smooth_landmarks(track.landmarks[shot], track.times[shot])
+    return replace(track, landmarks=landmarks)
 
 
 def drawn_crops(
@@ -177,12 +254,14 @@ def drawn_crops(
     return render_crops(G, ws, track.transforms[index], len(index), sides)
 
 
-def presence(times: np.ndarray, status: np.ndarray) -> np.ndarray:
-    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames that show none."""
-    gaps = times[status == ABSENT]
-    if len(gaps) == 0:
-        return np.ones(len(times))
-    after = np.searchsorted(gaps, times)
-    before = np.clip(after - 1, 0, None)
-    distance = np.minimum(np.abs(times - gaps[before]), np.abs(gaps[np.clip(after, None, len(gaps) - 1)] - times))
-    return np.clip(distance / FADE, 0.0, 1.0)
+def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray | None = None) -> np.ndarray:
+    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames of its shot that show none."""
+    opacity, shots = np.ones(len(times)), np.zeros(len(times), np.int32) if shots is None else shots
+    for shot in shot_slices(shots):
+        gaps = times[shot][status[shot] == ABSENT]
+        if len(gaps):
+            after = np.searchsorted(gaps, times[shot])
+            before, after = np.clip(after - 1, 0, None), np.clip(after, None, len(gaps) - 1)
+            distance = np.minimum(np.abs(times[shot] - gaps[before]), np.abs(gaps[after] - times[shot]))
+            opacity[shot] = np.clip(distance / FADE, 0.0, 1.0)
+    return opacity

@@ -51,6 +51,11 @@ def pixel_sides(config: RenderConfig, resolution: int) -> Sides:
     return left, right, top, bottom
 
 
+def of_face(path: Path, face: int) -> Path:
+    """The same for the `face`-th edited face; the first keeps the plain name."""
+    return path if face == 0 else path.with_name(f"{path.stem}-{face}{path.suffix}")
+
+
 def mask_digest(config: RenderConfig) -> str | None:
     """What a user's matte contributes to the content key."""
     if config.mask is None:
@@ -139,14 +144,19 @@ class Look:
         landmarks = landmarks_in_window(self.track.landmarks[frame.index], window, shape)
         return visible(source, small, landmarks, hair=self.config.protect in ("all", "hair"))
 
-    def paste(self, frame: Frame, crop: np.ndarray, plain: np.ndarray | None, presence: float) -> np.ndarray:
-        """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits."""
+    def paste(
+        self, frame: Frame, crop: np.ndarray, plain: np.ndarray | None, presence: float | np.ndarray
+    ) -> np.ndarray:
+        """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits.
+
+        `presence` is an opacity, or one for each pixel of the crop `[h, w]`.
+        """
         config, matte = self.config, self.tools.matte
         return paste(
             frame.rgb,
             crop,
             self.window(frame.index),
-            self.opacity(frame.index) * np.float32(presence),
+            self.opacity(frame.index) * np.asarray(presence, np.float32),
             match_ring=config.match,
             plain=plain,
             detail=config.detail,
@@ -187,15 +197,18 @@ class VisibleMaps:
         return smooth[first - rows.start : last - rows.start]
 
 
-def prepare(job: Job, track: Track, G: Generator, draw: Draw, edited: Edited, keys: tuple[str, str]) -> Tools:
+def prepare(
+    job: Job, track: Track, G: Generator, draw: Draw, edited: Edited, keys: tuple[str, str], face: int = 0
+) -> Tools:
     """Maps, matte and generator for a render: made, or found in the project.
 
     `edited(frames)` gives the edited codes of frames; `keys` are those of what the faces without and with the edits
-    depend on. Raises `InputError` when the user's matte does not fit the source.
+    depend on; `face` counts the faces that the project edits. Raises `InputError` when the user's matte does not fit
+    the source.
     """
     look = Look(track, job.configs["render"], G.img_resolution)
     if look.config.view == "face":
-        return Tools(seam=seam_generator(job, look, G, draw, edited, keys[1]))
+        return Tools(seam=seam_generator(job, look, G, draw, edited, keys[1], face))
     matte = None
     if look.config.mask is not None:
         with VideoReader(job.project.source(), rate=job.project.rate) as reader:
@@ -204,11 +217,11 @@ def prepare(job: Job, track: Track, G: Generator, draw: Draw, edited: Edited, ke
     if look.protects:
         settings = {"protect": look.config.protect, "expand": look.sides, "smooth": job.smooth(), "revision": REVISION}
         settings |= {"precision": look.config.precision}
-        chunks = Chunks(job.project.path / VISIBLE, content_key(inputs=keys[0], **settings))
+        chunks = Chunks(of_face(job.project.path / VISIBLE, face), content_key(inputs=keys[0], **settings))
         if chunks.rows < len(track.pts):
             make_maps(job, look, chunks, draw)
         maps = VisibleMaps(chunks, track)
-    return Tools(maps, matte, seam_generator(job, look, G, draw, edited, keys[1]))
+    return Tools(maps, matte, seam_generator(job, look, G, draw, edited, keys[1], face))
 
 
 def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
@@ -233,9 +246,12 @@ def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
         chunks.append({"visible": np.stack(maps)}, len(maps))
 
 
-def seam_generator(job: Job, look: Look, G: Generator, draw: Draw, edited: Edited, inputs: str) -> Generator | None:
+def seam_generator(
+    job: Job, look: Look, G: Generator, draw: Draw, edited: Edited, inputs: str, face: int
+) -> Generator | None:
     """With `--stitch tune`, a copy of `G` whose edited faces meet the frame at the mask's edge; kept in the project."""
-    path, config = job.project.path, look.config
+    config = look.config
+    seam, checkpoint = (of_face(job.project.path / name, face) for name in (SEAM, SEAM_CHECKPOINT))
     if config.stitch != "tune":
         return None
     tuning = replace(job.configs["finetune"], steps=config.stitch_steps)
@@ -248,17 +264,17 @@ def seam_generator(job: Job, look: Look, G: Generator, draw: Draw, edited: Edite
     settings |= {"precision": config.precision}
     key = content_key(inputs=inputs, tuning=tuning, **settings)
     result = copy.deepcopy(G)
-    if read_meta(path / SEAM).get("key") == key:
-        apply_delta(result, load_file(str(path / SEAM)))
+    if read_meta(seam).get("key") == key:
+        apply_delta(result, load_file(str(seam)))
         return result
     tuner = seam_tuner(job, look, G, draw, edited, tuning)
-    restore(tuner, path / SEAM_CHECKPOINT, key)
+    restore(tuner, checkpoint, key)
     last = None
     for last in job.console.progress(tuner.run(), config.stitch_steps, "render: seam", tuner.step):
         if last.step % tuning.save_every == 0:
-            save_tensors(path / SEAM_CHECKPOINT, tuner.state(), {"key": key, "log": []})
-    save_tensors(path / SEAM, tuner.delta(), {"key": key})
-    (path / SEAM_CHECKPOINT).unlink(missing_ok=True)
+            save_tensors(checkpoint, tuner.state(), {"key": key, "log": []})
+    save_tensors(seam, tuner.delta(), {"key": key})
+    checkpoint.unlink(missing_ok=True)
     if last is not None:
         job.console.notice(f"render: the seam was tuned in {last.step} steps to a squared error of {last.l2:.4f}")
     apply_delta(result, tuner.delta())  # what a later run gets from the file, to the bit
