@@ -55,6 +55,7 @@ class RenderConfig:
     smooth: str = "paper"  # paper | none | gauss:SECONDS
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
     detail: float = 1.0  # share of the source's fine detail that is put back where the edit keeps the shape
+    range: str | None = None  # what is edited: 0:10-0:20, 10s..20s, several with commas; None: everything
     batch: int = 2  # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
 
 
@@ -66,4 +67,5 @@ class EncodeConfig:
     crf: float = 16.0
     preset: str = "medium"
     pix_fmt: str = "yuv420p"
+    segment: float = 10.0  # seconds of film that are kept when a render is killed; 0: the film is one piece
     format: str | None = None  # container; None: by the output's suffix, Matroska for `-`

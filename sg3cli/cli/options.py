@@ -42,11 +42,13 @@ HELP: dict[tuple[str, str], str] = {
     ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
     ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",
     ("render", "detail"): "Share of the source's fine detail that is kept where the edit leaves the shape.",
+    ("render", "range"): "Edit only this part, e.g. 0:10-0:20 or 10s..; the rest passes through.",
     ("render", "batch"): "Frames per rendering batch.",
     ("encode", "codec"): "Video encoder.",
     ("encode", "crf"): "Quality of the encoder; lower is better and larger.",
     ("encode", "preset"): "Speed of the encoder.",
     ("encode", "pix_fmt"): "Pixel format.",
+    ("encode", "segment"): "Seconds of film that a killed render keeps; 0 writes the film in one piece.",
     ("encode", "format"): "Container, if the output's suffix does not say it.",
 }
 _NAMES = [f.name for config in CONFIGS.values() for f in fields(config)]

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 
 from sg3cli.config import AlignConfig, EncodeConfig, FinetuneConfig, InvertConfig, RenderConfig
 from sg3cli.errors import UsageError
+from sg3cli.ranges import parse_ranges
 
 CONFIGS: dict[str, type] = {
     "align": AlignConfig,
@@ -96,6 +97,8 @@ def check(stage: str, name: str, value: Any, origin: str) -> Any:
         raise UsageError(f"{origin} is {value!r}", f"choose one of: {', '.join(choices)}")
     if (stage, name) == ("render", "smooth"):
         _check_smooth(value, origin)
+    if (stage, name) == ("render", "range"):
+        parse_ranges(value)
     return value
 
 

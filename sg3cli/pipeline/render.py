@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from sg3cli.config import RenderConfig
 from sg3cli.directions.condition import condition
 from sg3cli.directions.load import load_direction
 from sg3cli.edit import Edit, apply_edits
+from sg3cli.errors import UsageError
 from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
 from sg3cli.nets.generator import Generator
@@ -23,15 +27,17 @@ from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import content_key
+from sg3cli.project import Project, content_key
+from sg3cli.ranges import only_inside, opacity, parse_ranges
 from sg3cli.render import compare_view, render_crops
 from sg3cli.stitch import face_mask, landmarks_in_window, paste, smooth_landmarks
-from sg3cli.video import Frame, VideoReader, VideoWriter
+from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader
 from sg3cli.weights.bundle import Bundle
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
+PIECES = "render"  # folder of the pieces of a film that is not finished
 FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
 
 
@@ -49,7 +55,9 @@ class Plan:
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     """Read the edits and their directions; raises when one is unknown or belongs to another generator."""
-    project = job.project
+    project, config = job.project, job.configs["render"]
+    if config.range is not None and config.view == "face":
+        raise UsageError("--range passes frames through, and --view face shows none", "use --view frame or compare")
     edits = [Edit.from_dict(fields) for fields in project.edits]
     names = sorted({name for edit in edits for name in (edit.direction, *edit.preserve)})
     files = {name: job.direction_file(name, bundle) for name in names}
@@ -59,7 +67,7 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     for direction in loaded.values():
         direction.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
     last = "finetune" if tuned else "invert"
-    parts = {"render": job.configs["render"], "encode": job.configs["encode"], "tuned": tuned}
+    parts = {"render": config, "encode": job.configs["encode"], "tuned": tuned}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
     vectors = {edit.direction: _vector(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
@@ -80,15 +88,60 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source()) as reader:
         size = output_size(config.view, G.img_resolution, reader.info.width, reader.info.height)
-        with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
-            frames = compose(reader.frames(), track, codes, G, plan, config)
-            for frame in job.console.progress(frames, len(track.pts), "render"):
+        length = piece_frames(job.configs["encode"].segment, reader.info.average_rate, config.batch)
+        cut = Cut(pieces_of(project, plan.key), plan.key, len(reader), length)
+        with SegmentedWriter(out, reader.info, job.configs["encode"], size, comment, cut) as writer:
+            if writer.start:
+                job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
+            frames = chosen(reader.frames(writer.start), track, codes, G, plan, config)
+            for frame in job.console.progress(frames, len(track.pts), "render", writer.start):
                 writer.write(frame)
         job.tell("render", writer.notices)
     if out != "-":
         output.write_sidecar(out, plan.record)
     params = {**asdict(config), "encode": asdict(job.configs["encode"])}
     return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",)}
+
+
+def pieces_of(project: Project, key: str) -> Path:
+    """Folder of the pieces of a render with this content key; what renders of other keys have left is removed."""
+    folder = project.path / PIECES / key
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def piece_frames(seconds: float, rate: Fraction, batch: int) -> int:
+    """Frames of a piece of about `seconds`: whole batches, because a batch's pictures depend on its size. 0: none."""
+    return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
+
+
+def clear(project: Project) -> None:
+    """Remove the pieces of a film that stands, with its records."""
+    shutil.rmtree(project.path / PIECES, ignore_errors=True)
+
+
+def chosen(
+    frames: Iterator[Frame], track: Track, codes: RowFile, G: Generator, plan: Plan, config: RenderConfig
+) -> Iterator[Frame]:
+    """`compose`, but frames outside of `config.range` keep their bits and cost nothing."""
+    if config.range is None:
+        return compose(frames, track, codes, G, plan, config)
+    compare = config.view == "compare"
+
+    def edited(part: Iterator[Frame]) -> Iterator[Frame]:
+        return compose(part, track, codes, G, plan, config)
+
+    def plain(frame: Frame) -> Frame:
+        return replace(frame, rgb=compare_view(frame.rgb, frame.rgb)) if compare else frame
+
+    def blend(below: Frame, above: Frame, share: float) -> Frame:
+        mixed = below.rgb + np.float32(share) * (above.rgb.astype(np.float32) - below.rgb)
+        return replace(below, rgb=np.rint(mixed).astype(np.uint8))
+
+    shown = opacity(track.times, parse_ranges(config.range))
+    return only_inside(frames, shown, config.batch, edited, plain, blend)
 
 
 def output_size(view: str, crop: int, width: int, height: int) -> tuple[int, int]:
