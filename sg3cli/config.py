@@ -78,6 +78,7 @@ class RenderConfig:
     stitch_steps: int = 100  # most steps of `tune`
     stitch_threshold: float = 0.002  # squared error of the seam at which `tune` stops
     precision: str = "fp32"  # fp32 | bf16: half the time on a CPU with AVX-512-BF16, errors of about a level
+    range: str | None = None  # what is edited: 0:10-0:20, 10s..20s, several with commas; None: everything
     batch: int = 2  # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
 
 
@@ -90,6 +91,7 @@ class EncodeConfig:
     preset: str = "medium"
     pix_fmt: str | None = None  # None: as the source where the codec can; 8 bits as yuv420p
     lossless: bool = False
+    segment: float = 10.0  # seconds of film that are kept when a render is killed; 0: the film is one piece
     format: str | None = None  # container; None: by the output's suffix, Matroska for `-`
 
 

@@ -29,7 +29,7 @@ OWNERS = {  # foreign library -> the only places that import it
 }
 LIGHT = (
     "cli/",
-    *("edit.py", "project.py", "files.py", "color.py", "errors.py", "config.py", "console.py"),
+    *("edit.py", "ranges.py", "project.py", "files.py", "color.py", "errors.py", "config.py", "console.py"),
     *("directions/load.py", "directions/condition.py", "pipeline/__init__.py", "pipeline/output.py"),
     *("weights/store.py", "weights/table.py", "weights/bundle.py"),
 )

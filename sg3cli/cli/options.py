@@ -58,12 +58,14 @@ HELP: dict[tuple[str, str], str] = {
     ("render", "stitch_steps"): "Most tuning steps of `--stitch tune`.",
     ("render", "stitch_threshold"): "Squared error of the seam at which `--stitch tune` stops.",
     ("render", "precision"): "Arithmetic of the convolutions; bf16 is faster where the processor has it.",
+    ("render", "range"): "Edit only this part, e.g. 0:10-0:20 or 10s..; the rest passes through.",
     ("render", "batch"): "Frames per rendering batch.",
     ("encode", "codec"): "Video encoder.",
     ("encode", "crf"): "Quality of the encoder; lower is better and larger.",
     ("encode", "preset"): "Speed of the encoder.",
     ("encode", "pix_fmt"): "Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.",
     ("encode", "lossless"): "Encode without loss.",
+    ("encode", "segment"): "Seconds of film that a killed render keeps; 0 writes the film in one piece.",
     ("encode", "format"): "Container, if the output's suffix does not say it.",
 }
 _NAMES = [f.name for config in CONFIGS.values() for f in fields(config)]

@@ -25,6 +25,7 @@ from sg3cli.config import (
     parse_sides,
 )
 from sg3cli.errors import UsageError
+from sg3cli.ranges import parse_ranges
 from sg3cli.sequence import parse_rate
 
 CONFIGS: dict[str, type] = {
@@ -126,6 +127,8 @@ def check(stage: str, name: str, value: Any, origin: str) -> Any:
         if not Path(value).exists():
             raise UsageError(f"{origin}: there is no {value}", "give a video, a picture, or a folder of pictures")
         return str(Path(value).resolve())  # the project may be used from elsewhere
+    if (stage, name) == ("render", "range"):
+        parse_ranges(value)
     return value
 
 

@@ -121,6 +121,7 @@ class Job:
         began = time.monotonic()
         facts = render.run(self, job, out)
         output.record(self.project, out, job.key, facts, time.monotonic() - began)
+        render.clear(self.project)
         self.stages["render"] = {"status": "done", "key": job.key, "seconds": round(time.monotonic() - began, 2)}
 
     # ---- what the stages ask

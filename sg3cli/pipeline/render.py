@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from sg3cli.config import RenderConfig
 from sg3cli.directions.condition import condition
 from sg3cli.directions.load import load_direction
 from sg3cli.edit import Edit, apply_edits, edits_of
+from sg3cli.errors import UsageError
 from sg3cli.files import RowFile, digest_of
 from sg3cli.invert import ABSENT
 from sg3cli.masks import smooth_landmarks
@@ -29,14 +33,16 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.stitch import NO_TOOLS, Look, Tools, mask_digest, pixel_sides, prepare
 from sg3cli.preview import edits_text
-from sg3cli.project import content_key
+from sg3cli.project import Project, content_key
+from sg3cli.ranges import only_inside, opacity, parse_ranges
 from sg3cli.render import compare_view, render_crops
-from sg3cli.video import Frame, VideoReader, VideoWriter
+from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader
 from sg3cli.weights.bundle import Bundle
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
+PIECES = "render"  # folder of the pieces of a film that is not finished
 FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
 
 
@@ -86,7 +92,9 @@ def faces_shown(job: Job, plan: Plan, G: Generator) -> list[Shown]:
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     """Read the edits and their directions; raises when one is unknown or belongs to another generator."""
-    project = job.project
+    project, config = job.project, job.configs["render"]
+    if config.range is not None and config.view == "face":
+        raise UsageError("--range passes frames through, and --view face shows none", "use --view frame or compare")
     edits = [Edit.from_dict(fields) for fields in project.edits]
     names = sorted({name for edit in edits for name in (edit.direction, *edit.preserve)})
     files = {name: job.direction_file(name, bundle) for name in names}
@@ -96,9 +104,8 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     for direction in loaded.values():
         direction.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
     last = "finetune" if tuned else "invert"
-    render = job.configs["render"]
     made_from = content_key(inputs=project.key(last), edits=project.edits, directions=digests)
-    parts = {"render": render, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(render)}
+    parts = {"render": config, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(config)}
     key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
     models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
     vectors = {edit.title: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
@@ -120,9 +127,13 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
-        with VideoWriter(out, reader.info, job.configs["encode"], size, comment) as writer:
-            frames = compose_all(reader.frames(), faces, G, config)
-            for frame in job.console.progress(frames, len(faces[0].track.pts), "render"):
+        length = piece_frames(job.configs["encode"].segment, reader.info.average_rate, config.batch)
+        cut = Cut(pieces_of(project, plan.key), plan.key, len(reader), length)
+        with SegmentedWriter(out, reader.info, job.configs["encode"], size, comment, cut) as writer:
+            if writer.start:
+                job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
+            frames = chosen(reader.frames(writer.start), faces, G, config)
+            for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
         job.tell("render", writer.notices)
     if out != "-":
@@ -181,6 +192,46 @@ def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Fram
     for frame in frames:
         sources.append(frame.rgb)
         yield frame
+
+
+def pieces_of(project: Project, key: str) -> Path:
+    """Folder of the pieces of a render with this content key; what renders of other keys have left is removed."""
+    folder = project.path / PIECES / key
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def piece_frames(seconds: float, rate: Fraction, batch: int) -> int:
+    """Frames of a piece of about `seconds`: whole batches, because a batch's pictures depend on its size. 0: none."""
+    return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
+
+
+def clear(project: Project) -> None:
+    """Remove the pieces of a film that stands, with its records."""
+    shutil.rmtree(project.path / PIECES, ignore_errors=True)
+
+
+def chosen(frames: Iterator[Frame], faces: list[Shown], G: Generator, config: RenderConfig) -> Iterator[Frame]:
+    """`compose_all`, but frames outside of `config.range` keep their bits and cost nothing."""
+    if config.range is None:
+        return compose_all(frames, faces, G, config)
+
+    def edited(part: Iterator[Frame]) -> Iterator[Frame]:
+        return compose_all(part, faces, G, config)
+
+    def plain(frame: Frame) -> Frame:
+        if config.view != "compare":
+            return frame
+        return replace(frame, rgb=beside(frame.rgb, frame.rgb, frame.time, faces[0].plan, config, False))
+
+    def blend(below: Frame, above: Frame, share: float) -> Frame:
+        mixed = below.rgb + np.float32(share) * (above.rgb.astype(np.float32) - below.rgb)
+        return replace(below, rgb=np.rint(mixed).astype(np.uint8))
+
+    shown = opacity(faces[0].track.times, parse_ranges(config.range))
+    return only_inside(frames, shown, config.batch, edited, plain, blend)
 
 
 def compose(

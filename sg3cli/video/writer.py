@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -99,6 +100,18 @@ class VideoWriter:
 
     def write(self, frame: Frame) -> None:
         """Encode one frame; frames come in display order."""
+        for packet in self.encoded(frame):
+            self.write_packet(packet)
+
+    def encoded(self, frame: Frame | None) -> list[Any]:
+        """The packets that are ready after this frame, their durations exact; after None, all that are left."""
+        packets = self._guard(self._stream.encode, None if frame is None else self._timed_picture(frame))
+        for packet in packets:
+            # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+        return list(packets)
+
+    def _timed_picture(self, frame: Frame) -> Any:
         width, height = self.size
         if frame.rgb.shape != (height, width, 3):
             raise ValueError(f"frame of shape {frame.rgb.shape}, expected {(height, width, 3)}")
@@ -106,8 +119,35 @@ class VideoWriter:
         picture.pict_type = PictureType.NONE  # a decoded picture's would be a command to the encoder
         picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
         self._durations[frame.pts] = frame.duration
-        self.count += 1
-        self._mux(self._guard(self._stream.encode, picture))
+        return picture
+
+    # ---- the encoder alone, for pieces of a film (see `segments`)
+
+    @property
+    def container(self) -> str:
+        """FFmpeg's name of the output's format."""
+        return self._output.format
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether packets of several encoders make this output: not where it is streamed, nor pictures."""
+        return not self._output.piped and self._output.picture is None
+
+    @property
+    def extradata(self) -> bytes:
+        """What the open encoder says about its stream as a whole (parameter sets)."""
+        return bytes(self._stream.codec_context.extradata or b"")
+
+    def open_encoder(self) -> None:
+        """Open the encoder with the settings that the film's container asks for, and no file."""
+        self._container = av.open(io.BytesIO(), "w", format=self._output.format)
+        self._stream = self._video_stream()
+
+    def close_encoder(self) -> None:
+        """Free it."""
+        self._container.close()
+
+    # ---- the file
 
     def _open(self) -> None:
         options = {}
@@ -117,7 +157,8 @@ class VideoWriter:
             options = {"movflags": flags, **_track_timescale(self.source)}
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
-            options = {"avoid_negative_ts": "disabled"}
+            # And it would number the file at random, so that no two of the same film were equal.
+            options = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
         elif self._output.single:
             options = {"update": "1"}
         try:
@@ -163,13 +204,13 @@ class VideoWriter:
             ) from error
         return stream
 
-    def _mux(self, encoded: list[Any]) -> None:
-        for packet in encoded:
-            # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
-            packet.duration = self._durations.pop(packet.pts, packet.duration)
-            self._check_exact(packet)
-            self._copy_until(float(packet.dts * packet.time_base))
-            self._guard(self._container.mux, packet)
+    def write_packet(self, packet: Any) -> None:
+        """Write a packet that this writer's encoder, or another of the same settings, has made."""
+        packet.stream, packet.time_base = self._stream, self._stream.codec_context.time_base
+        self.count += 1
+        self._check_exact(packet)
+        self._copy_until(float(packet.dts * packet.time_base))
+        self._guard(self._container.mux, packet)
 
     def _copy_until(self, seconds: float | None) -> None:
         """Copy the source's other packets up to this time, None: all the rest."""
@@ -200,9 +241,10 @@ class VideoWriter:
             raise self._output.failure(error) from error
 
     def _finish(self) -> None:
+        for packet in self.encoded(None):
+            self.write_packet(packet)
         if not self.count:
             raise InputError(f"not one frame was written to {self._output.name}", "the range or the input is empty")
-        self._mux(self._guard(self._stream.encode, None))
         self._copy_until(None)
         self._guard(self._container.close)
         self._stack.close()

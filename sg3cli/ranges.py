@@ -1,0 +1,100 @@
+"""Parts of a film by time: as the user writes them, as an opacity over time, and as frames that are spared the work.
+
+Ranges are written `0:10-0:20`, `1:02:03.5-1:02:10`, `10s..20s`, `300ms..`, `..2m`; several are parted by commas.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import groupby, pairwise
+from typing import Any
+
+import numpy as np
+
+from sg3cli.errors import UsageError
+
+FADE = 0.2  # seconds, inside the range, over which it begins and ends
+SYNTAX = "a range is 0:10-0:20, 10s..20s, or open as in 10s.. ; several are parted by commas"
+UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+Ranges = tuple[tuple[float, float], ...]  # (start, end) in seconds from the first frame; the end is not included
+
+
+def parse_ranges(text: str) -> Ranges:
+    """The ranges in order of time. Raises `UsageError` for what cannot be read, is empty or overlaps."""
+    ranges = sorted(_range(part, text) for part in text.split(","))
+    if any(after[0] < before[1] for before, after in pairwise(ranges)):
+        raise UsageError(f"the ranges of {text!r} overlap", SYNTAX)
+    return tuple(ranges)
+
+
+def _range(part: str, text: str) -> tuple[float, float]:
+    mark = ".." if ".." in part else "-"
+    first, dots, last = part.partition(mark)
+    if not dots or not (first.strip() or last.strip()):
+        raise UsageError(f"cannot read the range {text!r}", SYNTAX)
+    start = _seconds(first, text) if first.strip() else 0.0
+    end = _seconds(last, text) if last.strip() else math.inf
+    if end <= start:
+        raise UsageError(f"the range {text!r} ends before it starts", SYNTAX)
+    return start, end
+
+
+def _seconds(part: str, text: str) -> float:
+    """`10`, `10.5s`, `300ms`, `2m`, `1:30`, `1:02:03.5`."""
+    number = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(ms|s|m|h|)\s*", part)
+    if number:
+        return float(number[1]) * UNITS[number[2]]
+    clock = re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d+\.?\d*)\s*", part)
+    if clock is None or float(clock[3]) >= 60 or (clock[1] and int(clock[2]) >= 60):
+        raise UsageError(f"{part.strip()!r} in {text!r} is not a time", SYNTAX)
+    return int(clock[1] or 0) * 3600.0 + int(clock[2]) * 60.0 + float(clock[3])
+
+
+def opacity(times: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """How much of the edit is seen at each of `times` `[T]`: 0 outside, 1 inside, with a fade within the ends.
+
+    There is no fade where a range begins with the film, or is open at its end. A range shorter than two fades never
+    reaches more than its middle allows.
+    """
+    shown = np.zeros(len(times))
+    for start, end in ranges:
+        inside = (times >= start) & (times < end)
+        up = np.ones(len(times)) if start <= 0 else (times - start) / FADE
+        down = np.ones(len(times)) if math.isinf(end) else (end - times) / FADE
+        shown[inside] = np.clip(np.minimum(up, down), 0, 1)[inside]
+    return shown
+
+
+def only_inside(
+    frames: Iterator[Any],
+    shown: np.ndarray,
+    batch: int,
+    edited: Callable[[Iterator[Any]], Iterator[Any]],
+    plain: Callable[[Any], Any],
+    blend: Callable[[Any, Any, float], Any],
+) -> Iterator[Any]:
+    """Each of `frames` as `edited` makes it, `plain` where `shown [T]` is 0, blended by `shown` in between.
+
+    `edited` maps a stream of frames to as many; it is given whole batches (frames `k * batch` to `(k + 1) * batch`), or
+    nothing of them, so that its results do not depend on where the stream begins.
+    """
+    wanted = np.add.reduceat(shown, np.arange(0, len(shown), batch)) > 0  # [batches]
+    for inside, group in groupby(frames, key=lambda frame: bool(wanted[frame.index // batch])):
+        if not inside:
+            yield from map(plain, group)
+            continue
+        sources: deque[Any] = deque()  # those that `edited` has taken and not given back
+        for result in edited(_noted(group, sources)):
+            frame = sources.popleft()
+            share = float(shown[frame.index])
+            yield plain(frame) if share == 0 else result if share == 1 else blend(plain(frame), result, share)
+
+
+def _noted(frames: Iterator[Any], into: deque[Any]) -> Iterator[Any]:
+    for frame in frames:
+        into.append(frame)
+        yield frame

@@ -1,0 +1,260 @@
+"""A long film in pieces that outlive a kill: each a run of the encoder of its own, joined packet by packet at the end.
+
+A piece begins with a key frame and refers to nothing outside itself, because its encoder was opened for it. Pieces
+are cut at fixed frame numbers, so that a film that was interrupted is, byte for byte, the one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.packet import PacketSideData
+
+from sg3cli.config import EncodeConfig
+from sg3cli.errors import InputError, UsageError
+from sg3cli.files import atomic_path, read_arrays, write_arrays
+from sg3cli.video.probe import VideoInfo
+from sg3cli.video.reader import Frame
+from sg3cli.video.writer import VideoWriter
+
+ALPHA, ALPHA_NUMBER = "matroska_block_additional", 15  # side data that holds a VP9 picture's alpha; FFmpeg's number
+
+
+COLUMNS = ("pts", "dts", "duration", "key", "size", "side")  # of a packet's row; side: bytes of alpha after its own
+PTS, DTS, DURATION, KEY, SIZE, SIDE = range(len(COLUMNS))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a film of `frames` is kept in `folder`: in pieces of `length` frames (0: in none) made for `key`."""
+
+    folder: Path
+    key: str
+    frames: int
+    length: int
+
+    def bounds(self) -> list[int]:
+        """Numbers of the frames at which pieces end, the last at `frames`; none when the film is left whole.
+
+        The last piece is between half and one and a half times `length`.
+        """
+        if self.length <= 0 or 2 * self.frames < 3 * self.length:
+            return []
+        return [*range(self.length, self.frames - (self.length + 1) // 2 + 1, self.length), self.frames]
+
+
+class SegmentedWriter:
+    """A `VideoWriter` that keeps what it has encoded, as `cut` says, and goes on from there.
+
+    `start` is the number of frames that are kept already: frames from there on are wanted. What was kept for another
+    key, container or encoder library is dropped. After a failure the finished pieces stay, and after success too, for
+    the caller to remove when all that belongs to the film is written. A film of one piece, or one that goes to standard
+    output, is written straight to its place.
+    """
+
+    def __init__(
+        self,
+        out: str,
+        source: VideoInfo,
+        encode: EncodeConfig,
+        size: tuple[int, int],
+        metadata: dict[str, str],
+        cut: Cut,
+    ) -> None:
+        self._film = VideoWriter(out, source, encode, size, metadata)
+        self._bounds = cut.bounds() if self._film.can_be_joined else []
+        codec = ".".join(map(str, av.library_versions["libavcodec"]))
+        self.kept = Pieces(cut.folder, f"{cut.key} {self._film.container} {codec}", self._bounds)
+        self._arguments = (out, source, encode, size)
+        self._piece: _Piece | None = None
+        self._next = self.start = self.kept.rows
+        self._notices: list[str] = []
+
+    @property
+    def notices(self) -> list[str]:
+        """What differs from the source (see `VideoWriter`)."""
+        return list(dict.fromkeys([*self._film.notices, *self._notices]))
+
+    def __enter__(self) -> SegmentedWriter:
+        if not self._bounds:
+            self._film.__enter__()
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Encode one frame; frames come in display order, the first is number `start`."""
+        if not self._bounds:
+            self._film.write(frame)
+            return
+        if self._piece is None:
+            encoder = VideoWriter(*self._arguments)
+            self._piece = _Piece(encoder, self.kept.payload(self._next))
+        self._piece.write(frame)
+        self._next += 1
+        if self._next in self._bounds:
+            self._close_piece()
+
+    def _close_piece(self) -> None:
+        if self._piece is not None:
+            self.kept.append(*self._piece.finish())
+            self._notices += self._piece.encoder.notices
+            self._piece = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._bounds:
+            self._film.__exit__(kind, error, tb)
+        elif kind is None:
+            self._close_piece()
+            with self._film as film:
+                for packet in self.kept.packets(film.extradata):
+                    film.write_packet(packet)
+        elif self._piece is not None:
+            self._piece.abandon(kind, error, tb)
+
+
+class _Piece:
+    """A piece that is being encoded; its packets go to the file `payload`, which appears when it is whole."""
+
+    def __init__(self, encoder: VideoWriter, payload: Path) -> None:
+        self.encoder = encoder
+        self._rows: list[tuple[int, ...]] = []
+        self._frames = 0
+        encoder.open_encoder()
+        self._stack = ExitStack()
+        temp = self._stack.enter_context(atomic_path(payload))
+        self._sink: BinaryIO = self._stack.enter_context(temp.open("wb"))
+
+    def write(self, frame: Frame | None) -> None:
+        """Encode one frame, or (None) the rest."""
+        self._frames += frame is not None
+        for packet in self.encoder.encoded(frame):
+            alpha = b"".join(bytes(data) for data in packet.iter_sidedata() if data.data_type == ALPHA)
+            self._sink.write(bytes(packet))
+            self._sink.write(alpha)
+            self._rows.append(
+                (packet.pts, packet.dts, packet.duration, int(packet.is_keyframe), packet.size, len(alpha))
+            )
+
+    def finish(self) -> tuple[list[tuple[int, ...]], bytes]:
+        """Make the payload stand; returns a row per packet (see `COLUMNS`) and the encoder's extradata."""
+        try:
+            self.write(None)
+            if len(self._rows) != self._frames:  # one packet is one frame, or a resumed film could lose some
+                raise _cannot_be_joined()
+        except BaseException as error:
+            self.abandon(type(error), error, error.__traceback__)
+            raise
+        self._stack.close()
+        extradata = self.encoder.extradata
+        self.encoder.close_encoder()
+        return self._rows, extradata
+
+    def abandon(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Drop the payload; a failed write is raised as what it means to the user."""
+        self._stack.__exit__(kind, error, tb)
+        self.encoder.close_encoder()
+
+
+class Pieces:
+    """The finished pieces in `folder`: `<first frame>.bin`, the packets' bytes one after the other, and
+    `<first frame>.safetensors`, a row for each of them (`COLUMNS`), which is written last and makes the piece count.
+    """
+
+    def __init__(self, folder: Path, key: str, bounds: list[int]) -> None:
+        self.folder, self.key = folder, key
+        self.rows = 0  # frames in all pieces
+        self._found: list[tuple[int, np.ndarray, str]] = []  # first frame, rows [n, 6], extradata in hexadecimal
+        for first, last in zip([0, *bounds], bounds, strict=False):
+            if not self._take(first, last):
+                break
+        self._sweep()
+
+    def payload(self, first: int) -> Path:
+        """File of the packets of the piece that begins at frame `first`."""
+        return self.folder / f"{first:09d}.bin"
+
+    def _table(self, first: int) -> Path:
+        return self.payload(first).with_suffix(".safetensors")
+
+    def _take(self, first: int, last: int) -> bool:
+        """Whether the piece of the frames `first` to `last` is there, whole and ours."""
+        with suppress(InputError, OSError, KeyError):
+            arrays, meta = read_arrays(self._table(first))
+            rows = arrays["packets"]
+            whole = self.payload(first).stat().st_size == rows[:, SIZE:].sum()
+            if whole and (meta["key"], meta["first"], meta["last"]) == (self.key, first, last):
+                self._found.append((first, rows, meta["extradata"]))
+                self.rows = last
+                return True
+        return False
+
+    def _sweep(self) -> None:
+        """Remove what is not part of the finished pieces."""
+        kept = {path for first, *_ in self._found for path in (self.payload(first), self._table(first))}
+        for path in self.folder.glob("*") if self.folder.is_dir() else ():
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def append(self, rows: list[tuple[int, ...]], extradata: bytes) -> None:
+        """Keep the piece whose payload has just been written; on disk when this returns."""
+        first, last = self.rows, self.rows + len(rows)
+        table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
+        meta = {"key": self.key, "first": first, "last": last, "extradata": extradata.hex(), "columns": COLUMNS}
+        write_arrays(self._table(first), {"packets": table}, meta)
+        self._found.append((first, table, extradata.hex()))
+        self.rows = last
+
+    def packets(self, extradata: bytes) -> Iterator[Any]:
+        """All packets in order of decoding, read one by one, with decoding times that never go back.
+
+        `extradata` is that of the film's own stream. Raises `UsageError` when a piece was encoded with another one.
+        """
+        if any(known != extradata.hex() for _, _, known in self._found):
+            raise _cannot_be_joined()
+        joined = np.concatenate([rows for _, rows, _ in self._found])
+        dts = iter(decoding_times(joined[:, PTS], reorder_depth(self._found[0][1])))
+        for first, rows, _ in self._found:
+            with self.payload(first).open("rb") as file:
+                for row in rows:
+                    packet = _packet(file, row)
+                    packet.dts = int(next(dts))
+                    yield packet
+
+
+def _cannot_be_joined() -> UsageError:
+    return UsageError("this encoder's output cannot be joined from pieces", "write the film in one piece: --segment 0")
+
+
+def _packet(file: BinaryIO, row: np.ndarray) -> Any:
+    packet = av.Packet(file.read(int(row[SIZE])))
+    packet.pts, packet.duration, packet.is_keyframe = int(row[PTS]), int(row[DURATION]), bool(row[KEY])
+    if row[SIDE]:
+        alpha = PacketSideData(ALPHA_NUMBER, int(row[SIDE]))  # type: ignore[call-arg]
+        alpha.update(file.read(int(row[SIDE])))
+        packet.set_sidedata(alpha)
+    return packet
+
+
+def reorder_depth(rows: np.ndarray) -> int:
+    """By how many frames decoding runs ahead of display in a piece: as the encoder says by its times, or as it does."""
+    pts = rows[:, PTS]
+    rank = np.argsort(np.argsort(pts))
+    needed = int((np.arange(len(pts)) - rank).max())
+    return max(needed, int(np.count_nonzero(rows[:, DTS] < pts.min())))
+
+
+def decoding_times(pts: np.ndarray, depth: int) -> np.ndarray:
+    """Ascending dts `[n]` for packets of these pts in order of decoding: the display times, `depth` frames late.
+
+    Encoders count from their own first frame, so with unequal steps the times of one piece can run into the next's.
+    """
+    ordered = np.sort(pts)
+    depth = min(depth, len(pts) - 1)
+    lead = ordered[:depth] - (ordered[depth] - ordered[0])
+    return np.concatenate([lead, ordered[: len(pts) - depth]])
