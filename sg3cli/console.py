@@ -21,12 +21,14 @@ class Console:
     """Notices, progress and results of one command.
 
     `quiet` silences all but errors; `as_json` replaces the data on stdout by one JSON object. Notices are collected in
-    both cases, because they tell what was changed without being asked for.
+    both cases, because they tell what was changed without being asked for. `prefix` goes before every line on stderr:
+    in a batch it says whose line it is.
     """
 
-    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(self, quiet: bool = False, as_json: bool = False, prefix: str = "") -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self.prefix = prefix
         self.notices: list[str] = []
         self._live: Any = None  # the rich bar on screen, which must print the lines that come meanwhile
 
@@ -36,6 +38,10 @@ class Console:
             return
         self.notices.append(message)
         self._line(message)
+
+    def show(self, line: str) -> None:
+        """One line on stderr that is no notice: a row of a table."""
+        self._line(line)
 
     def data(self, line: str) -> None:
         """One line of data on stdout (left out with `--json`, where `result` prints the object)."""
@@ -48,25 +54,32 @@ class Console:
         if self.as_json:
             self._object({"schema": SCHEMA, "command": command, "ok": True, **fields, "notices": self.notices})
 
-    def failure(self, command: str, code: int, what: str, hint: str) -> None:
-        """Two lines on stderr, and with `--json` the same as an object on stdout."""
-        sys.stderr.write(f"error: {what}\n" + (f"hint: {hint}\n" if hint else ""))
+    def failure(self, command: str, code: int, what: str, hint: str, **facts: Any) -> None:
+        """Two lines on stderr, and with `--json` the same, and `facts`, as an object on stdout."""
+        self.error(what, hint)
         if self.as_json:
             error = {"code": code, "what": what, "hint": hint}
-            self._object({"schema": SCHEMA, "command": command, "ok": False, "error": error, "notices": self.notices})
+            fields = {"schema": SCHEMA, "command": command, "ok": False, "error": error, **facts}
+            self._object({**fields, "notices": self.notices})
+
+    def error(self, what: str, hint: str) -> None:
+        """Two lines on stderr, also when quiet."""
+        sys.stderr.write(f"{self.prefix}error: {what}\n" + (f"{self.prefix}hint: {hint}\n" if hint else ""))
+        sys.stderr.flush()
 
     def progress(self, items: Iterable[T], total: int | None, label: str, start: int = 0) -> Iterator[T]:
         """Pass `items` on; show how many of `total` are done (`start` of them before this run)."""
         if self.quiet:
             yield from items
         elif sys.stderr.isatty():
-            yield from self._bar(items, total, label, start)
+            yield from self._bar(items, total, self.prefix + label, start)
         else:
             yield from self._lines(items, total, label, start)
 
     def _line(self, message: str) -> None:
         if self.quiet:
             return
+        message = self.prefix + message
         if self._live is not None:
             self._live.console.print(message, markup=False, highlight=False)
         else:

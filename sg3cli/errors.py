@@ -6,17 +6,23 @@ Anything that is not an `Sg3Error` is a bug of ours and ends with code 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), 127)}  # a name may hold them; they are shown escaped
 
 
 class Sg3Error(Exception):
-    """An expected failure: `str(e)` says what, `hint` what to do, `code` is the exit status."""
+    """An expected failure: `str(e)` says what, `hint` what to do, `code` is the exit status.
+
+    `facts` go into the object of `--json` beside the error (what a batch did finish).
+    """
 
     code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what.translate(CONTROLS))
         self.hint = hint.translate(CONTROLS)
+        self.facts: dict[str, Any] = {}
 
 
 class UsageError(Sg3Error):

@@ -45,7 +45,7 @@ def pictures_of(path: Path) -> list[Path]:
         found = matching(path)
         if not found:
             raise InputError(f"no file is named as {path} says", "the number's place is written %d, or %04d if padded")
-    return sorted((p for p in found if p.is_file()), key=lambda p: (_natural(p.name), p.name))
+    return sorted((p for p in found if p.is_file()), key=natural_key)
 
 
 def matching(pattern: Path) -> list[Path]:
@@ -58,6 +58,11 @@ def matching(pattern: Path) -> list[Path]:
         end = place.end()
     named = re.compile("".join([*pieces, re.escape(name[end:])]))
     return [path for path in pattern.parent.iterdir() if named.fullmatch(path.name)]
+
+
+def natural_key(path: Path) -> tuple[str, list[tuple[int, int, str]], str]:
+    """Sort key: by folder, then by number where names differ by numbers."""
+    return str(path.parent), _natural(path.name), path.name
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -25,6 +26,7 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+        self.facts: dict[str, Any] = {}  # as those of an `Sg3Error`
 
 
 def main() -> None:
@@ -47,7 +49,8 @@ def run(argv: list[str]) -> int:
     except Stopped as stop:
         _trace_if_debugging(argv)
         word = "interrupted" if stop.number == signal.SIGINT else "terminated"
-        console.failure(name, 128 + stop.number, f"{name} was {word}", "nothing is lost: the same command continues")
+        what, hint = f"{name} was {word}", "nothing is lost: the same command continues"
+        console.failure(name, 128 + stop.number, what, hint, **stop.facts)
         return 128 + stop.number
     except BrokenPipeError:
         return _reader_left()
@@ -56,7 +59,7 @@ def run(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 (the one place where every failure becomes an exit code)
         _trace_if_debugging(argv)
         expected = as_expected(error, name)
-        console.failure(name, expected.code, str(expected), expected.hint)
+        console.failure(name, expected.code, str(expected), expected.hint, **expected.facts)
         return expected.code
 
 

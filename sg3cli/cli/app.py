@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import bench, evaluate, generate, models, preview, settings, target, train
+from sg3cli.cli import batch, bench, evaluate, generate, inputs, models, preview, settings, target, train
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
@@ -48,14 +48,20 @@ ESSENTIAL = (
 )  # listed by `sg3 run --help`
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
-RequiredInput = Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)]
-Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
-Output = Annotated[
-    str,
-    typer.Option(
-        "--output", "-o", metavar="OUT", help="The video to write; `-` is stdout, f/%04d.png or f/ are pictures."
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help=f"{INPUT_HELP} Several need --out-dir, as do a folder of videos and a quoted pattern, 'f/*.mp4'.",
+        show_default=False,
     ),
 ]
+Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
+OUTPUT = typer.Option(
+    "--output", "-o", metavar="OUT", help="The video to write; `-` is stdout, f/%04d.png or f/ are pictures."
+)
+Output = Annotated[str, OUTPUT]
+OneOutput = Annotated[str | None, OUTPUT]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
 NoFinetune = Annotated[
     bool,
@@ -87,21 +93,39 @@ def top(
 @command(app, own=ALL, show=ESSENTIAL)
 def run(
     session: Session,
-    source: RequiredInput,
-    output: Output,
+    sources: Inputs = None,
+    output: OneOutput = None,
     edit: Edits = None,
     no_finetune: NoFinetune = False,
     force: Force = False,
+    out_dir: batch.OutDir = None,
+    name: batch.Name = None,
+    listed: batch.From = None,
+    keep_going: batch.KeepGoing = True,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
     edits: list[Edit] = []
     for text in edit or []:
         edits = set_edit(edits, parse_edit(text))
-    with working(session, source, "run") as job:
-        job.check_output(output, force)
+
+    def chain(job: Job, out: str) -> None:
+        job.check_output(out, force)
         if edit is not None:
             job.set_edits(edits)
-        job.render(output, finetune=not no_finetune)
+        job.render(out, finetune=not no_finetune)
+
+    def one_of_many(own: Session, source: str, out: str) -> Job:
+        with opened(own, source, "run") as job:
+            chain(job, out)
+        return job
+
+    given = inputs.gather(sources or [], listed, out_dir, session.console)
+    planned = batch.entries(session, given, output, out_dir, name, edits)
+    if planned:
+        batch.run(session, planned, one_of_many, keep_going)
+    elif output is not None:
+        with working(session, given[0], "run") as job:
+            chain(job, output)
 
 
 @command(app, own=("input", "align"))
@@ -245,9 +269,8 @@ command(app)(bench.bench)
 
 
 @contextmanager
-def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
-    """A locked project and the job on it; afterwards the project's path on stdout, or the JSON object."""
-    began = time.monotonic()
+def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
+    """A locked project, and the job on it."""
     where = target.find_target(argument, session.project, session.console)
     rate = session.flags.get("input", {}).get("rate")
     if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
@@ -258,11 +281,18 @@ def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     from sg3cli.pipeline import Job
 
     with project.lock(name):
-        job = Job(project, configs, session.console, pull=session.pull, device=session.device)
+        yield Job(project, configs, session.console, pull=session.pull, device=session.device)
+
+
+@contextmanager
+def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
+    """A job on a locked project; afterwards the project's path on stdout, or the JSON object."""
+    began = time.monotonic()
+    with opened(session, argument, name) as job:
         yield job
     if job.output != "-" and not job.facts:
-        session.console.data(str(project.path))
-    facts: dict[str, Any] = {"project": str(project.path), "stages": job.stages, "edits": project.edits}
+        session.console.data(str(job.project.path))
+    facts: dict[str, Any] = {"project": str(job.project.path), "stages": job.stages, "edits": job.project.edits}
     if job.output is not None:
         facts["output"] = job.output
     session.console.result(name, **facts, **job.facts, seconds=round(time.monotonic() - began, 2))

@@ -82,6 +82,7 @@ class Session:
     project: Path | None = None
     pull: bool = False
     device: str = "auto"
+    debug: bool = False
 
 
 def flag_names(stage: str, name: str, own: bool) -> list[str]:
@@ -140,9 +141,8 @@ def command(
 
 def _session(flags: Values, own: tuple[str, ...], common: dict[str, Any]) -> Session:
     console = Console(quiet=common["quiet"], as_json=common["as_json"])
-    return Session(
-        console, flags, own, common.get("project_option"), common.get("pull", False), common.get("device", "auto")
-    )
+    project, pull, device = common.get("project_option"), common.get("pull", False), common.get("device", "auto")
+    return Session(console, flags, own, project, pull, device, debug=common["debug"] or debugging([]))
 
 
 def _stage_option(stage: str, name: str, own: bool, hidden: bool) -> tuple[Any, Any]:
