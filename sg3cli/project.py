@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
@@ -27,6 +28,7 @@ from sg3cli.sequence import DEFAULT_RATE, identity, is_pattern, is_pictures, out
 SCHEMA = 1
 SUFFIX = ".sg3"
 MANIFEST = "project.json"
+LOCK, OWNER = ".lock", ".owner.json"
 STAGES = ("align", "invert", "finetune", "edit", "render")
 
 
@@ -110,7 +112,7 @@ class Project:
             project._adopt(Source.of(source, rate or project.rate))
             return project
         identity = Source.of(source, rate)
-        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+        if not is_vacant(path):
             raise UsageError(f"{path} exists and is not a project", "choose another place with --project PATH")
         manifest = {"schema": SCHEMA, "source": identity.to_dict(), "stream": dict(stream), "stages": {}, "edits": []}
         return cls(path, manifest)
@@ -238,10 +240,10 @@ class Project:
         """Be the only writer. The lock is the operating system's and ends with its process, however that ends."""
         import filelock
 
-        owner_file = self.path / ".owner.json"
+        owner_file = self.path / OWNER
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock", timeout=0)
+            lock = filelock.FileLock(self.path / LOCK, timeout=0)
             lock.acquire()
         except filelock.Timeout as error:
             raise InputError(
@@ -280,6 +282,17 @@ def describe_owner(owner_file: Path) -> str:
         return f"process {owner['pid']} on {owner['host']} (sg3 {owner['command']}, since {since})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def is_vacant(path: Path) -> bool:
+    """Whether a project can be made there: nothing is there, or what one leaves that was begun and holds nothing yet.
+
+    A process that has the lock but has not finished its first write is such a one; so is one that was killed there.
+    """
+    if not path.exists():
+        return True
+    begun = re.compile(rf"{re.escape(LOCK)}|\.?{re.escape(OWNER)}(\.\d+\.tmp)?|\.{re.escape(MANIFEST)}\.\d+\.tmp")
+    return path.is_dir() and all(begun.fullmatch(inside.name) for inside in path.iterdir())
 
 
 def default_path(source: Path) -> Path:

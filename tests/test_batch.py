@@ -241,6 +241,8 @@ def test_a_project_stays_with_its_clip_when_inputs_are_added(here: Path) -> None
     for folder in "xy":
         empty_files(f"{folder}/a.mp4")
         Path(folder, "a.mp4").write_text(folder)
+    Path("out/a.sg3").mkdir(parents=True)
+    Path("out/a.sg3/.owner.json").touch()  # somebody has just begun
     assert projects("x/a.mp4") == [Path("out/a.sg3")]
     project = Project.of_source(Path("x/a.mp4"), Path("out/a.sg3"), {})
     with project.lock("test"):

@@ -166,6 +166,23 @@ def test_a_folder_with_other_things_is_not_taken_over(clip: Path, tmp_path: Path
         Project.of_source(clip, tmp_path / "a.sg3", {})
 
 
+def test_a_project_that_was_only_begun_is_not_in_the_way(clip: Path, tmp_path: Path) -> None:
+    """Between its lock and its first manifest a process may be at work, as the lock tells, or have been killed."""
+    begun = Project.of_source(clip, tmp_path / "b.sg3", {})
+    with begun.lock("align"):
+        assert sorted(p.name for p in begun.path.iterdir()) == [".lock", ".owner.json"]
+        late = Project.of_source(clip, begun.path, {})
+        with pytest.raises(InputError, match=r"being written by process .* \(sg3 align"), late.lock("align"):
+            pass
+        left = {p.name: p.read_bytes() for p in begun.path.iterdir()}
+    for name in (*left, "..owner.json.7.tmp", ".project.json.7.tmp"):
+        (begun.path / name).write_bytes(left.get(name, b"{"))
+    with Project.of_source(clip, begun.path, {}).lock("align") as project:
+        project.save()
+    assert Project.open(begun.path).source() == clip
+    assert not list(begun.path.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "x"}'])
 def test_a_broken_manifest_is_named(project: Project, text: str) -> None:
     (project.path / "project.json").write_text(text)

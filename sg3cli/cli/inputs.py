@@ -18,7 +18,7 @@ from sg3cli.console import Console
 from sg3cli.edit import Edit
 from sg3cli.errors import InputError, Sg3Error, UsageError
 from sg3cli.files import write_error
-from sg3cli.project import MANIFEST, SUFFIX, Project, default_path
+from sg3cli.project import MANIFEST, SUFFIX, Project, default_path, is_vacant
 from sg3cli.sequence import SUFFIXES, is_pattern, natural_key
 
 VIDEOS = (
@@ -252,7 +252,7 @@ def _projects(inputs: Sequence[str], out_dir: Path) -> dict[str, Path | None]:
         digest = hashlib.sha256(os.fsencode(os.path.abspath(text))).hexdigest()[:8]
         plain, own = out_dir / f"{stem}{SUFFIX}", out_dir / f"{stem}-{digest}{SUFFIX}"
         known = next((path for path in (plain, own) if _belongs(path, text)), None)
-        free = count(stem) == 1 and not plain.exists()
+        free = count(stem) == 1 and is_vacant(plain)
         chosen[text] = known or (plain if free else own)
     return chosen
 
