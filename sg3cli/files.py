@@ -16,6 +16,8 @@ import numpy as np
 
 from sg3cli.errors import InputError
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -37,9 +39,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temp.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what `atomic_path` left of `path` in processes that were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+    for beside in path.parent.iterdir():
+        if (left := pattern.fullmatch(beside.name)) and not is_alive(int(left[1])):
+            beside.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_error(path: Path, error: OSError) -> InputError:
     """The error of a place that cannot be written: full, read-only, forbidden."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_ROOM:
         return InputError(f"no space left while writing {path}", "free some space; the same command continues")
     reason = error.strerror or str(error)
     return InputError(f"cannot write {path}: {reason}", "check the folder's permissions, or choose another place")

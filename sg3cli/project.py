@@ -29,6 +29,7 @@ SCHEMA = 1
 SUFFIX = ".sg3"
 MANIFEST = "project.json"
 LOCK, OWNER = ".lock", ".owner.json"
+LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
 
 
@@ -256,8 +257,9 @@ class Project:
             self._refresh()
             owner = {"pid": os.getpid(), "host": platform.node(), "command": command, "since": time.time()}
             write_json(owner_file, owner)
-            for leftover in self.path.rglob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            for pattern in LEFTOVERS:
+                for leftover in self.path.rglob(pattern):
+                    leftover.unlink(missing_ok=True)
             yield self
         finally:
             with contextlib.suppress(OSError):

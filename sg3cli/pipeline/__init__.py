@@ -117,6 +117,7 @@ class Job:
         if output.is_current(self.project, out, job.key):
             self.console.notice(f"render: {out} is up to date, nothing was computed")
             self.stages["render"] = {"status": "up to date", "key": job.key}
+            render.clear(self.project)  # a kill may have come between the record and this
             return
         began = time.monotonic()
         facts = render.run(self, job, out)

@@ -12,10 +12,12 @@ from typing import Any
 from sg3cli import __version__, sequence
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
-from sg3cli.files import write_error, write_json
+from sg3cli.files import digest_of, sweep, write_error, write_json
 from sg3cli.project import Project
 
 TOOL = "sg3"
+UNFINISHED = "render"  # folder in a project of what belongs to a film that is not finished
+VOUCHED = f"{UNFINISHED}/vouched.json"
 
 
 def sidecar_of(out: str) -> Path:
@@ -32,7 +34,7 @@ def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json
     Output(out, project.source(), encode.format)
     if out != "-":
         check_folder(Path(sequence.output_name(out)))
-        check_replaceable(out, force)
+        check_replaceable(out, force or is_vouched(project, out))
         _check_encoder(project, out, encode)
 
 
@@ -52,7 +54,7 @@ def check_folder(path: Path) -> None:
     """A file can be made in the output's folder (tried, because permissions alone do not tell)."""
     folder = path.parent if path.parent.is_dir() or not sequence.is_pattern(path) else path.parent.parent
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".sg3-"):
+        with tempfile.TemporaryFile(dir=folder, prefix=".sg3-"):  # it has no name, so that a kill leaves nothing
             pass
     except OSError as error:
         raise write_error(path, error) from error
@@ -62,6 +64,26 @@ def check_replaceable(out: str, force: bool) -> None:
     """Raise `UsageError` when `out` is there, is not ours, and its loss is not asked for."""
     if sequence.written(out) and not force and read_sidecar(out) is None:
         raise UsageError(f"{out} exists and was not made by sg3", "choose another name, or replace it with --force")
+
+
+def vouch(project: Project, out: str, whole: Path) -> None:
+    """Note that the files of `whole` are ours, before they are named `out`: a kill may come before their sidecar does.
+
+    Pictures get their names one by one, so those of an earlier film, which may be replaced by now, are noted too.
+    """
+    files = [*sequence.written(str(whole)), *(sequence.written(out) if sequence.is_pattern(whole) else [])]
+    digests = sorted({digest_of(path) for path in files})
+    write_json(project.path / VOUCHED, {"out": str(Path(sequence.output_name(out)).resolve()), "sha256": digests})
+
+
+def is_vouched(project: Project, out: str) -> bool:
+    """Whether all that is there under the name `out` is what a run that was killed since has put there."""
+    try:
+        noted = json.loads((project.path / VOUCHED).read_text(encoding="utf8"))
+        ours = noted["out"] == str(Path(sequence.output_name(out)).resolve())
+        return ours and all(digest_of(path) in noted["sha256"] for path in sequence.written(out))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def read_sidecar(out: str) -> dict[str, Any] | None:
@@ -106,6 +128,7 @@ def write_sidecar(out: str, record: Mapping[str, Any]) -> None:
     path = Path(sequence.output_name(out))
     size, digest, _ = sequence.identity(path)
     identity = {"name": path.name, "size": size, "sha256": digest}
+    sweep(sidecar_of(out))
     write_json(sidecar_of(out), {**record, "output": identity})
 
 

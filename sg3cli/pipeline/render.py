@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,6 @@ from sg3cli.weights.bundle import Bundle
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
-PIECES = "render"  # folder of the pieces of a film that is not finished
 FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
 
 
@@ -129,7 +129,8 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         length = piece_frames(job.configs["encode"].segment, reader.info.average_rate, config.batch)
         cut = Cut(pieces_of(project, plan.key), plan.key, len(reader), length)
-        with SegmentedWriter(out, reader.info, job.configs["encode"], size, comment, cut) as writer:
+        vouch = partial(output.vouch, project, out)
+        with SegmentedWriter(out, reader.info, job.configs["encode"], size, comment, cut, vouch) as writer:
             if writer.start:
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
             frames = chosen(reader.frames(writer.start), faces, G, config)
@@ -196,7 +197,7 @@ def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Fram
 
 def pieces_of(project: Project, key: str) -> Path:
     """Folder of the pieces of a render with this content key; what renders of other keys have left is removed."""
-    folder = project.path / PIECES / key
+    folder = project.path / output.UNFINISHED / key
     for other in folder.parent.glob("*"):
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
@@ -210,7 +211,7 @@ def piece_frames(seconds: float, rate: Fraction, batch: int) -> int:
 
 def clear(project: Project) -> None:
     """Remove the pieces of a film that stands, with its records."""
-    shutil.rmtree(project.path / PIECES, ignore_errors=True)
+    shutil.rmtree(project.path / output.UNFINISHED, ignore_errors=True)
 
 
 def chosen(frames: Iterator[Frame], faces: list[Shown], G: Generator, config: RenderConfig) -> Iterator[Frame]:

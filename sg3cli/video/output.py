@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sg3cli.errors import InputError, UsageError
+from sg3cli.files import NO_ROOM, is_alive
 from sg3cli.sequence import NUMBER, is_pattern, matching, output_name
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 PICTURES = "image2"  # FFmpeg's name for a file per frame
 FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), PICTURES)
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Output:
@@ -62,6 +61,13 @@ class Output:
         """The suffix of the files, if each frame becomes one."""
         return Path(self.name).suffix.lower() if self.format == PICTURES else None
 
+    @property
+    def finished(self) -> Path | None:
+        """The file, or the pattern of the pictures, that is whole and waits for its name; None on standard output."""
+        if self._temp is None or self._final is None:
+            return None
+        return self._temp / self._final.name if self.format == PICTURES else self._temp
+
     def prepare(self) -> None:
         """Make what FFmpeg does not make itself; raises `OSError`."""
         if self._temp is not None and self.format == PICTURES:
@@ -95,7 +101,7 @@ class Output:
         assert self._final is not None
         for left in self._folder.glob(f"{_escape(self._prefix)}*.part"):
             pid = left.name.removeprefix(self._prefix).split("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
+            if pid.isdigit() and not is_alive(int(pid)):
                 _remove(left)
 
     def commit(self) -> None:
@@ -197,13 +203,3 @@ def _remove(path: Path) -> None:
 
 def _escape(text: str) -> str:
     return "".join(f"[{c}]" if c in "[]*?" else c for c in text)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

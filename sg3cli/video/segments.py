@@ -6,7 +6,7 @@ are cut at fixed frame numbers, so that a film that was interrupted is, byte for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class SegmentedWriter:
     `start` is the number of frames that are kept already: frames from there on are wanted. What was kept for another
     key, container or encoder library is dropped. After a failure the finished pieces stay, and after success too, for
     the caller to remove when all that belongs to the film is written. A film of one piece, or one that goes to standard
-    output, is written straight to its place.
+    output, is written straight to its place. `when_whole` is told the finished file just before it gets its name.
     """
 
     def __init__(
@@ -67,8 +67,10 @@ class SegmentedWriter:
         size: tuple[int, int],
         metadata: dict[str, str],
         cut: Cut,
+        when_whole: Callable[[Path], None] | None = None,
     ) -> None:
         self._film = VideoWriter(out, source, encode, size, metadata)
+        self._film.when_whole = when_whole
         self._bounds = cut.bounds() if self._film.can_be_joined else []
         codec = ".".join(map(str, av.library_versions["libavcodec"]))
         self.kept = Pieces(cut.folder, f"{cut.key} {self._film.container} {codec}", self._bounds)
