@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod"}  # audit events, told beforehand
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree"}  # audit events
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -28,8 +29,8 @@ class Forks:
     def run(self, line: Sequence[object], cwd: Path, **how: Any) -> dict[str, Any]:
         """`code` (negative: a signal), `err`, `changes` of `sg3 LINE`.
 
-        `kill_at`: SIGKILL just before that change (1 is the first). `signal_at`, `number`: a signal then. `file_size`:
-        bytes to which files are limited (a write beyond fails with EFBIG).
+        `at`: the signal `number` (SIGKILL) just before that change (1 is the first), or before the first one that this
+        pattern describes (`os.rename FROM TO`). `file_size`: bytes to which files are limited (a write beyond fails).
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         told = {"line": [str(word) for word in line], "cwd": str(cwd), **how}
@@ -53,13 +54,12 @@ def forks() -> Iterator[Forks]:
 
 def serve() -> None:
     """Answer runs until stdin ends."""
-    import av  # noqa: F401 (what a run needs is here before it is forked)
     import cv2
     import torch
 
     import sg3cli.cli.app
     import sg3cli.pipeline.finetune
-    import sg3cli.pipeline.render  # noqa: F401
+    import sg3cli.pipeline.render  # noqa: F401 (what a run needs is here before it is forked)
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -101,17 +101,16 @@ def _child(told: dict[str, Any], report: Path, err: Path) -> int:
 def _count_changes(count: int, told: dict[str, Any]) -> None:
     """Note in the file `count` how many changes there were, and meet the signal at the one that was asked for."""
     done = 0
-    at, number = told.get("kill_at") or told.get("signal_at"), told.get("number", signal.SIGKILL)
+    at, number = told.get("at", 0), told.get("number", signal.SIGKILL)
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal done
+        nonlocal done, at
         if event not in CHANGES and not (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING):
             return
         done += 1
-        if os.environ.get("SG3_TRACE_CHANGES"):
-            os.write(2, f"{done} {event} {arguments[:2]}\n".encode())
         os.pwrite(count, str(done).encode(), 0)
-        if done == at:
+        if done == at or (isinstance(at, str) and re.search(at, f"{event} {arguments[0]} {arguments[1:2]}")):
+            at = 0  # once
             os.kill(os.getpid(), number)
 
     sys.addaudithook(heard)

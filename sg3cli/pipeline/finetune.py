@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from sg3cli.errors import ModelError
 from sg3cli.files import atomic_path, safetensors_errors
-from sg3cli.finetune import TARGET_BYTES, PivotalTuner, Targets, apply_delta, collect_targets, select_targets
+from sg3cli.finetune import (
+    TARGET_BYTES,
+    PivotalTuner,
+    Targets,
+    TuneStep,
+    apply_delta,
+    collect_targets,
+    select_targets,
+)
 from sg3cli.invert import ABSENT, window_crops
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
@@ -78,7 +86,7 @@ def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
     if meta.get("key") != key:
         return []
     tuner.restore(load_file(str(path)))
-    return list(meta["log"])
+    return [asdict(TuneStep(**line)) for line in meta["log"]]  # in the order of the fields, as a new log is
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
