@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,18 +64,20 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    for asked in sys.stdin:
-        told = json.loads(asked)
-        report, err = (Path(told["cwd"]).parent / f"{os.getpid()}.{name}" for name in ("changes", "err"))
-        report.write_text("0")
-        if (child := os.fork()) == 0:
-            os._exit(_child(told, report, err))
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        answer = {"code": code, "err": err.read_text(), "changes": int(report.read_text())}
-        report.unlink()
-        err.unlink()
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as own:
+        report, err = Path(own) / "changes", Path(own) / "err"
+        for asked in sys.stdin:
+            report.write_text("0")
+            if (child := os.fork()) == 0:
+                try:
+                    code = _child(json.loads(asked), report, err)
+                    os._exit(code)
+                finally:
+                    os._exit(os.EX_SOFTWARE)  # never into the loop of the parent
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            answer = {"code": code, "err": err.read_text(), "changes": int(report.read_text())}
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
 
 
 def _child(told: dict[str, Any], report: Path, err: Path) -> int:

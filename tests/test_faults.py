@@ -1,4 +1,4 @@
-"""Kills at any moment, signals, full disks, places that cannot be written, two at once: nothing is lost, and said so."""
+"""Kills at any moment, signals, full disks, read-only places, two runs at once: it is said, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ def refused(ran: dict[str, Any], folder: Path, code: int = 3) -> str:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments_the_film_is_the_same(
-    whole: Path, line: list[str], tmp_path: Path, server: Forks
-) -> None:
+def test_killed_at_twenty_moments_the_film_is_the_same(whole: Path, line: list[str], tmp_path: Path) -> None:
     """Moments in time, so that kills also meet what FFmpeg, torch and safetensors are in the midst of."""
     rng, broken = random.Random(0), 0
     shutil.copy(whole / "talk.mp4", tmp_path)
@@ -262,7 +260,7 @@ def slowly(sizes: list[int], quick: tuple[int, ...]) -> list[Any]:
     return [size if size in quick else pytest.param(size, marks=pytest.mark.slow) for size in sizes]
 
 
-@pytest.mark.parametrize("disk", slowly(SIZES, (150, 440)), indirect=True)
+@pytest.mark.parametrize("disk", slowly(SIZES, (440,)), indirect=True)
 def test_a_full_disk_is_said_and_with_room_the_run_goes_on(
     disk: Disk, whole: Path, line: list[str], server: Forks
 ) -> None:
@@ -271,7 +269,6 @@ def test_a_full_disk_is_said_and_with_room_the_run_goes_on(
     outside = [line[0], str(whole / "talk.mp4"), *line[2:]]
     what = refused(server.run(outside, disk.folder), disk.folder)
     assert "no space left while writing talk.sg3/" in what or "no room left while writing out.mp4" in what
-    print(what)
     assert not (disk.folder / "out.mp4").exists()
     disk.grow()
     finishes(server, outside, disk.folder)
@@ -289,7 +286,6 @@ def test_a_file_that_may_not_grow_is_said_and_the_next_run_goes_on(
     shutil.copy(whole / "talk.mp4", folder)
     what = refused(server.run(line, folder, file_size=limit), folder)
     assert "no space left while writing talk.sg3/" in what or "no room left while writing out.mp4" in what
-    print(what)
     finishes(server, line, folder)
     assert is_as(whole, folder)
 
