@@ -231,9 +231,11 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_kill_frees_the_lock(proj
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+    (project.path / "finetune").mkdir()
     (project.path / ".x.npy.123.tmp").write_bytes(b"left behind")
+    (project.path / "finetune" / ".tmpSnnIgb").write_bytes(b"as safetensors does")
     with project.lock("invert"):
-        assert not list(project.path.glob(".*.tmp"))
+        assert not list(project.path.rglob(".*tmp*"))
 
 
 def test_what_another_writer_finished_meanwhile_is_seen(project: Project) -> None:
