@@ -177,3 +177,14 @@ def test_decoding_times_ascend_and_never_pass_the_display_s(data: st.DataObject)
     rows[:, 1] += 10_000  # an encoder that says nothing useful about decoding
     found = decoding_times(rows[:, 0], reorder_depth(rows))
     assert (np.diff(found) > 0).all() and (found <= rows[:, 0]).all()
+
+
+def test_what_the_container_cannot_hold_is_said_before_a_frame_is_encoded(source: Path, tmp_path: Path) -> None:
+    """Sound that goes in only at the end of a film in pieces is tried at its beginning."""
+    out, folder = tmp_path / "film.webm", tmp_path / "pieces"
+    with VideoReader(source) as reader:
+        cut = Cut(folder, "key", len(reader), LENGTH)
+        writer = SegmentedWriter(str(out), reader.info, EncodeConfig(codec="libvpx-vp9"), SIZE, {}, cut)
+        with pytest.raises(UsageError, match="cannot hold the source's aac audio"), writer:
+            pytest.fail("the film was begun")
+    assert not folder.exists() and not list(tmp_path.iterdir())

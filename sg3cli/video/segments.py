@@ -85,7 +85,9 @@ class SegmentedWriter:
         return list(dict.fromkeys([*self._film.notices, *self._notices]))
 
     def __enter__(self) -> SegmentedWriter:
-        if not self._bounds:
+        if self._bounds:
+            VideoWriter(*self._arguments).rehearse()
+        else:
             self._film.__enter__()
         return self
 

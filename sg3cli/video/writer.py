@@ -122,6 +122,13 @@ class VideoWriter:
         self._durations[frame.pts] = frame.duration
         return picture
 
+    def rehearse(self) -> None:
+        """Open the output and drop it: what it cannot hold shows before hours of work, not after them."""
+        try:
+            self._open()
+        finally:
+            self._abort()
+
     # ---- the encoder alone, for pieces of a film (see `segments`)
 
     @property
