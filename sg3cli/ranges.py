@@ -69,6 +69,20 @@ def opacity(times: np.ndarray, ranges: Ranges) -> np.ndarray:
     return shown
 
 
+def whole_batches(wanted: np.ndarray, batch: int) -> np.ndarray:
+    """Which frames `[T]` bool share a batch (frames `k * batch` to `(k + 1) * batch`) with one of those `wanted`."""
+    batches = np.logical_or.reduceat(wanted, np.arange(0, len(wanted), batch))
+    return np.repeat(batches, batch)[: len(wanted)]
+
+
+def within_reach(times: np.ndarray, wanted: np.ndarray, seconds: float) -> np.ndarray:
+    """Which frames `[T]` bool are no more than so many seconds away from one of those `wanted`."""
+    before = np.concatenate([[0], np.cumsum(wanted)])  # how many are wanted among the first k
+    first = np.searchsorted(times, times - seconds, side="left")
+    last = np.searchsorted(times, times + seconds, side="right")
+    return before[last] > before[first]
+
+
 def only_inside(
     frames: Iterator[Any],
     shown: np.ndarray,
@@ -82,8 +96,8 @@ def only_inside(
     `edited` maps a stream of frames to as many; it is given whole batches (frames `k * batch` to `(k + 1) * batch`), or
     nothing of them, so that its results do not depend on where the stream begins.
     """
-    wanted = np.add.reduceat(shown, np.arange(0, len(shown), batch)) > 0  # [batches]
-    for inside, group in groupby(frames, key=lambda frame: bool(wanted[frame.index // batch])):
+    wanted = whole_batches(shown > 0, batch)
+    for inside, group in groupby(frames, key=lambda frame: bool(wanted[frame.index])):
         if not inside:
             yield from map(plain, group)
             continue

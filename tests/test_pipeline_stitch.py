@@ -122,6 +122,33 @@ def test_the_maps_are_kept_and_do_not_depend_on_the_pieces(inverted, tiny_bundle
     assert all(np.array_equal(a, b) for a, (_, b) in zip(first, composed(inverted, tiny_bundle), strict=True))
 
 
+def test_a_range_has_its_maps_alone_and_they_are_those_of_the_whole(inverted, tiny_bundle, monkeypatch):
+    """No face is drawn far from the range, and what is shown inside is what a render of everything shows."""
+    whole = [after for _, after in composed(inverted, tiny_bundle)]
+    drawn: list[int] = []
+    crops = render.drawn_crops
+
+    def counted(frames: Any, *rest: Any) -> Any:
+        drawn.extend(frame.index for frame in frames)
+        return crops(frames, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(render, "drawn_crops", counted)
+        next(composed(inverted, tiny_bundle, range="..0.1"))  # the maps of the whole clip are there and will do
+        assert not drawn or max(drawn) < 2
+        shutil.rmtree(inverted.path / stitch.VISIBLE)
+        drawn.clear()
+        first = next(composed(inverted, tiny_bundle, range="..0.1"))[1]
+    assert set(drawn) == set(range(8))  # 0.1 s of 25 frames a second, 0.2 s of smoothing, whole batches of two
+    assert np.array_equal(first, whole[0])
+    ranged = [after for _, after in composed(inverted, tiny_bundle, range="..0.1")]
+    assert all(np.array_equal(a, b) for a, b in zip(whole[:3], ranged[:3], strict=True))
+    assert (
+        len(list(composed(inverted, tiny_bundle))) == 12
+    )  # and the whole clip's maps are made again, not taken from it
+    assert all(np.array_equal(a, b) for a, (_, b) in zip(whole, composed(inverted, tiny_bundle), strict=True))
+
+
 def test_the_seam_is_tuned_once_and_closer_to_the_frame(inverted, tiny_bundle, monkeypatch, capsys):
     def at_the_seam(**changes: Any) -> float:
         track, total = load_track(inverted), []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sg3cli import cli
 from sg3cli.errors import UsageError
-from sg3cli.ranges import FADE, Ranges, only_inside, opacity, parse_ranges
+from sg3cli.ranges import FADE, Ranges, only_inside, opacity, parse_ranges, whole_batches, within_reach
 from sg3cli.video import VideoReader
 
 INF = math.inf
@@ -232,3 +232,19 @@ def test_an_unreadable_range_ends_before_any_work(
     what, hint = capsys.readouterr().err.strip().splitlines()[-2:]
     assert what == "error: the range '2..1' ends before it starts" and hint.startswith("hint: a range is")
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@given(
+    steps=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=30),
+    picked=st.integers(0, 2**30 - 1),
+    batch=st.integers(1, 5),
+    reach=st.floats(0.01, 1),
+)
+def test_frames_near_the_wanted_and_in_their_batches(steps: list[float], picked: int, batch: int, reach: float) -> None:
+    times = np.cumsum(steps)
+    wanted = np.array([bool(picked >> k & 1) for k in range(len(times))])
+    near = within_reach(times, wanted, reach)
+    distance = np.abs(times[:, None] - times[wanted][None]).min(axis=1, initial=np.inf)
+    assert near[distance < reach - 1e-9].all() and not near[distance > reach + 1e-9].any()
+    batches = whole_batches(wanted, batch)
+    assert batches.tolist() == [bool(wanted[k // batch * batch :][:batch].any()) for k in range(len(times))]

@@ -26,6 +26,7 @@ from sg3cli.nets.synthesis import NOWHERE, Sides
 from sg3cli.pipeline.finetune import read_meta, restore, save_tensors
 from sg3cli.project import Chunks, content_key
 from sg3cli.protect import GRID, STEADY, smooth_maps, stretches, visible
+from sg3cli.ranges import opacity, parse_ranges, whole_batches, within_reach
 from sg3cli.smoothing import REACH
 from sg3cli.stitch import paste
 from sg3cli.stitchtune import SeamTargets, SeamTuner, seam_target
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
 VISIBLE = "stitch/visible"
+VISIBLE_IN_RANGE = "stitch/visible-in-range"  # the same of a render with --range, which has them near the range alone
 SEAM = "stitch/seam.safetensors"
 SEAM_CHECKPOINT = "stitch/seam-checkpoint.safetensors"
 # frames, whether with the edits, pixels more on each side -> the generator's crops of them
@@ -218,21 +220,34 @@ def prepare(
         settings = {"protect": look.config.protect, "expand": look.sides, "smooth": job.smooth(), "revision": REVISION}
         settings |= {"precision": look.config.precision}
         chunks = Chunks(of_face(job.project.path / VISIBLE, face), content_key(inputs=keys[0], **settings))
+        if look.config.range is not None and chunks.rows < len(track.pts):
+            key = content_key(inputs=keys[0], range=look.config.range, **settings)
+            chunks = Chunks(of_face(job.project.path / VISIBLE_IN_RANGE, face), key)
         if chunks.rows < len(track.pts):
             make_maps(job, look, chunks, draw)
         maps = VisibleMaps(chunks, track)
     return Tools(maps, matte, seam_generator(job, look, G, draw, edited, keys[1], face))
 
 
+def mapped_frames(track: Track, config: RenderConfig) -> np.ndarray:
+    """Which frames `[T]` bool need a map: those with a face, as far as `--range` and the smoothing reach."""
+    present = track.status != ABSENT
+    if config.range is None:
+        return present
+    shown = opacity(track.times, parse_ranges(config.range)) > 0
+    near = within_reach(track.times, shown, REACH * STEADY + 1e-6)
+    return present & whole_batches(near, config.batch)
+
+
 def make_maps(job: Job, look: Look, chunks: Chunks, draw: Draw) -> None:
     """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
-    batch = look.config.batch
+    batch, wanted = look.config.batch, mapped_frames(look.track, look.config)
     size = batch * -(-PIECE // batch)
     maps: list[np.ndarray] = []
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         frames = job.console.progress(reader.frames(chunks.rows), len(look.track.pts), "render: masks", chunks.rows)
         while part := list(islice(frames, batch)):
-            shown = [frame for frame in part if look.track.status[frame.index] != ABSENT]
+            shown = [frame for frame in part if wanted[frame.index]]
             plain = dict(zip([frame.index for frame in shown], draw(shown, False, look.sides), strict=True))
             for frame in part:
                 seen = np.ones(look.shape(GRID), np.float32)
