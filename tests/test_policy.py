@@ -159,3 +159,10 @@ def test_every_command_and_option_has_help() -> None:
             assert getattr(parameter, "help", None), f"sg3 {name}: {parameter.name} has no help"
     assert {"run", "align", "invert", "finetune", "edit", "render", "inspect", "doctor"} <= seen
     assert {f"models {word}" for word in ("list", "pull", "verify", "path", "remove")} <= seen
+
+
+@pytest.mark.parametrize("module", ["sg3cli.pipeline.render", "sg3cli.pipeline.finetune", "sg3cli.pipeline.preview"])
+def test_stages_do_without_the_compiler_of_torch(module: str) -> None:
+    """Importing `torch._dynamo` takes more than a second, and no command compiles."""
+    script = f"import sys, {module}; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

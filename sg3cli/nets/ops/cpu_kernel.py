@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.nets.ops import build
+from sg3cli.nets.ops.tracing import constant_when_traced
 
 Padding = tuple[int, int, int, int]
 FACTORS = (1, 2, 4)
@@ -48,13 +49,10 @@ def bind(lib: ctypes.CDLL) -> ctypes.CDLL:
     return lib
 
 
+@constant_when_traced
 def available() -> bool:
     """True if the kernel is loaded; builds it at the first call."""
     return build.library() is not None
-
-
-# What `torch.compiler.assume_constant_result` does, which imports the compiler: more than a second for every command.
-available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def covers(

@@ -18,6 +18,7 @@ from sg3cli.nets.ops import cuda_pass
 from sg3cli.nets.ops.cpu_kernel import FACTORS, TAPS_PER_PHASE, Padding, _padding, _sizes
 from sg3cli.nets.ops.cuda_pass import ACTIVATE, DIFFERENTIATE, MARK, TYPES, Pass, Problem
 from sg3cli.nets.ops.nvrtc import CudaError
+from sg3cli.nets.ops.tracing import constant_when_traced
 
 log = logging.getLogger("sg3cli.ops")
 
@@ -69,7 +70,7 @@ def _is_full(f: Tensor | None) -> bool:
     return f is not None and f.ndim == 2
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def switched_on(asked: bool = False) -> bool:
     """True if the environment asks for the kernel, or the caller does and that does not forbid it."""
     if _refused or os.environ.get("SG3_KERNEL", "").lower() in ("off", "0"):
@@ -77,7 +78,7 @@ def switched_on(asked: bool = False) -> bool:
     return asked or os.environ.get("SG3_CUDA_KERNEL", "").lower() in ("on", "1")
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 @functools.cache
 def _trusted(device: int, dtype: torch.dtype, *kind: Any) -> bool:
     """True if a kind of layer (see `check_cuda`) passes its self check; otherwise no other is tried, with a notice."""
