@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.nets.ops import cpu_kernel, modulated_conv2d
+from sg3cli.nets.ops import cpu_kernel, kernel_conv, modulated_conv, modulated_conv2d
 from sg3cli.nets.ops.kernel_conv import conv3_into, covers, pointwise
 
 pytestmark = pytest.mark.skipif(not cpu_kernel.available(), reason="no compiled kernel")
@@ -90,3 +90,17 @@ def test_modulated_convolution_is_the_same_without_it(demodulate: bool) -> None:
         results.append((y, *torch.autograd.grad(y, (x, w, s), slope)))
     for a, e in zip(*results, strict=True):
         torch.testing.assert_close(a, e, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_torch_path_leaves_the_kernel_aside(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    """Also where a convolution is large and made in strips."""
+    for name in ("pointwise", "pointwise_into", "conv3_into"):
+        monkeypatch.setattr(kernel_conv, name, lambda *_: pytest.fail("the kernel was used"))
+    monkeypatch.setattr(modulated_conv, "LARGE", 0)
+    x, w, s = torch.randn(2, 4, 7, 8), torch.randn(3, 4, k, k), torch.randn(2, 4)
+    with torch.no_grad():
+        y = modulated_conv2d(x, w, s, padding=k - 1, impl="torch")
+    scaled = F.conv2d(x * s[:, :, None, None], w, padding=k - 1)
+    ratio = y / scaled  # the demodulation is one number for each output
+    assert torch.allclose(ratio, ratio.mean((2, 3), keepdim=True).expand_as(ratio), rtol=1e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from sg3cli.nets import ops
 from sg3cli.nets.config import GeneratorConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.ops import cuda_kernel, cuda_pass, nvrtc, self_check
+from sg3cli.nets.ops.case import Case
 from sg3cli.nets.ops.cuda_pass import Pass
 
 # up, down, taps of both filters, full, residue of the padding, flipped: the layers of configurations T and R first.
@@ -65,6 +67,15 @@ def relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).detach().abs().max() / expected.detach().abs().max())
 
 
+def through_cuda(x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any) -> Tensor:
+    """The kernel with the arguments of `filtered_lrelu`."""
+    return cuda_kernel.filtered_lrelu_cuda(x, b, Case(fu, fd, *numbers))
+
+
+def covered(x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any) -> bool:
+    return cuda_kernel.covers(x, b, Case(fu, fd, *numbers))
+
+
 def filters(full: bool = True) -> tuple[Tensor, Tensor]:
     """Filters of a layer that doubles the rate, as designed."""
     fu = ops.design_lowpass_filter(12, 4, 4, 32)
@@ -76,7 +87,7 @@ def filters(full: bool = True) -> tuple[Tensor, Tensor]:
 def outcomes(x: Tensor, fu: Tensor, fd: Tensor, b: Tensor | None, pad: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
     """Output and gradients through the torch path, then through the kernel; a clamp that is active."""
     case, results = (2, 2, pad, 2**0.5, 0.2, 0.7, False), []
-    for run in (lambda *given: ops.filtered_lrelu(*given, impl="torch"), cuda_kernel.filtered_lrelu_cuda):
+    for run in (lambda *given: ops.filtered_lrelu(*given, impl="torch"), through_cuda):
         leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         inputs = [leaf] if b is None else [leaf, b.detach().clone().requires_grad_()]
         y = run(leaf, fu, fd, None if b is None else inputs[1], *case)
@@ -104,11 +115,11 @@ def test_every_value_survives_the_conversion(emulated: Emulator, dtype: torch.dt
     info, one = torch.finfo(dtype), torch.ones(1)
     special = [0.0, 1.0, info.max, info.tiny, info.tiny / 2, info.smallest_normal * info.eps, torch.inf, torch.nan]
     x = torch.tensor(special + [-v for v in special]).to(dtype).view(1, 1, 4, 4)
-    y = cuda_kernel.filtered_lrelu_cuda(x, one, None, None, 1, 1, (0,) * 4, 1.0, 1.0, None, False)
+    y = through_cuda(x, one, None, None, 1, 1, (0,) * 4, 1.0, 1.0, None, False)
     assert torch.equal(y.nan_to_num(7.0), x.nan_to_num(7.0))
     if dtype != torch.float32:  # nine times such numbers: exact before they are rounded, and every second one a tie
         x = torch.arange(16, dtype=torch.float32).mul(info.eps).add(1).view(1, 1, 4, 4).to(dtype)
-        y = cuda_kernel.filtered_lrelu_cuda(x, 3 * one, None, None, 1, 1, (0,) * 4, 1.0, 1.0, None, False)
+        y = through_cuda(x, 3 * one, None, None, 1, 1, (0,) * 4, 1.0, 1.0, None, False)
         assert torch.equal(y, (x.float() * 9).to(dtype))
 
 
@@ -127,7 +138,7 @@ def test_layouts_and_missing_bias(emulated: Emulator) -> None:
     for expected, actual in zip(*outcomes(x, fu, fd, None, (11, 10, 11, 10)), strict=True):
         assert relative(actual, expected) < TOLERANCE
     leaf = x.detach().requires_grad_()
-    y = cuda_kernel.filtered_lrelu_cuda(leaf, fu, fd, None, 2, 2, (11, 10, 11, 10), 1.4, 0.2, None, False)
+    y = through_cuda(leaf, fu, fd, None, 2, 2, (11, 10, 11, 10), 1.4, 0.2, None, False)
     (strided,) = torch.autograd.grad(y.sum(), leaf)  # the incoming gradient is one expanded number
     reference = ops.filtered_lrelu(leaf, fu, fd, None, 2, 2, (11, 10, 11, 10), 1.4, impl="torch")
     assert relative(strided, torch.autograd.grad(reference.sum(), leaf)[0]) < TOLERANCE
@@ -141,7 +152,7 @@ def test_tiles_as_large_as_on_a_device(emulated: Emulator, monkeypatch: pytest.M
 def test_nan_is_not_hidden_and_stays_where_it_is(emulated: Emulator) -> None:
     x = torch.zeros(1, 1, 40, 40)
     x[0, 0, 20, 20] = torch.nan
-    y = cuda_kernel.filtered_lrelu_cuda(x, *filters(), None, 2, 2, (11, 10, 11, 10), 1.0, 0.2, 1.0, False)
+    y = through_cuda(x, *filters(), None, 2, 2, (11, 10, 11, 10), 1.0, 0.2, 1.0, False)
     assert y[0, 0, 20, 20].isnan() and not y[0, 0, 0, 0].isnan()
 
 
@@ -149,11 +160,11 @@ def test_a_mask_is_kept_only_for_a_gradient(emulated: Emulator, monkeypatch: pyt
     modes, launch = [], cuda_pass.launch
     monkeypatch.setattr(cuda_pass, "launch", lambda work, *rest: modes.append(work.mode) or launch(work, *rest))
     x, case = torch.randn(1, 1, 9, 9), (None, 2, 2, (11, 10, 11, 10), 1.0, 0.2, None, False)
-    y = cuda_kernel.filtered_lrelu_cuda(x, *filters(), *case)
+    y = through_cuda(x, *filters(), *case)
     leaf = x.clone().requires_grad_()
     with torch.no_grad():
-        assert torch.equal(cuda_kernel.filtered_lrelu_cuda(leaf, *filters(), *case), y)
-    marked = cuda_kernel.filtered_lrelu_cuda(leaf, *filters(), *case)
+        assert torch.equal(through_cuda(leaf, *filters(), *case), y)
+    marked = through_cuda(leaf, *filters(), *case)
     assert torch.equal(marked, y) and modes == [0, 0, 1]
     (gradient,) = torch.autograd.grad(marked.square().sum(), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
@@ -228,7 +239,7 @@ def test_off_unless_asked_for(doubted: None, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("SG3_KERNEL", "off")
     assert not cuda_kernel.switched_on(True)
     x = torch.randn(1, 1, 9, 9)
-    assert not cuda_kernel.usable(x, *filters(), None, 2, 2, (11, 10, 11, 10), 1.0, False, True)  # not on a CPU
+    assert not cuda_kernel.usable(x, None, Case(*filters(), 2, 2, (11, 10, 11, 10), 1.0), True)  # not on a CPU
 
 
 def test_a_kind_that_fails_its_check_costs_one_notice(
@@ -272,8 +283,8 @@ def test_what_it_does_not_cover() -> None:
     x, f, b = torch.randn(1, 2, 20, 20), filters()[0], torch.randn(2)
     pad = (9, 8, 9, 8)
     lopsided, oblong = torch.outer(f, f), torch.ones(12, 11)
-    assert cuda_kernel.covers(x, f, lopsided, b, 2, 2, pad, 1.0)  # a full filter need not be mirrored
-    assert cuda_kernel.covers(x.half(), f, f, b.half(), 2, 2, pad, 1.0)
+    assert covered(x, f, lopsided, b, 2, 2, pad, 1.0)  # a full filter need not be mirrored
+    assert covered(x.half(), f, f, b.half(), 2, 2, pad, 1.0)
     for case in (
         (x.double(), f, f, None, 2, 2, pad, 1.0),
         (x, f, oblong, None, 2, 2, pad, 1.0),
@@ -284,7 +295,7 @@ def test_what_it_does_not_cover() -> None:
         (x.half(), f, f, b, 2, 2, pad, 1.0),  # torch would answer in float32
         (x, f, f, None, 2, 2, (-20, -20, 0, 0), 1.0),
     ):
-        assert not cuda_kernel.covers(*case)
+        assert not covered(*case)
 
 
 # ---- on a device

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sg3cli.nets import ops
 from sg3cli.nets.ops import cpu_kernel
+from sg3cli.nets.ops.case import Case
 
 pytestmark = pytest.mark.skipif(not cpu_kernel.available(), reason="no compiled kernel here")
 
@@ -72,7 +73,7 @@ def test_matches_torch(up, down, full, size, pad, clamp, flip, seed) -> None:
     full = full and down == 2
     fu, fd = taps(g, count[0]), radial(seed) if full else taps(g, count[1])
     x, b = torch.randn([2, 2, *size], generator=g), torch.randn([2], generator=g)
-    assume(min(cpu_kernel._sizes(*size, len(fu), len(fd), up, down, pad)) > 0)
+    assume(min(Case(fu, fd, up, down, pad).sizes(*size)) > 0)
     assume(all(min(p0, 0) + min(p1, 0) + up * n > 0 for p0, p1, n in zip(pad[::2], pad[1::2], size[::-1], strict=True)))
     torch_path, kernel = both(x, b, fu, fd, up, down, pad, 1.3, 0.2, clamp, flip)
     for expected, actual in zip(torch_path, kernel, strict=True):

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from sg3cli.nets.blocks import Blocks, is_large
 from sg3cli.nets.config import GeneratorConfig, LayerSpec
 from sg3cli.nets.layers import EqualLinear
-from sg3cli.nets.ops.cpu_kernel import output_size
-from sg3cli.nets.ops.filtered_lrelu import filtered_lrelu
+from sg3cli.nets.ops.case import Case
+from sg3cli.nets.ops.filtered_lrelu import filter_case
 from sg3cli.nets.ops.filters import design_lowpass_filter
 from sg3cli.nets.ops.modulated_conv import modulated_conv2d, modulated_conv2d_into
 from sg3cli.nets.ops.upfirdn import parse_padding
@@ -73,7 +73,7 @@ class SynthesisInput(nn.Module):
         excess = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)
 
-        across, down = self._axis(*more[:2]).to(pose), self._axis(*more[2:]).to(pose)
+        across, down = (self._axis(*sides).to(pose.dtype) for sides in (more[:2], more[2:]))
         angle = freqs[:, :, 0, None, None] * across[None, :] + freqs[:, :, 1, None, None] * down[:, None]
         x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
         mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
@@ -81,7 +81,7 @@ class SynthesisInput(nn.Module):
 
     def _axis(self, before: int, after: int) -> Tensor:
         """Where the samples lie along one side, in picture widths: [before + size + after]."""
-        return (torch.arange(-before, self.size + after) + 0.5 - self.size / 2) / self.rate
+        return (torch.arange(-before, self.size + after, device=self.freqs.device) + 0.5 - self.size / 2) / self.rate
 
 
 def _rotate_shift(pose: Tensor) -> Tensor:
@@ -152,29 +152,17 @@ class SynthesisLayer(nn.Module):
             impl=impl,
         )
 
+    @property
+    def case(self) -> Case:
+        """What `activate` does."""
+        spec = self.spec
+        filters, padding = (self.up_filter, self.down_filter), parse_padding(spec.padding)
+        gain, slope = (1.0, 1.0) if spec.is_torgb else (math.sqrt(2), 0.2)
+        return Case(*filters, spec.up, spec.down, padding, gain, slope, self.clamp)
+
     def activate(self, x: Tensor, impl: str = "auto", out: Tensor | None = None) -> Tensor:
         """The second half: what `convolve` gave -> [N, O, out_size, out_size], in `out` where that is given."""
-        spec = self.spec
-        return filtered_lrelu(
-            x,
-            fu=self.up_filter,
-            fd=self.down_filter,
-            b=self.bias,
-            up=spec.up,
-            down=spec.down,
-            padding=spec.padding,
-            gain=1.0 if spec.is_torgb else math.sqrt(2),
-            slope=1.0 if spec.is_torgb else 0.2,
-            clamp=self.clamp,
-            impl=impl,
-            out=out,
-        )
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what `activate` gives for an input of that size."""
-        spec = self.spec
-        pad = parse_padding(spec.padding)
-        return output_size(height, width, self.up_filter, self.down_filter, spec.up, spec.down, pad)
+        return filter_case(x, self.bias, self.case, impl, out)
 
 
 class Synthesis(nn.Module):
@@ -272,5 +260,5 @@ class Synthesis(nn.Module):
         n, _, height, width = x.shape
         y = blocks.convolved(n, spec, height + edge, width + edge)
         modulated_conv2d_into(x, layer.weight, s, y, edge, layer.magnitude_ema.rsqrt(), layer.conv_dtype)
-        height, width = layer.output_size(height + edge, width + edge)
+        height, width = layer.case.output_size(height + edge, width + edge)
         return layer.activate(y, self.impl, blocks.result(n, spec, height, width))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.nets.ops import cuda_pass
-from sg3cli.nets.ops.cpu_kernel import FACTORS, TAPS_PER_PHASE, Padding, _padding, _sizes
+from sg3cli.nets.ops.case import Case
 from sg3cli.nets.ops.cuda_pass import ACTIVATE, DIFFERENTIATE, MARK, TYPES, Pass, Problem
 from sg3cli.nets.ops.nvrtc import CudaError
 from sg3cli.nets.ops.tracing import constant_when_traced
@@ -25,49 +25,19 @@ log = logging.getLogger("sg3cli.ops")
 _refused = False
 
 
-def usable(
-    x: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    b: Tensor | None,
-    up: int,
-    down: int,
-    pad: Padding,
-    gain: float,
-    flip: bool,
-    asked: bool = False,
-) -> bool:
+def usable(x: Tensor, b: Tensor | None, case: Case, asked: bool = False) -> bool:
     """True if the kernel is switched on or `asked` for, covers the case and has shown that it computes it right."""
-    if x.device.type != "cuda" or not switched_on(asked) or not covers(x, fu, fd, b, up, down, pad, gain):
+    if x.device.type != "cuda" or not switched_on(asked) or not covers(x, b, case):
         return False
-    kind = (up, down, *_taps(fu, fd), _is_full(fd), pad[0] % 4, pad[2] % 4, flip)
+    kind = (case.up, case.down, *case.taps, case.full, case.pad[0] % 4, case.pad[2] % 4, case.flip)
     return _trusted(x.device.index, x.dtype, *kind)
 
 
-def covers(
-    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, pad: Padding, gain: float
-) -> bool:
-    """True if the kernel can do this case: see FACTORS; separable filters, or a square down filter."""
-    if x.dtype not in TYPES or x.ndim != 4 or x.numel() == 0 or gain <= 0 or (fu is None and fd is None):
+def covers(x: Tensor, b: Tensor | None, case: Case) -> bool:
+    """True if the kernel can do this case: one of the TYPES; separable filters, or a square down filter."""
+    if x.dtype not in TYPES or (b is not None and b.dtype != x.dtype) or not case.suits_kernels(x):
         return False
-    if up not in FACTORS or down not in FACTORS or (b is not None and b.dtype != x.dtype):
-        return False
-    if not all(f is None or (f.dtype == torch.float32 and not f.requires_grad) for f in (fu, fd)):
-        return False
-    if (fu is not None and fu.ndim != 1) or (fd is not None and fd.ndim == 2 and fd.shape[0] != fd.shape[1]):
-        return False
-    taps = _taps(fu, fd)
-    if taps[0] > TAPS_PER_PHASE * up or taps[1] > TAPS_PER_PHASE * down:
-        return False
-    return min(_sizes(x.shape[2], x.shape[3], *taps, up, down, pad)) > 0
-
-
-def _taps(fu: Tensor | None, fd: Tensor | None) -> tuple[int, int]:
-    return (1 if fu is None else fu.shape[0]), (1 if fd is None else fd.shape[0])
-
-
-def _is_full(f: Tensor | None) -> bool:
-    return f is not None and f.ndim == 2
+    return case.fd is None or not case.full or case.fd.shape[0] == case.fd.shape[1]
 
 
 @constant_when_traced
@@ -115,13 +85,14 @@ def run_forward(
     mark: bool,
 ) -> tuple[Tensor, Tensor]:
     """Output [N, C, H', W'] and mask [N C, rows / 4, columns] of the up-sampled grid, uint8 (empty unless `mark`)."""
-    (n, c, h, w), taps = x.shape, _taps(fu, fd)
-    grid_h, grid_w, out_h, out_w = _sizes(h, w, *taps, up, down, _padding(pad))
+    case = Case.of(fu, fd, up, down, pad, gain, slope, clamp, flip)
+    (n, c, h, w), taps = x.shape, case.taps
+    grid_h, grid_w, out_h, out_w = case.sizes(h, w)
     offset = taps[0] - 1 - pad[0], taps[0] - 1 - pad[2]
     y = x.new_empty([n, c, out_h, out_w])
     mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
     phases, mode = (offset[0] % up, offset[1] % up), MARK if mark else ACTIVATE
-    work = Pass(up, down, *taps, False, _is_full(fd), flip, not flip, *phases, mode, TYPES[x.dtype])
+    work = Pass(up, down, *taps, False, case.full, flip, not flip, *phases, mode, TYPES[x.dtype])
     problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, up_offset_x=offset[0], up_offset_y=offset[1])
     problem.scale, problem.slope, problem.clamp = gain * up**2, slope, float("inf") if clamp is None else clamp
     _run(work, problem, x, y, mask, fu, fd, b)
@@ -143,12 +114,13 @@ def run_backward(
     flip: bool,
 ) -> Tensor:
     """Gradient of the input [N, C, H, W]: the same kernel with the filters' roles exchanged."""
-    (n, c, _, _), taps = dy.shape, _taps(fu, fd)
-    grid_h, grid_w, _, _ = _sizes(h, w, *taps, up, down, _padding(pad))
+    case = Case.of(fu, fd, up, down, pad, gain, slope, None, flip)
+    (n, c, _, _), taps = dy.shape, case.taps
+    grid_h, grid_w, _, _ = case.sizes(h, w)
     offset = pad[0] + 1 - taps[0], pad[2] + 1 - taps[0]
     dx = dy.new_empty([n, c, h, w])
     phases = offset[0] % down, offset[1] % down
-    work = Pass(down, up, *taps[::-1], _is_full(fd), False, not flip, flip, *phases, DIFFERENTIATE, TYPES[dy.dtype])
+    work = Pass(down, up, *taps[::-1], case.full, False, not flip, flip, *phases, DIFFERENTIATE, TYPES[dy.dtype])
     problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, down_offset_x=offset[0], down_offset_y=offset[1])
     problem.scale, problem.slope = gain * up**2, slope
     _run(work, problem, dy, dx, mask, fd, fu, None)
@@ -183,10 +155,10 @@ _backward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda_backward", r
 
 @_forward_op.register_fake
 def _forward_shapes(
-    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, up: int, down: int, pad: list[int], *case: Any
+    x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any
 ) -> tuple[Tensor, Tensor]:
-    (n, c, h, w), mark = x.shape, case[-1]
-    grid_h, grid_w, out_h, out_w = _sizes(h, w, *_taps(fu, fd), up, down, _padding(pad))
+    (n, c, h, w), mark = x.shape, numbers[-1]
+    grid_h, grid_w, out_h, out_w = Case.of(fu, fd, *numbers[:-1]).sizes(h, w)
     mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
     return x.new_empty([n, c, out_h, out_w]), mask
 
@@ -222,19 +194,7 @@ torch.library.register_autograd("sg3cli::filtered_lrelu_cuda", _gradients, setup
 torch.library.register_autograd("sg3cli::filtered_lrelu_cuda_backward", _no_second_derivative)
 
 
-def filtered_lrelu_cuda(
-    x: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    b: Tensor | None,
-    up: int,
-    down: int,
-    pad: Padding,
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    flip: bool,
-) -> Tensor:
-    """The operator for a case that is `usable`; arguments as in `filtered_lrelu`, half and bfloat16 as well."""
+def filtered_lrelu_cuda(x: Tensor, b: Tensor | None, case: Case) -> Tensor:
+    """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that is `usable`; half and bfloat16 as well."""
     mark = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _forward_op(x, fu, fd, b, up, down, list(pad), gain, slope, clamp, flip, mark)[0]
+    return _forward_op(x, case.fu, case.fd, b, *case.numbers, mark)[0]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sg3cli.nets.ops import cpu_kernel, cuda_kernel
+from sg3cli.nets.ops.case import Case
 from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
 
 # The torch path works through the channels in chunks of at most this many up-sampled samples.
@@ -33,57 +34,49 @@ def filtered_lrelu(
     clamp: float | None = None,
     flip_filter: bool = False,
     impl: str = "auto",
-    out: Tensor | None = None,
 ) -> Tensor:
     """Bias, up-sample, leaky ReLU, clamp, down-sample: `x` [N, C, H, W] -> [N, C, H', W'].
 
     `fu`, `fd` are [taps] (separable), [h, w] or None (identity); `b` [C]; `padding` (x0, x1, y0, y1) in samples
-    of the up-sampled grid, negative values crop. `impl` is "torch", "kernel" or "auto", which takes a kernel where it
-    can: the CPU's, and the CUDA one if `SG3_CUDA_KERNEL=1` asks for it. `out` receives the result; no gradient flows
-    then.
+    of the up-sampled grid, negative values crop. `impl`: see `filter_case`.
     """
-    pad = parse_padding(padding)
+    case = Case(fu, fd, up, down, parse_padding(padding), gain, slope, clamp, flip_filter)
+    return filter_case(x, b, case, impl)
+
+
+def filter_case(x: Tensor, b: Tensor | None, case: Case, impl: str = "auto", out: Tensor | None = None) -> Tensor:
+    """`filtered_lrelu` of a case. `impl` is "torch", "kernel" or "auto", which takes a kernel where it can: the CPU's,
+    and the CUDA one if `SG3_CUDA_KERNEL=1` asks for it. `out` receives the result; no gradient flows then.
+    """
     if impl not in ("auto", "torch", "kernel"):
         raise ValueError(f"impl must be auto, torch or kernel, not {impl!r}")
-    if impl != "torch" and cpu_kernel.available() and cpu_kernel.covers(x, fu, fd, up, down, pad, gain):
-        if out is not None:
-            cpu_kernel.forward_into(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter, out)
-            return out
-        return cpu_kernel.filtered_lrelu_kernel(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
-    if impl != "torch" and cuda_kernel.usable(x, fu, fd, b, up, down, pad, gain, flip_filter, impl == "kernel"):
-        return cuda_kernel.filtered_lrelu_cuda(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    if impl != "torch" and cpu_kernel.available() and cpu_kernel.covers(x, case):
+        if out is None:
+            return cpu_kernel.filtered_lrelu_kernel(x, b, case)
+        cpu_kernel.forward_into(x, b, case, out)
+        return out
+    if impl != "torch" and cuda_kernel.usable(x, b, case, impl == "kernel"):
+        return cuda_kernel.filtered_lrelu_cuda(x, b, case)
     if impl == "kernel":
         raise NotImplementedError("filtered_lrelu: no compiled kernel, or a case that it does not cover")
-    y = _torch_path(x, fu, fd, b, up, down, pad, gain, slope, clamp, flip_filter)
+    y = _torch_path(x, b, case)
     return y if out is None else out.copy_(y)
 
 
-def _torch_path(
-    x: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    b: Tensor | None,
-    up: int,
-    down: int,
-    pad: tuple[int, int, int, int],
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    flip_filter: bool,
-) -> Tensor:
+def _torch_path(x: Tensor, b: Tensor | None, case: Case) -> Tensor:
     """The reference, in chunks of channels that are recomputed in the backward pass to keep memory small."""
 
     def run(chunk: Tensor, bias: Tensor | None) -> Tensor:
         if bias is not None:
             chunk = chunk + bias[:, None, None]
-        chunk = upfirdn2d(chunk, fu, up=up, padding=pad, gain=up**2, flip_filter=flip_filter)
-        chunk = F.leaky_relu(chunk, slope) * gain
-        if clamp is not None:
-            chunk = chunk.clamp(-clamp, clamp)
-        return upfirdn2d(chunk, fd, down=down, flip_filter=flip_filter)
+        chunk = upfirdn2d(chunk, case.fu, up=case.up, padding=case.pad, gain=case.up**2, flip_filter=case.flip)
+        chunk = F.leaky_relu(chunk, case.slope) * case.gain
+        if case.clamp is not None:
+            chunk = chunk.clamp(-case.clamp, case.clamp)
+        return upfirdn2d(chunk, case.fd, down=case.down, flip_filter=case.flip)
 
     n, channels, h, w = x.shape
-    size = max(1, CHUNK_SAMPLES // max(1, n * h * w * up * up))
+    size = max(1, CHUNK_SAMPLES // max(1, n * h * w * case.up * case.up))
     if size >= channels:
         return run(x, b)
     biases = [None] * -(-channels // size) if b is None else list(b.split(size))

@@ -35,20 +35,28 @@ def modulated_conv2d(
     `impl` "torch" leaves the compiled kernel aside.
     """
     w, scale_in, scale_out = _scales(w, s, demodulate, input_gain)
-    if dtype is not None:
-        return _modulated_half(x, w, scale_in, scale_out, padding, dtype)
+    matrix = w.shape[2:] == (1, 1) and not padding
     scaled_weights = not _only_style_needs_grad(x, w, s)
-    if scaled_weights and impl != "torch" and _pointwise(x, w, padding):
-        per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
-        per_sample = per_sample if scale_out is None else per_sample * scale_out[:, :, None]
-        return kernel_conv.pointwise(per_sample, x.flatten(2)).view(x.shape[0], w.shape[0], *x.shape[2:])
-    if scaled_weights and x.shape[0] == 1:
-        w = w * scale_in[0, :, None, None]
-        if scale_out is not None:
-            w = w * scale_out[0, :, None, None, None]
-        return convolve(x, w, padding)
-    y = convolve(x * scale_in[:, :, None, None], w, padding)
+    if matrix and dtype is not None:
+        # One small matrix for each sample: scaling those costs nothing next to a pass over the activations.
+        per_sample = _per_sample(w, scale_in, scale_out)[..., 0, 0].to(dtype)
+        return (per_sample @ x.flatten(2).to(dtype)).float().unflatten(2, x.shape[2:])
+    if matrix and scaled_weights and impl != "torch" and kernel_conv.covers(x, w):
+        return kernel_conv.pointwise(_per_sample(w, scale_in, scale_out)[..., 0, 0], x.flatten(2)).unflatten(
+            2, x.shape[2:]
+        )
+    if dtype is None and scaled_weights and x.shape[0] == 1:
+        return convolve(x, _per_sample(w, scale_in, scale_out)[0], padding)
+    # In half precision what goes in keeps its scale, or sixteen bits would lose the small channels of a strong style.
+    x = x * scale_in[:, :, None, None]
+    y = convolve(x, w, padding) if dtype is None else F.conv2d(x.to(dtype), w.to(dtype), padding=padding).float()
     return y if scale_out is None else y * scale_out[:, :, None, None]
+
+
+def _per_sample(w: Tensor, scale_in: Tensor, scale_out: Tensor | None) -> Tensor:
+    """The weights of each sample, [N, O, I, k, k]."""
+    weights = w * scale_in[:, None, :, None, None]
+    return weights if scale_out is None else weights * scale_out[:, :, None, None, None]
 
 
 def _scales(w: Tensor, s: Tensor, demodulate: bool, input_gain: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -72,10 +80,8 @@ def modulated_conv2d_into(
     dtype: torch.dtype | None = None,
 ) -> None:
     """`modulated_conv2d`, demodulated and without a derivative, into `y` [N, O, H', W'], which may not overlap `x`."""
-    w, scale_in, scale_out = _scales(w, s, True, input_gain)
-    assert scale_out is not None
-    for picture, out, before, after in zip(x, y, scale_in, scale_out, strict=True):
-        _convolve_into(picture[None], w * before[:, None, None] * after[:, None, None, None], padding, out[None], dtype)
+    for picture, weights, out in zip(x, _per_sample(*_scales(w, s, True, input_gain)), y, strict=True):
+        _convolve_into(picture[None], weights, padding, out[None], dtype)
 
 
 def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
@@ -85,61 +91,45 @@ def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
     size, across = height + 2 * padding - k + 1, width + 2 * padding - k + 1
     if x.device.type != "cpu" or 4 * n * (channels * height * width + outputs * size * across) < LARGE:
         return F.conv2d(x, w, padding=padding)
-    matrix = k == 1 and not padding  # a plain product of matrices, also in the backward pass
     if torch.is_grad_enabled():
-        if matrix:
+        if k == 1 and not padding:  # a plain product of matrices, also in the backward pass
             return torch.bmm(w[:, :, 0, 0].expand(n, -1, -1), x.flatten(2)).view(n, outputs, height, width)
         return F.conv2d(x, w, padding=padding)
     y = x.new_empty(n, outputs, size, across)
-    if matrix:
-        for picture, result in zip(x.flatten(2), y.flatten(2), strict=True):
-            torch.mm(w[:, :, 0, 0], picture, out=result)
-        return y
-    _convolve_into(x, w, padding, y)
+    _strips(x, w, padding, y)
     return y
 
 
-def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None = None) -> None:
+def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None) -> None:
+    """A large convolution into `y`: through the compiled kernel where that does it."""
+    kernel = dtype is None and kernel_conv.covers(x, w)
+    if kernel and w.shape[2:] == (1, 1) and not padding:
+        kernel_conv.pointwise_into(w[None, :, :, 0, 0].expand(len(x), -1, -1), x.flatten(2), y.flatten(2))
+    elif kernel and w.shape[2:] == (3, 3):
+        kernel_conv.conv3_into(w, x, y, padding)
+    else:
+        _strips(x, w, padding, y, dtype)
+
+
+def _strips(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None = None) -> None:
     """The convolution in strips of rows, which are small enough to be copied to another layout and back."""
     n, channels, height, width = x.shape
-    if dtype is None and _pointwise(x, w, padding):
-        kernel_conv.pointwise_into(w[None, :, :, 0, 0].expand(n, -1, -1), x.flatten(2), y.flatten(2))
-        return
-    if dtype is None and w.shape[2:] == (3, 3) and y.is_contiguous() and kernel_conv.covers(x, w):
-        kernel_conv.conv3_into(w, x, y, padding)
-        return
     k, size = w.shape[2], y.shape[2]
+    if k == 1 and not padding and dtype is None:  # a product needs no other layout
+        for picture, result in zip(x.flatten(2), y.flatten(2), strict=True):
+            torch.mm(w[:, :, 0, 0], picture, out=result)
+        return
+    w = w if dtype is None else w.to(dtype)
     rows = max(1, STRIP // (4 * n * max(channels, w.shape[0]) * width))
     for top in range(0, size, rows):
         bottom = min(top + rows, size)
         first, last = top - padding, bottom - padding + k - 1  # the rows of x it takes; those outside are zero
-        strip = x[:, :, max(first, 0) : min(last, height)]
+        strip = x[:, :, max(first, 0) : min(last, height)].to(w.dtype)
         strip = F.pad(strip, (padding, padding, max(-first, 0), max(last - height, 0)))
-        if k == 1 and dtype is not None:  # a product is twice as fast as a convolution here
-            strip = strip.flatten(2).to(dtype)
-            y[:, :, top:bottom] = (w[:, :, 0, 0].to(dtype) @ strip).unflatten(2, (bottom - top, width + 2 * padding))
+        if k == 1:  # in half precision a product is twice as fast as a convolution
+            y[:, :, top:bottom] = (w[:, :, 0, 0] @ strip.flatten(2)).unflatten(2, strip.shape[2:])
         else:
-            y[:, :, top:bottom] = F.conv2d(strip.to(dtype or x.dtype), w.to(dtype or x.dtype))
-
-
-def _pointwise(x: Tensor, w: Tensor, padding: int) -> bool:
-    """Whether the compiled kernel does this convolution."""
-    return w.shape[2:] == (1, 1) and not padding and kernel_conv.covers(x, w)
-
-
-def _modulated_half(
-    x: Tensor, w: Tensor, scale_in: Tensor, scale_out: Tensor | None, padding: int, dtype: torch.dtype
-) -> Tensor:
-    """Products in `dtype`. 1 x 1: a small matrix for each sample costs less than scaling its activations."""
-    if w.shape[2:] != (1, 1) or padding:
-        # What goes in keeps its scale, or sixteen bits would lose the small channels of a strong style.
-        y = F.conv2d((x * scale_in[:, :, None, None]).to(dtype), w.to(dtype), padding=padding).float()
-        return y if scale_out is None else y * scale_out[:, :, None, None]
-    per_sample = w[:, :, 0, 0] * scale_in[:, None, :]
-    if scale_out is not None:
-        per_sample = per_sample * scale_out[:, :, None]
-    y = torch.matmul(per_sample.to(dtype), x.flatten(2).to(dtype))
-    return y.float().view(x.shape[0], w.shape[0], *x.shape[2:])
+            y[:, :, top:bottom] = F.conv2d(strip, w)
 
 
 def _only_style_needs_grad(x: Tensor, w: Tensor, s: Tensor) -> bool:

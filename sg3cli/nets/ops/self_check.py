@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.nets.ops import cpu_kernel, cuda_kernel
+from sg3cli.nets.ops.case import Case
 from sg3cli.nets.ops.filters import design_lowpass_filter
 from sg3cli.nets.ops.upfirdn import upfirdn2d
 
@@ -55,33 +56,22 @@ def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
     fu = design_lowpass_filter(6 * up, 10, 12, 32 * up)
     fd = design_lowpass_filter(12, 10, 12, 64, radial=radial)
     x, b = torch.randn([1, 2, 19, 23], generator=generator), torch.randn([2], generator=generator)
-    case = (up, 2, (7, 8, 6, 9), 2**0.5, 0.2, 1.0, False)
-    expected, dy = _reference(x, b, fu, fd, *case, generator)
-    p = cpu_kernel.describe(lib, (1, 2, 19, 23), fu, fd, *case)
+    case = Case(fu, fd, up, 2, (7, 8, 6, 9), clamp=1.0)
+    expected, dy = _reference(x, b, case, generator)
+    p = cpu_kernel.describe(lib, (1, 2, 19, 23), case)
     y, marks = cpu_kernel.run_forward(lib, p, x, b, mark=True)
     actual = (y, *cpu_kernel.run_backward(lib, p, dy, marks))
     return max(map(_relative, actual, expected))
 
 
-def _reference(
-    x: Tensor,
-    b: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    up: int,
-    down: int,
-    pad: tuple[int, int, int, int],
-    gain: float,
-    slope: float,
-    clamp: float,
-    flip: bool,
-    generator: torch.Generator,
-) -> tuple[tuple[Tensor, ...], Tensor]:
+def _reference(x: Tensor, b: Tensor, case: Case, generator: torch.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
     """Output and gradients of input and bias through plain torch, and the random slope [N, C, H', W'] they are for."""
+    assert case.clamp is not None
     leaf, bias = x.clone().requires_grad_(), b.clone().requires_grad_()
-    y = upfirdn2d(leaf + bias[:, None, None], fu, up=up, padding=pad, gain=up**2, flip_filter=flip)
-    y = torch.nn.functional.leaky_relu(y, slope).mul(gain).clamp(-clamp, clamp)
-    y = upfirdn2d(y, fd, down=down, flip_filter=flip)
+    y = leaf + bias[:, None, None]
+    y = upfirdn2d(y, case.fu, up=case.up, padding=case.pad, gain=case.up**2, flip_filter=case.flip)
+    y = torch.nn.functional.leaky_relu(y, case.slope).mul(case.gain).clamp(-case.clamp, case.clamp)
+    y = upfirdn2d(y, case.fd, down=case.down, flip_filter=case.flip)
     dy = torch.randn(y.shape, generator=generator).to(torch.bfloat16).float()  # the same numbers in any type
     return (y.detach(), *torch.autograd.grad(y, (leaf, bias), dy)), dy
 
@@ -119,13 +109,13 @@ def _cuda_error(
     fu = _random_filter(generator, up_taps)
     fd = _random_filter(generator, down_taps, *([down_taps] if full else []))
     x, b = (torch.randn(shape, generator=generator).to(dtype) for shape in ([2, 2, 37, 43], [2]))
-    case = (up, down, (pad_x + 8, 9, pad_y + 4, 7), 2**0.5, 0.2, 0.5, flip)
-    expected, dy = _reference(x.float(), b.float(), fu, fd, *case, generator)
+    case = Case(fu, fd, up, down, (pad_x + 8, 9, pad_y + 4, 7), clamp=0.5, flip=flip)
+    expected, dy = _reference(x.float(), b.float(), case, generator)
     x, b, fu, fd, dy = (t.to(device) for t in (x, b, fu, fd, dy.to(dtype)))
-    pad = list(case[2])
-    plain, _ = cuda_kernel.run_forward(x, fu, fd, b, up, down, pad, *case[3:], False)
-    y, mask = cuda_kernel.run_forward(x, fu, fd, b, up, down, pad, *case[3:], True)
-    dx = cuda_kernel.run_backward(dy, mask, fu, fd, 37, 43, up, down, pad, *case[3:5], flip)
+    numbers = case.numbers
+    plain, _ = cuda_kernel.run_forward(x, fu, fd, b, *numbers, False)
+    y, mask = cuda_kernel.run_forward(x, fu, fd, b, *numbers, True)
+    dx = cuda_kernel.run_backward(dy, mask, fu, fd, 37, 43, *numbers[:5], flip)
     errors = [_relative(actual.float().cpu(), wanted) for actual, wanted in zip((y, dx), expected, strict=False)]
     return max(*errors, _relative(plain.float().cpu(), expected[0]))
 
