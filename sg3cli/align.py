@@ -39,7 +39,6 @@ from sg3cli.smoothing import (
 )
 
 __all__ = [
-    "Observations",
     "Track",
     "analytic_transform",
     "axes_of",
@@ -63,20 +62,6 @@ ON_NO_FACE = ("pass", "hold", "fail")
 EYES = ((slice(36, 42), 36, 39), (slice(42, 48), 42, 45))  # an eye's contour, its two corners
 BLINK = 0.6  # seconds on each side within which an eye is mostly open
 LID = 0.008  # of the eyes' distance: a contour whose middle moves less against its corners is no blink
-
-
-@dataclass(frozen=True)
-class Observations:
-    """All faces of a clip, padded: one column per track."""
-
-    landmarks: np.ndarray  # [T, F, 68, 2] float32, nan where absent
-    boxes: np.ndarray  # [T, F, 4] float32
-    scores: np.ndarray  # [T, F] float32
-
-    @property
-    def present(self) -> np.ndarray:
-        """`[T, F]` bool: the face is in the frame."""
-        return np.isfinite(self.landmarks).all(axis=(2, 3))
 
 
 @dataclass(frozen=True)
@@ -114,8 +99,7 @@ class Track:
 
 
 def build_track(
-    obs: Observations,
-    face_column: int,
+    landmarks: np.ndarray,
     pts: np.ndarray,
     times: np.ndarray,
     config: AlignConfig,
@@ -124,16 +108,17 @@ def build_track(
 ) -> Track:
     """The track of one face: gaps bridged, outliers replaced, squares smoothed, window and transforms derived.
 
-    `shots [T]` numbers the clip's shots: nothing is bridged or smoothed across their borders. Measured frames that are
-    not `trusted [T]` bool count as without the face, and a gap with a frame that is not trusted is not bridged.
+    `landmarks [T, 68, 2]` are nan in frames that do not show it. `shots [T]` numbers the clip's shots: nothing is
+    bridged or smoothed across their borders. Measured frames that are not `trusted [T]` bool count as without the
+    face, and a gap with a frame that is not trusted is not bridged.
     """
     if config.crop not in CROPS:
         raise UsageError(f"no crop policy is called '{config.crop}'", f"--crop {'|'.join(CROPS)}")
     times = np.asarray(times, np.float64)
     shots = np.zeros(len(times), np.int32) if shots is None else np.asarray(shots, np.int32)
-    landmarks = obs.landmarks[:, face_column].astype(np.float32)
+    landmarks = np.asarray(landmarks, np.float32)
     trusted = np.ones(len(times), bool) if trusted is None else trusted
-    measured = obs.present[:, face_column] & trusted
+    measured = np.isfinite(landmarks).all(axis=(1, 2)) & trusted
     if not measured.any():
         raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
     status = _status(landmarks, measured, trusted, times, shots, config)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import UsageError
+from sg3cli.timing import seconds_of
 
 RAMP = 0.2  # seconds over which an interval's strength rises and falls
 EASES = ("linear", "ease", "hold")
@@ -210,13 +211,21 @@ def parse_time(text: str) -> float:
 
 
 def _seconds(part: str, text: str) -> float:
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(ms|s|m|)\s*", part)
-    if match is None:
+    seconds = None if "h" in part else seconds_of(part)  # no strength is given by the hour
+    if seconds is None:
         raise UsageError(f"{part.strip()!r} in {text!r} is not a time", "times are 1.5s, 300ms or 2m, from the start")
-    return float(match[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, "": 1.0}[match[2]]
+    return seconds
 
 
 # ---- lists of edits, and codes -------------------------------------------------------------------------------------
+
+
+def parse_edits(texts: Sequence[str]) -> list[Edit]:
+    """Edits as `parse_edit` reads them, a later one in the place of an earlier one of its direction and face."""
+    edits: list[Edit] = []
+    for text in texts:
+        edits = set_edit(edits, parse_edit(text))
+    return edits
 
 
 def set_edit(edits: Sequence[Edit], edit: Edit) -> list[Edit]:

@@ -18,7 +18,7 @@ import torch
 
 from sg3cli.align import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.config import RenderConfig
-from sg3cli.edit import apply_edits
+from sg3cli.edit import apply_edits, edits_of
 from sg3cli.errors import ModelError
 from sg3cli.files import RowFile
 from sg3cli.invert import aligned_crops
@@ -28,7 +28,7 @@ from sg3cli.metrics.reconstruction import ReconstructionReport, reconstruction_r
 from sg3cli.metrics.temporal import jitter, outside_difference
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline.align import faces_of, load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
@@ -140,16 +140,16 @@ class Subject:
 
 
 def open_subject(job: Job, tuned: bool) -> Subject:
-    """Read what the project holds; raises `ModelError` when it belongs to another model."""
+    """Read what the project holds of its first face; raises `ModelError` when it belongs to another model."""
     bundle, track = job.bundle(), load_track(job.project)
     device = choose_device(job.device, job.console)
-    judge = open_judge(bundle)
+    judge, wanted = open_judge(bundle), plan(job, bundle, tuned)
     if judge is None:
         job.console.notice(f"evaluate: {bundle.name} has no {PROBE}, identity and labels are not computed")
     return Subject(
         track=track,
         codes=smoothed_codes(job.project, bundle.digest, track, job.smooth()),
-        plan=plan(job, bundle, tuned),
+        plan=replace(wanted, edits=edits_of(wanted.edits, faces_of(job.project)[0])),
         untuned=tuned_generator(job.project, bundle, False).to(device),
         tuned=tuned_generator(job.project, bundle, True).to(device) if tuned else None,
         judge=judge,

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli import __version__
 from sg3cli.config import EncodeConfig, RenderConfig
 from sg3cli.console import Console
 from sg3cli.directions.load import find_direction, load_direction
@@ -164,14 +163,12 @@ def check_places(outs: Sequence[str], force: bool) -> None:
 def make_record(bundle: Bundle, config: GenerateConfig, edits: Sequence[Edit], digests: Mapping[str, str]) -> Any:
     """What goes with every output: the tool, the model and all that the picture depends on, as plain JSON."""
     settings = {name: value for name, value in asdict(config).items() if name != "batch"}
-    record = {
-        "schema": 1,
-        "tool": f"{output.TOOL} {__version__}",
-        "note": "made by a generative model",
-        "models": {"name": bundle.name, "generator": bundle.digest, "directions": dict(digests)},
-        "generate": settings,
-        "edits": [edit.to_dict() for edit in edits],
-    }
+    record = output.stamped(
+        "made by a generative model",
+        models={"name": bundle.name, "generator": bundle.digest, "directions": dict(digests)},
+        generate=settings,
+        edits=[edit.to_dict() for edit in edits],
+    )
     return json.loads(json.dumps(record))
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from sg3cli import sequence
 from sg3cli.errors import InputError
+from sg3cli.picture import read_picture
+from sg3cli.sequence import is_pictures
 from sg3cli.video import Frame, VideoReader
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SLACK = 4 / 255  # levels so near to black or white are meant to be it: lossy codecs blur them
 
 
 class Matte:
     """What may change of each frame: `matte.at(index)` is `[height, width]` float32, 0..1.
 
-    One picture holds for all frames; a folder's pictures are taken in the order of their names. Raises `InputError`
+    One picture holds for all frames; a folder's pictures are taken in their natural order. Raises `InputError`
     when the file cannot be read, is of another size, or has fewer frames than the `frames` of the source.
     """
 
@@ -46,11 +47,12 @@ class Matte:
     def at(self, index: int) -> np.ndarray:
         """The matte of frame `index`."""
         if self.pictures:
-            picture = _read(self.pictures[index if len(self.pictures) > 1 else 0])
-            self._check(*picture.shape)
+            rgb = _read(self.pictures[index if len(self.pictures) > 1 else 0])
+            self._check(*rgb.shape[:2])
         else:
-            picture = self._frame(index).rgb.astype(np.float32).mean(axis=2) / 255
-        return np.clip((picture - SLACK) / (1 - 2 * SLACK), 0, 1).astype(np.float32)
+            rgb = self._frame(index).rgb
+        brightness = rgb.astype(np.float32).mean(axis=2) / 255
+        return np.clip((brightness - SLACK) / (1 - 2 * SLACK), 0, 1).astype(np.float32)
 
     def _frame(self, index: int) -> Frame:
         """A frame of the video: the next one without seeking."""
@@ -68,18 +70,17 @@ class Matte:
 
 def pictures_of(path: Path) -> list[Path]:
     """The pictures a matte consists of; empty for a video."""
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-        if not found:
-            raise InputError(f"no pictures are in {path}", "a mask is a video, a picture, or a folder of pictures")
-        return found
-    return [path] if path.suffix.lower() in PICTURES else []
+    if not is_pictures(path):
+        return []
+    try:
+        return sequence.pictures_of(path)
+    except InputError as error:
+        hint = "a mask is a video, a picture, or a folder of pictures"
+        raise InputError(f"no pictures are in {path}", hint) from error
 
 
 def _read(path: Path) -> np.ndarray:
-    """A picture's brightness `[H, W]` float32, 0..1."""
-    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if picture is None:
-        raise InputError(f"cannot read the mask {path}", "give a PNG, JPEG, TIFF or WebP picture, or a video")
-    scale = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
-    return picture.astype(np.float32) / np.float32(scale)
+    try:
+        return read_picture(path)
+    except InputError as error:
+        raise InputError(f"cannot read the mask {path}", "give a picture, a folder of pictures, or a video") from error

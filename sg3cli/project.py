@@ -297,6 +297,12 @@ def is_vacant(path: Path) -> bool:
     return path.is_dir() and all(begun.fullmatch(inside.name) for inside in path.iterdir())
 
 
+def of_face(name: str, face: int) -> str:
+    """Name of a stage's file or folder for the `face`-th face that a project edits; the first has the plain name."""
+    path = Path(name)
+    return name if face == 0 else str(path.with_name(f"{path.stem}-{face}{path.suffix}"))
+
+
 def default_path(source: Path) -> Path:
     """`<stem>.sg3` in the folder where the command runs; for pictures the name of their folder."""
     if source.is_file():

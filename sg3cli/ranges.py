@@ -6,7 +6,6 @@ Ranges are written `0:10-0:20`, `1:02:03.5-1:02:10`, `10s..20s`, `300ms..`, `..2
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import UsageError
+from sg3cli.timing import seconds_of
 
 FADE = 0.2  # seconds, inside the range, over which it begins and ends
 SYNTAX = "a range is 0:10-0:20, 10s..20s, or open as in 10s.. ; several are parted by commas"
-UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 Ranges = tuple[tuple[float, float], ...]  # (start, end) in seconds from the first frame; the end is not included
 
@@ -44,14 +43,10 @@ def _range(part: str, text: str) -> tuple[float, float]:
 
 
 def _seconds(part: str, text: str) -> float:
-    """`10`, `10.5s`, `300ms`, `2m`, `1:30`, `1:02:03.5`."""
-    number = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(ms|s|m|h|)\s*", part)
-    if number:
-        return float(number[1]) * UNITS[number[2]]
-    clock = re.fullmatch(r"\s*(?:(\d+):)?(\d+):(\d+\.?\d*)\s*", part)
-    if clock is None or float(clock[3]) >= 60 or (clock[1] and int(clock[2]) >= 60):
+    seconds = seconds_of(part)
+    if seconds is None:
         raise UsageError(f"{part.strip()!r} in {text!r} is not a time", SYNTAX)
-    return int(clock[1] or 0) * 3600.0 + int(clock[2]) * 60.0 + float(clock[3])
+    return seconds
 
 
 def opacity(times: np.ndarray, ranges: Ranges) -> np.ndarray:
@@ -102,13 +97,14 @@ def only_inside(
             yield from map(plain, group)
             continue
         sources: deque[Any] = deque()  # those that `edited` has taken and not given back
-        for result in edited(_noted(group, sources)):
+        for result in edited(noted(group, sources)):
             frame = sources.popleft()
             share = float(shown[frame.index])
             yield plain(frame) if share == 0 else result if share == 1 else blend(plain(frame), result, share)
 
 
-def _noted(frames: Iterator[Any], into: deque[Any]) -> Iterator[Any]:
+def noted(frames: Iterator[Any], into: deque[Any]) -> Iterator[Any]:
+    """The frames, each appended to `into` as it passes."""
     for frame in frames:
         into.append(frame)
         yield frame

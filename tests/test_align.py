@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter1d
 
 from sg3cli import align
 from sg3cli.align import (
-    Observations,
     Track,
     analytic_transform,
     build_track,
@@ -54,17 +53,9 @@ def face(centre=(200.0, 150.0), size=60.0, degrees=0.0):
     return points @ np.array([[c, s], [-s, c]]) * size + centre
 
 
-def observe(landmarks):
-    """Observations of one face from `[T, 68, 2]` (nan = absent) or of several from `[T, F, 68, 2]`."""
-    landmarks = np.asarray(landmarks, np.float32)
-    landmarks = landmarks[:, None] if landmarks.ndim == 3 else landmarks
-    boxes = np.concatenate([landmarks.min(2), landmarks.max(2)], -1)
-    return Observations(landmarks, boxes, np.isfinite(boxes[..., 0]).astype(np.float32))
-
-
-def clip_of(landmarks, config=None, rate=25.0, column=0):
+def clip_of(landmarks, config=None, rate=25.0):
     count = len(landmarks)
-    return build_track(observe(landmarks), column, np.arange(count), np.arange(count) / rate, config or AlignConfig())
+    return build_track(landmarks, np.arange(count), np.arange(count) / rate, config or AlignConfig())
 
 
 # --- Squares -----------------------------------------------------------------------------------------------
@@ -411,9 +402,7 @@ def test_a_blink_does_not_move_the_square():
 
 def shots_of(landmarks, shots, config=None, trusted=None):
     count = len(landmarks)
-    return build_track(
-        observe(landmarks), 0, np.arange(count), np.arange(count) / 25, config or AlignConfig(), shots, trusted
-    )
+    return build_track(landmarks, np.arange(count), np.arange(count) / 25, config or AlignConfig(), shots, trusted)
 
 
 @pytest.mark.parametrize("crop", ["fixed", "smooth", "hybrid"])

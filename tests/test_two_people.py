@@ -11,8 +11,9 @@ import pytest
 from clips import make_clip
 from test_faces import SIDE, people, scene  # noqa: F401  (fixture)
 
-from sg3cli.edit import parse_edit, set_edit
+from sg3cli.edit import Edit, edits_of, parse_edit, set_edit
 from sg3cli.errors import InputError, UsageError
+from sg3cli.evaluate import open_subject
 from sg3cli.masks import face_outline
 from sg3cli.pipeline import DEFAULTS, Job
 from sg3cli.pipeline.align import faces_of, load_crowd, load_tracks
@@ -73,6 +74,10 @@ def number_of(job: Job, who: int) -> int:
     return int(np.argmin([np.abs(t.landmarks[0].mean(0) - CENTRES[0, who]).sum() for t in load_tracks(job.project)]))
 
 
+def job_edits(job: Job) -> list[Edit]:
+    return [Edit.from_dict(fields) for fields in job.project.edits]
+
+
 def test_the_chosen_person_is_edited_in_every_frame_and_the_other_never(two, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for choice, who in ((f"{CENTRES[0, 0][0]:.0f},{CENTRES[0, 0][1]:.0f}@0s", 0), ("0.75,0.7@0s", 1)):
@@ -103,6 +108,8 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
     assert not list(job.project.path.glob("invert/parts*"))
     change = changes(two, tmp_path / "out.mp4")
     assert change[:, 0].min() > 3 and change[:, 1].max() < 2, change.round(1)
+    judged = open_subject(job, tuned=False).plan.edits  # what evaluate and inspect judge is the first face
+    assert [edit.title for edit in judged] == [edit.title for edit in edits_of(job_edits(job), 0)] and len(judged) == 1
     with pytest.raises(UsageError, match="face 5"), job.project.lock("edit"):
         job.set_edits([parse_edit("5:age=1")])
 

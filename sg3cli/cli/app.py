@@ -15,7 +15,7 @@ from sg3cli.cli import batch, bench, evaluate, generate, inputs, models, preview
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines
-from sg3cli.edit import Edit, make_edit, parse_edit, set_edit
+from sg3cli.edit import Edit, make_edit, parse_edits, set_edit
 from sg3cli.errors import UsageError
 from sg3cli.sequence import is_pictures
 
@@ -35,17 +35,7 @@ app.add_typer(train.app, name="train")
 
 ALL = ("input", "align", "invert", "finetune", "render", "encode")
 INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
-ESSENTIAL = (
-    "rate",
-    "face",
-    "landmarks",
-    "model",
-    "view",
-    "smooth",
-    "codec",
-    "crf",
-    "preset",
-)  # listed by `sg3 run --help`
+ESSENTIAL = ("rate", "face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # in `sg3 run --help`
 
 Input = Annotated[str | None, typer.Argument(metavar="INPUT|PROJECT", help=INPUT_HELP, show_default=False)]
 Inputs = Annotated[
@@ -104,9 +94,7 @@ def run(
     keep_going: batch.KeepGoing = True,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    edits: list[Edit] = []
-    for text in edit or []:
-        edits = set_edit(edits, parse_edit(text))
+    edits = parse_edits(edit or [])
 
     def chain(job: Job, out: str) -> None:
         job.check_output(out, force)
@@ -276,8 +264,7 @@ def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
         rate = settings.from_here()["input"].get("rate")
     project = target.open_target(where, session.project, rate)
-    recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
-    configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)
+    configs = settings.of_project(project, session.flags, session.own)
     from sg3cli.pipeline import Job
 
     with project.lock(name):

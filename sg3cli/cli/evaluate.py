@@ -57,8 +57,7 @@ def evaluate(
     if not (found.path / "project.json").is_file():
         raise UsageError(f"{found.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")
     flags: settings.Values = {} if model is None else {"invert": {"model": model}}
-    recorded = {stage: found.record(stage).get("params", {}) for stage in settings.CONFIGS}
-    configs = settings.resolve(flags, settings.from_here(), recorded, ())
+    configs = settings.of_project(found, flags)
     from sg3cli.pipeline import Job
 
     with found.lock("evaluate"):

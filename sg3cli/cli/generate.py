@@ -13,7 +13,8 @@ import typer
 from sg3cli.cli import settings
 from sg3cli.cli.options import Session
 from sg3cli.config import InvertConfig
-from sg3cli.edit import Edit, parse_edit, set_edit
+from sg3cli.edit import Edit
+from sg3cli.edit import parse_edits as read_edits
 from sg3cli.errors import UsageError
 from sg3cli.generate import (
     SEED,
@@ -228,9 +229,7 @@ def parse_shift(text: str) -> tuple[float, float]:
 
 def parse_edits(texts: list[str], kind: str) -> list[Edit]:
     """The edits as written. Raises `UsageError`, also for one that changes with time where there is none."""
-    edits: list[Edit] = []
-    for text in texts:
-        edits = set_edit(edits, parse_edit(text))
+    edits = read_edits(texts)
     for edit in edits:
         if kind != "walk" and len(edit.keyframes) > 1:
             raise UsageError(f"{edit.direction}={edit.text} changes with time, a picture does not", "give one number")

@@ -47,8 +47,7 @@ def draw_plot(session: Session, project: Project, path: Path, samples: int, devi
     check_plot(path)
     if not (project.path / "project.json").is_file():
         raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 align INPUT")
-    recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
-    configs = settings.resolve({}, settings.from_here(), recorded, ())
+    configs = settings.of_project(project)
     from sg3cli.course import picture
     from sg3cli.picture import write_png
     from sg3cli.pipeline import Job

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli import __version__
 from sg3cli.cli import settings, target
 from sg3cli.cli.options import Session
-from sg3cli.edit import Edit, Keyframe, make_edit, parse_edit, parse_time, set_edit
+from sg3cli.edit import Edit, Keyframe, make_edit, parse_edits, parse_time
 from sg3cli.errors import UsageError
 from sg3cli.project import SCHEMA, Project, default_path
 
@@ -115,7 +114,7 @@ def preview(
     began = time.monotonic()
     wish = Wish(
         times=tuple(parse_time(text) for text in at or ()),
-        edits=None if edit is None else parse_edits(edit),
+        edits=None if edit is None else tuple(parse_edits(edit)),
         directions=tuple(dict.fromkeys(direction or ())),
         strengths=parse_strengths(strengths or STRENGTHS),
         swept=strengths is not None or bool(direction),
@@ -139,13 +138,6 @@ def preview(
 
 
 # ---- what is asked for
-
-
-def parse_edits(texts: Sequence[str]) -> tuple[Edit, ...]:
-    edits: list[Edit] = []
-    for text in texts:
-        edits = set_edit(edits, parse_edit(text))
-    return tuple(edits)
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
@@ -193,8 +185,7 @@ def check_output(out: str, clip: Path, force: bool, as_json: bool) -> None:
 
 def make_job(session: Session, project: Project) -> Job:
     """A job with the settings asked for; those of stages that are done stay."""
-    recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
-    configs = settings.resolve(session.flags, settings.from_here(), recorded, session.own)
+    configs = settings.of_project(project, session.flags, session.own)
     if configs["render"].view == "compare":
         if "view" in session.flags.get("render", {}):
             raise UsageError("a preview shows before and after anyway", "choose --view frame or --view face")
@@ -301,16 +292,16 @@ def make_record(
     job: Job, bundle: Bundle, shown: list[dict[str, Any]], variants: list[tuple[str, list[list[Edit]]]]
 ) -> dict[str, Any]:
     """Provenance: what goes with every output of a generative model."""
+    from sg3cli.pipeline.output import stamped
+
     source = job.project.manifest["source"]
-    return {
-        "schema": 1,
-        "tool": f"sg3 {__version__}",
-        "note": "a preview, edited with a generative model",
-        "source": {"name": Path(source["path"]).name, "size": source["size"]},
-        "frames": shown,
-        "edits": [[edit.to_dict() for edit in edits] for _, lists in variants for edits in lists],
-        "models": {"name": bundle.name, "generator": bundle.digest},
-    }
+    return stamped(
+        "a preview, edited with a generative model",
+        source={"name": Path(source["path"]).name, "size": source["size"]},
+        frames=shown,
+        edits=[[edit.to_dict() for edit in edits] for _, lists in variants for edits in lists],
+        models={"name": bundle.name, "generator": bundle.digest},
+    )
 
 
 def write(out: str, picture: np.ndarray, record: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from sg3cli.config import (
     parse_sides,
 )
 from sg3cli.errors import UsageError
+from sg3cli.project import Project
 from sg3cli.ranges import parse_ranges
 from sg3cli.sequence import parse_rate
 
@@ -88,6 +89,12 @@ def resolve(flags: Values, around: Values, recorded: Values, own: tuple[str, ...
             base = {**base, "smooth": recorded_tuning["smooth"]}  # the pivots were smoothed so
         out[stage] = replace(config(), **{**base, **flags.get(stage, {})})
     return out
+
+
+def of_project(project: Project, flags: Values | None = None, own: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The configs of all stages for a command on a project: flags and surroundings over what its stages recorded."""
+    recorded = {stage: project.record(stage).get("params", {}) for stage in CONFIGS}
+    return resolve(flags or {}, from_here(), recorded, own)
 
 
 def user_config(environ: Mapping[str, str]) -> Path:

@@ -9,7 +9,6 @@ portrait.png                      a picture of the person
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ import numpy as np
 from sg3cli.errors import InputError, UsageError
 from sg3cli.faces.people import Person, Sightings
 from sg3cli.metrics.looks import SAME
+from sg3cli.sequence import SUFFIXES
+from sg3cli.timing import seconds_of
 
 BRIEF = 0.1  # a face seen in less than this share of the frames of the most frequent one is no candidate
 WORDS = ("largest", "left", "right", "all")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 HINT = "--face largest|left|right|all|N|X,Y[@TIME]|X0,Y0,X1,Y1[@TIME]|PICTURE, several joined by +"
 NOBODY = ("no face was found in the clip", "give a clip in which a face is seen from the front")
 AWAY = 1.0  # face sizes that a point may lie beside the face it means
@@ -69,7 +69,7 @@ def split_choice(text: str) -> list[str]:
 
 def is_picture(part: str) -> bool:
     """Whether a part of a choice names a picture."""
-    return Path(part).suffix.lower() in PICTURES
+    return Path(part).suffix.lower() in SUFFIXES
 
 
 def check_choice(text: str) -> None:
@@ -146,16 +146,17 @@ def _by_look(cast: Cast, name: str, look: np.ndarray) -> Person:
 
 def _place(part: str) -> tuple[np.ndarray, float | None] | None:
     """The numbers `[2]` or `[4]` of a point or box and its time; None when it is neither."""
-    match = re.fullmatch(r"([-\d.,\s]+?)(?:@\s*(\d+\.?\d*|\.\d+)\s*s?)?", part)
-    if match is None:
-        return None
+    where, at, when = part.partition("@")
+    time = seconds_of(when) if at else None
     try:
-        numbers = np.array([float(number) for number in match[1].split(",")])
+        numbers = np.array([float(number) for number in where.split(",")])
     except ValueError:
+        return None
+    if (at and time is None) or not np.isfinite(numbers).all():
         return None
     if len(numbers) not in (2, 4) or (len(numbers) == 4 and (numbers[2:] <= numbers[:2]).any()):
         return None
-    return numbers, None if match[2] is None else float(match[2])
+    return numbers, time
 
 
 def _by_place(cast: Cast, part: str) -> Person:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from sg3cli.faces.choice import Cast
 from sg3cli.faces.people import Person
 from sg3cli.geometry import ffhq_quad, warp_quad
+from sg3cli.lettering import write
 
 SIDE = 128  # pixels of one picture
 COLUMNS = 6  # pictures of one person
@@ -36,13 +36,9 @@ def draw(rows: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> np.ndarray:
     sheet = np.full((height, width, 3), PAPER, np.uint8)
     for k, (title, pictures) in enumerate(rows):
         top = MARGIN + k * (LABEL + SIDE + LABEL + MARGIN)
-        _write(sheet, title, MARGIN, top, 0.5)
+        write(sheet, title, MARGIN, top + LABEL - 7, 15, INK)
         for column, (caption, picture) in enumerate(pictures):
             left = MARGIN + column * (SIDE + MARGIN)
             sheet[top + LABEL : top + LABEL + SIDE, left : left + SIDE] = picture
-            _write(sheet, caption, left, top + LABEL + SIDE, 0.4)
+            write(sheet, caption, left, top + LABEL + SIDE + LABEL - 7, 12, INK)
     return sheet
-
-
-def _write(sheet: np.ndarray, text: str, left: int, top: int, scale: float) -> None:
-    cv2.putText(sheet, text, (left, top + LABEL - 7), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)

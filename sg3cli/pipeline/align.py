@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.align import Observations, Track, build_track
+from sg3cli.align import Track, build_track
 from sg3cli.borders import Crowd
 from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError
@@ -21,12 +21,13 @@ from sg3cli.faces.people import Person, Sightings, find_people
 from sg3cli.faces.trust import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
 from sg3cli.picture import read_picture
-from sg3cli.project import Chunks, Project, content_key
+from sg3cli.project import Chunks, Project, content_key, of_face
 from sg3cli.video import Frame, VideoReader
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
+TRACK = "align/track.safetensors"
 FACES = "align/faces"
 FORMAT = 2  # of the pieces
 PIECE = 32  # frames between two saves
@@ -52,14 +53,6 @@ class Clip:
     cast: Cast
     pts: np.ndarray  # [T] int64
     shots: np.ndarray  # [T] int32
-
-
-def track_file(face: int) -> str:
-    """Where the track of the `face`-th chosen face lies in a project."""
-    return "align/track.safetensors" if face == 0 else f"align/track-{face}.safetensors"
-
-
-TRACK = track_file(0)
 
 
 def digests(config: AlignConfig, pull: bool) -> dict[str, str]:
@@ -90,8 +83,8 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
     files, faces = [], []
     for k, person in enumerate(chosen):
         track = track_of(clip, person, config)
-        write_arrays(project.path / track_file(k), track.to_arrays(), {"key": key})
-        files.append(track_file(k))
+        write_arrays(project.path / of_face(TRACK, k), track.to_arrays(), {"key": key})
+        files.append(of_face(TRACK, k))
         faces.append({"face": person.number, **facts_of(track)})
         tell(job, clip, person, track)
     for outdated in (project.path / "align").glob("track-*.safetensors"):
@@ -212,19 +205,16 @@ def track_of(clip: Clip, person: Person, config: AlignConfig) -> Track:
     """The track of one person through the clip."""
     count = len(clip.pts)
     seen = clip.cast.seen.take(person.rows)
-    landmarks = np.full((count, 1, 68, 2), np.nan, np.float32)
-    boxes = np.full((count, 1, 4), np.nan, np.float32)
-    scores, yaws = np.zeros((count, 1), np.float32), np.zeros(count, np.float32)
-    landmarks[seen.frames, 0], boxes[seen.frames, 0] = seen.landmarks, seen.boxes
-    scores[seen.frames, 0], yaws[seen.frames] = seen.scores, seen.yaws
-    observed = Observations(landmarks, boxes, scores)
-    present = observed.present[:, 0]
-    whole = trusted(landmarks[:, 0], yaws, present, clip.cast.size)
+    landmarks, boxes = np.full((count, 68, 2), np.nan, np.float32), np.full((count, 4), np.nan, np.float32)
+    yaws, present = np.zeros(count, np.float32), np.zeros(count, bool)
+    landmarks[seen.frames], boxes[seen.frames], yaws[seen.frames] = seen.landmarks, seen.boxes, seen.yaws
+    present[seen.frames] = True
+    whole = trusted(landmarks, yaws, present, clip.cast.size)
     if not whole.any():
         what = f"face {person.number} is never seen from the front and whole"
         raise InputError(what, f"choose another one: the clip shows {clip.cast.describe()}")
-    lost = ~present & ~hidden(boxes[:, 0], present, boxes_beside(clip, person))
-    return build_track(observed, 0, clip.pts, clip.cast.times, config, clip.shots, whole | lost)
+    lost = ~present & ~hidden(boxes, present, boxes_beside(clip, person))
+    return build_track(landmarks, clip.pts, clip.cast.times, config, clip.shots, whole | lost)
 
 
 def boxes_beside(clip: Clip, person: Person) -> np.ndarray:
@@ -281,7 +271,7 @@ def faces_of(project: Project) -> list[int]:
 
 def load_track(project: Project, face: int = 0) -> Track:
     """The track of the `face`-th chosen face of a project that was aligned."""
-    return Track.from_arrays(read_arrays(project.path / track_file(face))[0])
+    return Track.from_arrays(read_arrays(project.path / of_face(TRACK, face))[0])
 
 
 def load_tracks(project: Project) -> list[Track]:

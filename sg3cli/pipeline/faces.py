@@ -81,7 +81,7 @@ def write_sheet(job: Job, clip: Clip, path: Path) -> None:
     for row in (int(row) for found in rows.values() for row in found):
         wanted.setdefault(int(clip.cast.seen.frames[row]), []).append(row)
     pictures: dict[int, np.ndarray] = {}
-    with VideoReader(job.project.source()) as reader:
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         for frame in reader.frames(min(wanted, default=0)):
             for row in wanted.get(frame.index, ()):
                 pictures[row] = sheet.crop(frame.rgb, clip.cast.seen.landmarks[row])

@@ -16,25 +16,18 @@ from sg3cli.errors import ModelError
 from sg3cli.files import RowFile, npy_writer, write_json
 from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
-from sg3cli.project import Chunks, Project, content_key
+from sg3cli.project import Chunks, Project, content_key, of_face
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
+CODES = "invert/ws.npy"
 DESCRIPTION = "invert/ws.json"
 PARTS = "invert/parts"
 PIECE = 32  # at least so many frames between two saves
 BLOCK = 64  # columns of the codes that are smoothed together
-
-
-def codes_file(face: int) -> str:
-    """Where the codes of the `face`-th chosen face lie in a project."""
-    return "invert/ws.npy" if face == 0 else f"invert/ws-{face}.npy"
-
-
-CODES = codes_file(0)
 
 
 def run(job: Job, bundle: Bundle, key: str) -> Result:
@@ -43,7 +36,7 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     shape: tuple[int, ...] = ()
     tracks = load_tracks(project)
     for face, track in enumerate(tracks):
-        parts = Chunks(project.path / (PARTS if face == 0 else f"{PARTS}-{face}"), key)
+        parts = Chunks(project.path / of_face(PARTS, face), key)
         if parts.rows < len(track.pts):
             encode(job, bundle, track, parts)
         present = track.status != inversion.ABSENT
@@ -51,8 +44,8 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
         shape = write_codes(project, parts, nearest, face)
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
     for face in range(len(tracks)):
-        Chunks(project.path / (PARTS if face == 0 else f"{PARTS}-{face}"), key).clear()
-    files = [codes_file(face) for face in range(len(tracks))]
+        Chunks(project.path / of_face(PARTS, face), key).clear()
+    files = [of_face(CODES, face) for face in range(len(tracks))]
     for outdated in project.path.glob("invert/ws-*.npy"):
         if f"invert/{outdated.name}" not in files:
             outdated.unlink()
@@ -77,7 +70,7 @@ def write_codes(project: Project, parts: Chunks, nearest: np.ndarray, face: int 
     """All pieces as one array `[T, num_ws, w_dim]`; a frame without a face takes the code of the `nearest` with one."""
     first = next(iter(parts))["ws"]
     shape = (len(nearest), *first.shape[1:])
-    path = project.path / codes_file(face)
+    path = project.path / of_face(CODES, face)
     with npy_writer(path, shape) as write:
         for piece in parts:
             write(piece["ws"])
@@ -97,7 +90,7 @@ def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
             f"the codes of {project.path} belong to another generator ({described['generator'][:19]}...)",
             "run `sg3 invert` with the model you want to render with",
         )
-    return RowFile(project.path / codes_file(face))
+    return RowFile(project.path / of_face(CODES, face))
 
 
 def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> RowFile:
@@ -121,7 +114,7 @@ def smoothed_codes(project: Project, generator: str, track: Track, mode: str, fa
 def smoothed_path(project: Project, mode: str, face: int = 0) -> Path:
     """Where the codes of the `face`-th chosen face, smoothed as `mode` says, are kept."""
     key = content_key(codes=project.key("invert"), align=project.key("align"), mode=mode)[:12]
-    return project.path / "invert" / (f"smooth-{key}.npy" if face == 0 else f"smooth-{key}-{face}.npy")
+    return project.path / of_face(f"invert/smooth-{key}.npy", face)
 
 
 def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +37,11 @@ def check(project: Project, out: str, encode: EncodeConfig, force: bool, as_json
         _check_encoder(project, out, encode)
 
 
-class _Opened(Exception):
-    """The encoder could be opened."""
-
-
 def _check_encoder(project: Project, out: str, encode: EncodeConfig) -> None:
-    """Open the encoder and give it up again: a misspelt codec should not show after an hour of tuning."""
+    """Open the output and give it up again: a misspelt codec should not show after an hour of tuning."""
     from sg3cli.video import VideoWriter, probe
 
-    with suppress(_Opened), VideoWriter(out, probe(project.source(), project.rate), encode):
-        raise _Opened
+    VideoWriter(out, probe(project.source(), project.rate), encode).rehearse()
 
 
 def check_folder(path: Path) -> None:
@@ -113,29 +107,28 @@ def provenance(project: Project, edits: list[dict[str, Any]], models: Mapping[st
     """What goes with every output: the tool, the clip, the edits and the models."""
     source = project.manifest["source"]
     clip = {"name": Path(source["path"]).name, "size": source["size"], "sha256": source["sha256"]}
-    return {
-        "schema": 1,
-        "tool": f"{TOOL} {__version__}",
-        "note": "edited with a generative model",
-        "source": clip,
-        "edits": edits,
-        "models": dict(models),
-    }
+    return stamped("edited with a generative model", source=clip, edits=edits, models=dict(models))
 
 
-def write_sidecar(out: str, record: Mapping[str, Any]) -> None:
-    """The provenance record beside the output, with the output's own digest."""
+def stamped(note: str, **facts: Any) -> dict[str, Any]:
+    """A provenance record: the schema, the tool, what kind of thing it goes with, and how that was made."""
+    return {"schema": 1, "tool": f"{TOOL} {__version__}", "note": note, **facts}
+
+
+def write_sidecar(out: str, record: Mapping[str, Any]) -> str:
+    """The provenance record beside the output, with the output's own digest, which is returned."""
     path = Path(sequence.output_name(out))
     size, digest, _ = sequence.identity(path)
     identity = {"name": path.name, "size": size, "sha256": digest}
     sweep(sidecar_of(out))
     write_json(sidecar_of(out), {**record, "output": identity})
+    return digest
 
 
 def record(project: Project, out: str, key: str, facts: Mapping[str, Any], seconds: float) -> None:
-    """Note a finished render in the project."""
+    """Note a finished render in the project; `facts` are those of `render.run`."""
     outputs = dict(project.record("render").get("outputs", {}))
     if out != "-":
-        outputs[str(Path(out).resolve())] = {"key": key, "sha256": digest_of_output(out)}
+        outputs[str(Path(out).resolve())] = {"key": key, "sha256": facts["sha256"]}
     made: dict[str, Any] = {"outputs": outputs, "edits": project.edits}
     project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

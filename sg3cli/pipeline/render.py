@@ -35,7 +35,7 @@ from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.stitch import NO_TOOLS, Look, Tools, mask_digest, pixel_sides, prepare
 from sg3cli.preview import edits_text
 from sg3cli.project import Project, content_key
-from sg3cli.ranges import only_inside, opacity, parse_ranges
+from sg3cli.ranges import noted, only_inside, opacity, parse_ranges
 from sg3cli.render import compare_view, render_crops
 from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader
 from sg3cli.weights.bundle import Bundle
@@ -137,10 +137,9 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
             for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
         job.tell("render", writer.notices)
-    if out != "-":
-        output.write_sidecar(out, plan.record)
+    digest = None if out == "-" else output.write_sidecar(out, plan.record)
     params = {**asdict(config), "encode": asdict(job.configs["encode"])}
-    return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",)}
+    return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",), "sha256": digest}
 
 
 def with_tools(job: Job, plan: Plan, G: Generator, track: Track, codes: RowFile, face: int = 0) -> Plan:
@@ -175,23 +174,16 @@ def compose_all(frames: Iterator[Frame], faces: list[Shown], G: Generator, confi
     if len(faces) == 1 or config.view == "face":
         yield from compose_face(frames, faces[0], G, config)
         return
-    sources: deque[np.ndarray] = deque()  # as many as the batches of all faces hold back
-    result = _noted(frames, sources)
+    sources: deque[Frame] = deque()  # as many as the batches of all faces hold back
+    result = noted(frames, sources)
     for face in faces:
         result = compose_face(result, face, G, replace(config, view="frame"))
     for frame in result:
-        source = sources.popleft()
+        source = sources.popleft().rgb
         if config.view == "compare":
             everything = replace(faces[0].plan, edits=[edit for face in faces for edit in face.plan.edits])
             shown = any(face.track.status[frame.index] != ABSENT for face in faces)
             frame = replace(frame, rgb=beside(source, frame.rgb, frame.time, everything, config, shown))
-        yield frame
-
-
-def _noted(frames: Iterator[Frame], sources: deque[np.ndarray]) -> Iterator[Frame]:
-    """The frames; what they show is appended to `sources`."""
-    for frame in frames:
-        sources.append(frame.rgb)
         yield frame
 
 
@@ -215,7 +207,7 @@ def clear(project: Project) -> None:
 
 
 def chosen(frames: Iterator[Frame], faces: list[Shown], G: Generator, config: RenderConfig) -> Iterator[Frame]:
-    """`compose_all`, but frames outside of `config.range` keep their bits and cost nothing."""
+    """`compose_all`, but frames outside of `config.range` keep their bits and no face is drawn for them."""
     if config.range is None:
         return compose_all(frames, faces, G, config)
 

@@ -15,18 +15,19 @@ from safetensors.torch import load_file
 
 from sg3cli.align import Track
 from sg3cli.config import FinetuneConfig, RenderConfig, parse_sides
-from sg3cli.files import digest_of, read_arrays
+from sg3cli.files import read_arrays
 from sg3cli.finetune import apply_delta, select_targets
 from sg3cli.geometry import expanded_quad, warp_quad
 from sg3cli.invert import ABSENT
 from sg3cli.masks import edge_mask, face_mask, landmarks_in_window
-from sg3cli.matte import Matte, pictures_of
+from sg3cli.matte import Matte
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import NOWHERE, Sides
 from sg3cli.pipeline.finetune import read_meta, restore, save_tensors
-from sg3cli.project import Chunks, content_key
+from sg3cli.project import Chunks, content_key, of_face
 from sg3cli.protect import GRID, STEADY, smooth_maps, stretches, visible
 from sg3cli.ranges import opacity, parse_ranges, whole_batches, within_reach
+from sg3cli.sequence import identity
 from sg3cli.smoothing import REACH
 from sg3cli.stitch import paste
 from sg3cli.stitchtune import SeamTargets, SeamTuner, seam_target
@@ -53,17 +54,11 @@ def pixel_sides(config: RenderConfig, resolution: int) -> Sides:
     return left, right, top, bottom
 
 
-def of_face(path: Path, face: int) -> Path:
-    """The same for the `face`-th edited face; the first keeps the plain name."""
-    return path if face == 0 else path.with_name(f"{path.stem}-{face}{path.suffix}")
-
-
 def mask_digest(config: RenderConfig) -> str | None:
     """What a user's matte contributes to the content key."""
     if config.mask is None:
         return None
-    path = Path(config.mask)
-    return content_key(files=[digest_of(file) for file in pictures_of(path) or [path]])
+    return identity(Path(config.mask))[1]
 
 
 @dataclass(frozen=True)
@@ -219,10 +214,10 @@ def prepare(
     if look.protects:
         settings = {"protect": look.config.protect, "expand": look.sides, "smooth": job.smooth(), "revision": REVISION}
         settings |= {"precision": look.config.precision}
-        chunks = Chunks(of_face(job.project.path / VISIBLE, face), content_key(inputs=keys[0], **settings))
+        chunks = Chunks(job.project.path / of_face(VISIBLE, face), content_key(inputs=keys[0], **settings))
         if look.config.range is not None and chunks.rows < len(track.pts):
             key = content_key(inputs=keys[0], range=look.config.range, **settings)
-            chunks = Chunks(of_face(job.project.path / VISIBLE_IN_RANGE, face), key)
+            chunks = Chunks(job.project.path / of_face(VISIBLE_IN_RANGE, face), key)
         if chunks.rows < len(track.pts):
             make_maps(job, look, chunks, draw)
         maps = VisibleMaps(chunks, track)
@@ -266,7 +261,7 @@ def seam_generator(
 ) -> Generator | None:
     """With `--stitch tune`, a copy of `G` whose edited faces meet the frame at the mask's edge; kept in the project."""
     config = look.config
-    seam, checkpoint = (of_face(job.project.path / name, face) for name in (SEAM, SEAM_CHECKPOINT))
+    seam, checkpoint = (job.project.path / of_face(name, face) for name in (SEAM, SEAM_CHECKPOINT))
     if config.stitch != "tune":
         return None
     tuning = replace(job.configs["finetune"], steps=config.stitch_steps)
