@@ -12,6 +12,7 @@ import numpy as np
 from sg3cli.errors import InputError
 from sg3cli.files import atomic_path
 
+JPEG_BEGINS = b"\xff\xd8"
 AFTER_HEADER = 33  # bytes of a PNG's signature and first chunk
 
 
@@ -43,6 +44,45 @@ def jpeg_bytes(picture: np.ndarray, comment: str | None = None, quality: int = 9
     text = b"" if comment is None else comment.encode()
     entry = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text if 0 < len(text) < 0xFFFE else b""
     return bytes(encoded[:2] + entry + encoded[2:])
+
+
+def decode(data: bytes) -> np.ndarray | None:
+    """A picture file's bytes -> `[H, W, 3]` uint8 RGB, upright; None for what is damaged, cut short, or no picture.
+
+    Grey becomes RGB, 16 bits are scaled to 8, CMYK is converted, and what is transparent is laid on black.
+    """
+    import cv2
+
+    if not _is_whole(data):
+        return None
+    flags = cv2.IMREAD_COLOR if data[:2] == JPEG_BEGINS else cv2.IMREAD_UNCHANGED  # only the former turns it upright
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    return None if picture is None else _rgb8(picture)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG has its end; decoders fill what is missing with grey."""
+    if data[:2] == JPEG_BEGINS:
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0
+    return len(data) > 0 and (data[:4] != b"\x89PNG" or b"IEND" in data[-64:])
+
+
+def _rgb8(picture: np.ndarray) -> np.ndarray | None:
+    """What OpenCV decoded, `[H, W]` or `[H, W, 1..4]` BGR(A) of 8 or 16 bits or float -> `[H, W, 3]` uint8 RGB."""
+    if picture.dtype == np.uint16:
+        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif picture.dtype != np.uint8:
+        picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    picture = picture[..., None] if picture.ndim == 2 else picture
+    colours = picture.shape[-1]
+    if colours == 4:
+        picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] + 127) // 255
+    elif colours != 3:
+        picture = picture[..., :1].repeat(3, -1)
+    return np.ascontiguousarray(picture[..., 2::-1].astype(np.uint8))
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping as MappingABC
 from functools import lru_cache
 
@@ -106,6 +107,7 @@ class SynthesisLayer(nn.Module):
         self.clamp = config.conv_clamp
         self.conv_dtype: torch.dtype | None = None  # see `Synthesis.set_precision`
         self.magnitude_ema_beta = config.magnitude_ema_beta
+        self.group_mean: Callable[[Tensor], Tensor] | None = None  # see `Synthesis.share_magnitudes`
         kernel = spec.conv_kernel
         self.weight = nn.Parameter(torch.randn(spec.out_channels, spec.in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(spec.out_channels))
@@ -130,6 +132,8 @@ class SynthesisLayer(nn.Module):
         """
         if update_emas:
             magnitude = x.detach().float().square().mean()
+            if self.group_mean is not None:
+                magnitude = self.group_mean(magnitude)
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         gain = self.magnitude_ema.rsqrt()  # outside of `_run`: its second run must see the same gain
         if remat and torch.is_grad_enabled():
@@ -192,6 +196,11 @@ class Synthesis(nn.Module):
         """ "fp32", or "bf16": convolutions multiply in bfloat16 and sum in float32; all else stays float32."""
         for layer in self.layers():
             layer.conv_dtype = {"fp32": None, "bf16": torch.bfloat16}[name]
+
+    def share_magnitudes(self, group_mean: Callable[[Tensor], Tensor]) -> None:
+        """Training over several processes: layers track the magnitude of the whole batch, through `group_mean`."""
+        for layer in self.layers():
+            layer.group_mean = group_mean
 
     def layers(self) -> list[SynthesisLayer]:
         return [getattr(self, name) for name in self.layer_names]

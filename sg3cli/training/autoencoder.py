@@ -6,7 +6,10 @@ What comes out is an ordinary StyleGAN3 generator with an encoder that belongs t
 codes afterwards.
 
     codes_1 = w_avg + E(x, G(w_avg));  codes_2 = codes_1 + E(x, G(codes_1))       (ReStyle, arXiv 2104.02699 eq. 1)
-    loss    = weighted L1 over three scales + probe features + ||w - w_avg - M a||^2 + ||delta||^2
+    loss    = weighted L1 over three scales + probe features + ||w - w_avg - M a||^2 + ||delta||^2 - D(G(codes))
+
+The encoder sees x as a camera would spoil it (`degrade.py`), the loss compares with x itself. A discriminator joins for
+the last part of a run (`critic.py`): a mean of all faces that fit is what the other terms ask for, and it is blurred.
 
 A share of every batch is drawn from its labels alone, w = w_avg + M a (`conditions.py`). The quadratic term makes the
 encoder's w follow M a as far as the labels reach, so the columns of M are directions of the encoder's codes as well.
@@ -25,7 +28,9 @@ from torch import Tensor, nn
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator, GeneratorConfig
 from sg3cli.training.conditions import Conditions
+from sg3cli.training.critic import Critic
 from sg3cli.training.data import Batches, FaceSet
+from sg3cli.training.degrade import degrade
 from sg3cli.training.probe import FaceProbe, augment, perceptual_distance
 
 PEOPLE_128 = GeneratorConfig(
@@ -55,6 +60,10 @@ class AutoencoderConfig:
     decay_from: float = 0.65
     second: float = 0.2
     second_from: float = 0.35
+    third: float = 0.0
+    degraded: float = 0.0
+    adversarial: float = 0.0
+    adversarial_from: float = 0.5
     perceptual: float = 0.3
     perceptual_every: int = 2
     residual: float = 0.3
@@ -149,13 +158,16 @@ class AutoencoderTrainer:
         self.base_lr = [group["lr"] for group in self.optimiser.param_groups]
         self.batches = Batches(len(faces), config.encoded, config.seed)
         self.weight = face_weight(generator.img_resolution)
+        self.critic = Critic(generator.img_resolution) if config.adversarial else None
         self.now, self.average = 0, torch.zeros(0)
 
-    def start_from(self, G: dict[str, Tensor], M: Tensor) -> None:
-        """Take over generator weights and label matrix of a coarse start, or of another run."""
+    def start_from(self, G: dict[str, Tensor], M: Tensor, encoder: dict[str, Tensor] | None = None) -> None:
+        """Take over generator and label matrix of a coarse start, or these and the encoder of another run."""
         for net in (self.net, self.ema):
             net.G.load_state_dict(G)
             net.M.data.copy_(M)
+            if encoder is not None:
+                net.encoder.load_state_dict(encoder)
 
     def use_bf16(self) -> None:
         """Encoder and convolutions in bfloat16 while training; averages and what is shipped stay float32."""
@@ -173,15 +185,18 @@ class AutoencoderTrainer:
         self._schedule()
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.now)
         rows = self.batches.rows(self.now)
-        if second := self._is_second(rng):
+        if (passes := self._passes(rng)) > 1:
             rows = rows[: self.config.batch]
         x, a = augment(self.faces.batch(rows), rng), self.conditions[rows]
         count = round(self._fading(self.config.from_labels, self.config.from_labels_end) * self.config.batch)
         drawn = slice(0, self.config.batch)  # the others only teach the encoder
-        codes = self._encode(x, second, rng)
+        codes = self._encode(degrade(x, rng, self.config.degraded), passes, rng)
         from_labels = self._label_codes(a[:count])
         y = self.net.G.synthesis(torch.cat([from_labels, codes[count : drawn.stop]]), update_emas=True)
         losses = self._losses(x[drawn], y, codes, a)
+        if self.critic is not None and self.now >= self.config.adversarial_from * self.config.steps:
+            losses |= self.critic.step(x[drawn], y, rng)
+            losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
@@ -194,16 +209,19 @@ class AutoencoderTrainer:
         w = self.net.G.mapping.w_avg + a @ self.net.M.T
         return w[:, None].expand(-1, self.net.G.num_ws, -1)
 
-    def _is_second(self, rng: torch.Generator) -> bool:
+    def _passes(self, rng: torch.Generator) -> int:
+        """How many ReStyle passes this step makes; only the last one learns."""
         begun = self.now >= self.config.second_from * self.config.steps
-        return begun and torch.rand(1, generator=rng).item() < self.config.second
+        if not begun or torch.rand(1, generator=rng).item() >= self.config.second:
+            return 1
+        return 3 if self.config.third and torch.rand(1, generator=rng).item() < self.config.third else 2
 
-    def _encode(self, x: Tensor, second: bool, rng: torch.Generator) -> Tensor:
-        """One or two ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
+    def _encode(self, x: Tensor, passes: int, rng: torch.Generator) -> Tensor:
+        """One to three ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
         if self.now % 50 == 0 or not len(self.average):
             self.average = self.net.average_picture()
         ws = self.net.step(x, self.average.expand(len(x), -1, -1, -1), None)
-        if second:
+        for _ in range(passes - 1):
             with torch.no_grad():
                 previous = self.net.pool(self.net.G.synthesis(ws))
             ws = self.net.step(x, previous, ws.detach())
@@ -264,6 +282,7 @@ class AutoencoderTrainer:
         return {
             "net": self.net.state_dict(), "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict(),
             "now": self.now, "average": self.average,
+            "critic": self.critic.state() if self.critic else {},
         }  # fmt: skip
 
     def restore(self, state: dict[str, object]) -> None:
@@ -271,3 +290,5 @@ class AutoencoderTrainer:
         self.ema.load_state_dict(state["ema"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         self.now, self.average = int(state["now"]), state["average"]  # type: ignore[call-overload,assignment]
+        if self.critic:
+            self.critic.restore(state["critic"])  # type: ignore[arg-type]

@@ -42,9 +42,11 @@ class Group:
             raise UsageError(f"a batch of {batch} cannot be shared by {self.world} processes", "give a multiple")
 
     def share(self, whole: T) -> T:
-        """This process's part of something that has one entry per picture of the whole batch."""
-        part = len(whole) // self.world
-        return whole[self.rank * part : (self.rank + 1) * part]
+        """This process's part of something that has one entry per picture of the whole batch.
+
+        Every `world`-th entry, so that the discriminator's groups of pictures are the same as in one process.
+        """
+        return whole[self.rank :: self.world]
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over the processes; no gradient passes."""

@@ -73,6 +73,11 @@ class FaceProbe(nn.Module):
             maps.append(x)
         return maps
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """[N,256]: what all heads read; the feature space of `metrics.frechet`."""
+        hidden: Tensor = self.trunk(F.adaptive_avg_pool2d(self.features(x)[-1], 4))
+        return hidden
+
     def heads(self, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the 4 px map: labels [N,K] standardised, landmarks [N,68,2], unit embedding [N,E]."""
         hidden = self.trunk(F.adaptive_avg_pool2d(top, 4))
