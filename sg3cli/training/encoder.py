@@ -12,6 +12,7 @@ shared by several processes, goes the way of an unbroken one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +70,13 @@ def split(count: int, held_out: int) -> tuple[int, np.ndarray]:
     return count - kept, np.arange(count - kept, count)
 
 
+def with_stages(config: TrainEncoderConfig) -> TrainEncoderConfig:
+    """The stages' steps spelt out: shares of the run, as the published 20000 and 2000 of 500000 are."""
+    start = config.steps // 25 if config.stage_start is None else config.stage_start
+    every = max(config.steps // 250, 1) if config.stage_every is None else config.stage_every
+    return replace(config, stage_start=start, stage_every=every)
+
+
 def tint(x: Tensor, rng: torch.Generator) -> Tensor:
     """x [3,R,R] under another light: contrast, brightness and colour cast."""
     contrast, brightness = torch.randn(2, generator=rng).tolist()
@@ -96,6 +104,7 @@ class EncoderTrainer:
         self.G = G.to(device).eval().requires_grad_(False)
         self.encoder = encoder.to(device).train().requires_grad_(True)
         share_batch_norm(self.encoder, self.group)
+        config = with_stages(config)
         self.pictures, self.config = pictures, config
         self.perceptual = perceptual.to(device)
         self.identity = identity.to(device) if identity else None
@@ -154,11 +163,9 @@ class EncoderTrainer:
 
     def stage(self, step: int) -> int | None:
         """How many codes have an offset of their own at `step`; None: all, as always with pSp."""
-        c = self.config
-        if c.kind != "e4e":
+        start, every = self.config.stage_start, self.config.stage_every
+        if self.config.kind != "e4e" or start is None or every is None:
             return None
-        start = c.steps // 25 if c.stage_start is None else c.stage_start
-        every = c.steps // 250 if c.stage_every is None else c.stage_every
         return 0 if step < start else min((step - start) // max(every, 1) + 1, self.G.num_ws - 1)
 
     def _pool(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ The network is TorchScript, of the ArcFace family (Deng et al. 2019, arXiv:1801.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,12 +24,16 @@ def load_torchscript(path: Path, use: str) -> torch.jit.ScriptModule:
     if not path.is_file():
         raise ModelError(f"there is no file {path}", f"{use} wants a TorchScript network")
     try:
-        net = torch.jit.load(str(path), map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch wants new code to use torch.export
+            net: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path} is no TorchScript network: {reason}", "write it with torch.jit.save") from error
-    frozen: torch.jit.ScriptModule = net.eval().requires_grad_(False)
-    return frozen
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    net.eval()
+    return net
 
 
 class IdentityLoss(nn.Module):
