@@ -136,3 +136,16 @@ class TrainEncoderConfig:
     held_out: int = 64  # pictures at the end of the data for validation, a tenth of them at most
     snapshot_every: int = 1000
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainDirectionsConfig:
+    """Fitting of directions to labelled codes (InterFaceGAN)."""
+
+    method: str = "auto"  # auto | svm | logistic | ridge
+    share: float = 0.02  # of the codes at each end of an attribute's scores
+    samples: int = 10_000  # pictures that a classifier is shown
+    truncation: float = 0.7
+    unaligned: bool = False  # the first code, which moves the picture, is the mean while a classifier looks
+    batch: int = 8
+    seed: int = 0

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import batch, bench, evaluate, generate, inputs, models, preview, settings, target, train, train_encoder
+from sg3cli.cli import (
+    batch,
+    bench,
+    evaluate,
+    generate,
+    inputs,
+    models,
+    preview,
+    settings,
+    target,
+    train,
+)
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.report import doctor_lines, project_facts, project_lines

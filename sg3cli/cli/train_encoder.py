@@ -25,7 +25,8 @@ Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Aligned pictures: a folder, a zip, or a `synthface` data set.")
 ]
 Gen = Annotated[
-    str, typer.Option("--generator", metavar="NAME|FOLDER|FILE", help="Model, or a generator.safetensors; it is frozen.")
+    str,
+    typer.Option("--generator", metavar="NAME|FOLDER|FILE", help="Model, or a generator.safetensors; it is frozen."),
 ]
 Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="State, log and grids; the same command continues.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Model folder that the encoder is written into.")]
@@ -38,7 +39,8 @@ Widths = Annotated[
     str | None, typer.Option("--widths", metavar="CxN,...", help="Its stages, channels x blocks: 32,64x2,128x2,192x2.")
 ]
 Init = Annotated[
-    str | None, typer.Option("--init", metavar="NAME|FOLDER|FILE", help="Go on from this model's encoder and its shape.")
+    str | None,
+    typer.Option("--init", metavar="NAME|FOLDER|FILE", help="Go on from this model's encoder and its shape."),
 ]
 Identity = Annotated[
     Path | None,

@@ -65,7 +65,9 @@ def new_encoder(config: EncoderConfig, seed: int) -> Encoder:
 def split(count: int, held_out: int) -> tuple[int, np.ndarray]:
     """(pictures to train on, rows of the others): the last `held_out`, a tenth at most, one at least."""
     if count < 2:
-        raise UsageError(f"{count} pictures are too few to train on", "give at least two; thousands are needed in earnest")
+        raise UsageError(
+            f"{count} pictures are too few to train on", "give at least two; thousands are needed in earnest"
+        )
     kept = max(1, min(held_out, count // 10))
     return count - kept, np.arange(count - kept, count)
 
@@ -176,7 +178,9 @@ class EncoderTrainer:
         mirror = (torch.rand(self.config.batch, generator=rng) < 0.5).numpy()
         rows = self.group.share(self.batches.rows(self.now))
         x = self.pictures.batch(rows, self.group.share(mirror))
-        pairs = [self._augment(p, int(place)) for p, place in zip(x, self.group.share(np.arange(len(mirror))), strict=True)]
+        pairs = [
+            self._augment(p, int(place)) for p, place in zip(x, self.group.share(np.arange(len(mirror))), strict=True)
+        ]
         seen, target = (torch.stack(side).to(self.group.device) for side in zip(*pairs, strict=True))
         return seen, target
 

@@ -69,4 +69,3 @@ def gather(group: Group, share: Tensor) -> Tensor:
     parts = [torch.empty_like(share) for _ in range(group.world)]
     dist.all_gather(parts, share.detach().contiguous())
     return torch.cat(parts)
-
