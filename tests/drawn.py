@@ -1,4 +1,4 @@
-"""Training pictures that the tiny generator drew itself, so that codes for them exist. As a script: a training of them."""
+"""Training pictures that the tiny generator drew itself, so that there are codes for them. As a script: a training."""
 
 from __future__ import annotations
 

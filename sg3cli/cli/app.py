@@ -265,6 +265,8 @@ command(app, own=("render",), before=("align", "invert"), show=("view", "stitch"
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
+command(train.app)(train_encoder.encoder)
+command(train.app)(train_directions.directions)
 
 
 @contextmanager

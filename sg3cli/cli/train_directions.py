@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session, command
-from sg3cli.cli.train import app
+from sg3cli.cli.options import Session
 from sg3cli.config import InvertConfig, TrainDirectionsConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.weights.bundle import Bundle, load_bundle
@@ -83,7 +82,6 @@ Device = Annotated[
 ]
 
 
-@command(app)
 def directions(
     session: Session,
     out: Out,

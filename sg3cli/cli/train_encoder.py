@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session, command
-from sg3cli.cli.train import app
+from sg3cli.cli.options import Session
 from sg3cli.config import TrainEncoderConfig
 from sg3cli.errors import UsageError
 
@@ -79,7 +78,6 @@ Device = Annotated[
 ]
 
 
-@command(app)
 def encoder(
     session: Session,
     data: Data,

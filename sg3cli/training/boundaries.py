@@ -197,10 +197,10 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
         solver.zero_grad()
         margins = signs * (inputs @ weights[:-1] + weights[-1])
         loss = torch.nn.functional.softplus(-margins).sum() + weights[:-1].square().sum() / 2
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    solver.step(closure)  # type: ignore[no-untyped-call, arg-type]
+    solver.step(closure)
     found = weights.detach().numpy()
     return found[:-1], float(found[-1])
 

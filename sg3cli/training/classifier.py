@@ -84,7 +84,7 @@ def _onnx(path: Path) -> Scores:
 
 
 class Scoring:
-    """The scores of a model's pictures, kept in `folder` on the way: `for done in scoring.run(): ...`, then `scores`."""
+    """The scores of a model's pictures, kept in `folder` on the way: exhaust `run()`, then read `scores`."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """e4e's discriminator of codes (Tov et al. 2021, arXiv:2102.02766): is this w one of the mapping's, or the encoder's?
 
-A multilayer perceptron under the non-saturating logistic loss with lazy R1. It sees whole codes, the mean and all earlier
-ReStyle steps included, not what the encoder adds in one of them, and real ones at the truncation at which faces are
-typical; the published ReStyle code does neither, so that it compares residuals with codes.
+A multilayer perceptron under the non-saturating logistic loss with lazy R1. It sees whole codes, with the mean and all
+earlier ReStyle steps, not what the encoder adds in one of them, and real ones at the truncation at which faces are
+typical. (The published ReStyle code does neither: it compares residuals with codes.)
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     w_k = w_{k-1} + E(x, G(w_{k-1})),  w_0 = w_avg;   every pass k has its loss and is back-propagated by itself
 
 The loss compares G(w_k) with x: pixels, a perceptual distance, identity if a network for it is given; e4e adds a
-discriminator of codes and the length of the codes' offsets, which come in one after another. (The published ReStyle code
-measures the offsets only before the last stage, and never runs the stages; e4e's paper means both, and so it is here.)
+discriminator of codes and the length of the codes' offsets, which come in one after another. (The published ReStyle
+code never runs these stages, and measures the offsets before the last stage only, which is never; e4e means both, and
+here the offsets are measured to the end.)
 Every random number comes from the seed, the step and the picture's place in the batch: a run that was interrupted, or
 shared by several processes, goes the way of an unbroken one.
 """
@@ -23,7 +24,7 @@ from torch import Tensor
 from sg3cli.config import TrainEncoderConfig
 from sg3cli.errors import UsageError
 from sg3cli.metrics.perceptual import PerceptualLoss
-from sg3cli.nets.encoder import Encoder, EncoderConfig
+from sg3cli.nets.encoder import Encoder, EncoderConfig, StyleHead
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.restyle import average_image, restyle_steps
 from sg3cli.training.code_critic import CodeCritic
@@ -58,6 +59,7 @@ def new_encoder(config: EncoderConfig, seed: int) -> Encoder:
         torch.manual_seed(seed)
         encoder = Encoder(config)
     for head in encoder.styles:
+        assert isinstance(head, StyleHead)
         head.linear.weight.data.mul_(0.1)
     return encoder
 

@@ -1,7 +1,7 @@
 """Whether two pictures show one person, by a face recognition network of the user's own, with gradients.
 
-The network is TorchScript, of the ArcFace family (Deng et al. 2019, arXiv:1801.07698): aligned faces [N, 3, 112, 112] in
-[-1, 1] to vectors [N, K]. A TorchScript file is a program that is run, so none is loaded unless the user names it.
+The network is TorchScript, of the ArcFace family (Deng et al. 2019, arXiv:1801.07698): aligned faces [N, 3, 112, 112]
+in [-1, 1] to vectors [N, K]. A TorchScript file is a program that is run, so none is loaded unless the user names it.
 """
 
 from __future__ import annotations

@@ -36,8 +36,6 @@ def read_labels(path: Path, names: tuple[str, ...] = ()) -> LabelTable:
     if not path.is_file():
         raise UsageError(f"there is no table {path}", HINT)
     table = _read_npz(path, names) if path.suffix == ".npz" else _read_csv(path, names)
-    if not table.names:
-        raise InputError(f"{path} has no column of an attribute", HINT)
     if not len(table):
         raise InputError(f"{path} has no rows", HINT)
     return table
@@ -63,6 +61,8 @@ def _read_csv(path: Path, names: tuple[str, ...]) -> LabelTable:
     if len(keys) != 1:
         raise InputError(f"{path} has {'both columns' if keys else 'no column'} `seed` and `file`", HINT)
     attributes = _chosen(path, [c for c in columns if c not in keys], names)
+    if not attributes:
+        raise InputError(f"{path} has no column of an attribute", HINT)
     plain = [{(k or "").strip(): v for k, v in row.items()} for row in rows]
     scores = [[_number(path, line, name, row.get(name)) for name in attributes] for line, row in enumerate(plain, 2)]
     array = np.array(scores, np.float64).reshape(-1, len(attributes))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 
 def centralise(gradient: Tensor) -> None:
-    """Take the mean over all dimensions but the first out of `gradient` [O, ...], in place; vectors stay as they are."""
+    """Take the mean over all dimensions but the first out of `gradient` [O, ...], in place; vectors keep theirs."""
     if gradient.ndim > 1:
         gradient.sub_(gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True))
 
 
 class Ranger(torch.optim.RAdam):
-    """Defaults are those of the published encoders. Its whole state is in `state_dict()`, the slow weights as `slow`."""
+    """Defaults are those of the published encoders. All its state is in `state_dict()`, slow weights as `slow`."""
 
     def __init__(
         self,
