@@ -22,6 +22,8 @@ from sg3cli.cli import (
     settings,
     target,
     train,
+    train_directions,
+    train_encoder,
 )
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
