@@ -13,10 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_bytes import mean_colours
-from running import sg3
 from tiny import tiny_generator
 from torch import nn
 
+from sg3cli import cli
+from sg3cli.cli.train_directions import check_names, parse_units
 from sg3cli.config import TrainDirectionsConfig
 from sg3cli.directions.load import load_direction
 from sg3cli.errors import InputError, ModelError, UsageError
@@ -245,6 +246,11 @@ def test_unaligned_faces_are_brought_upright(tmp_path: Path) -> None:
 # ---- the command
 
 
+def run(*arguments: object) -> int:
+    """The command line, in this process."""
+    return cli.run(["train", "directions", *map(str, arguments)])
+
+
 def write_table(path: Path, normal: np.ndarray, count: int, bundle: Path) -> None:
     """Attributes of the tiny model's seeds: `up` rises along `normal`, `mixed` along it and another axis."""
     ws = Sampler(tiny_generator(), GenerateConfig(truncation=0.7)).codes(range(count))[:, 0]
@@ -252,71 +258,89 @@ def write_table(path: Path, normal: np.ndarray, count: int, bundle: Path) -> Non
     write_labels(path, LabelTable(("up", "mixed"), np.stack([up, up + side], 1).astype(float), tuple(range(count))))
 
 
-def test_directions_of_seeds_are_written_for_the_editor(tmp_path: Path, tiny_bundle: Path) -> None:
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_directions_of_seeds_are_written_for_the_editor(
+    here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     normal = rng.normal(size=32)
     normal /= np.linalg.norm(normal)
-    write_table(tmp_path / "labels.csv", normal, 400, tiny_bundle)
-    command = ["train", "directions", "--model", tiny_bundle, "--labels", "labels.csv", "--out", "d", "--json"]
-    ran = sg3(*command, "--method=ridge", "--share=0.25", "--unit=up=0.5", cwd=tmp_path)
-    assert ran.code == 0, ran.err
-    direction = load_direction(tmp_path / "d" / "up.safetensors")
+    write_table(here / "labels.csv", normal, 400, tiny_bundle)
+    command = ["--model", tiny_bundle, "--labels", "labels.csv", "--method=ridge"]
+    assert run(*command, "--out=d", "--json", "--share=0.25", "--unit=up=0.5") == 0
+    report = json.loads(capsys.readouterr().out)["directions"]
+    direction = load_direction(here / "d" / "up.safetensors")
     unit = direction.vector[0] / np.linalg.norm(direction.vector)
     codes = Sampler(tiny_generator(), GenerateConfig(truncation=0.7)).codes(range(400))[:, 0]
     assert np.corrcoef(codes @ unit, codes @ normal)[0, 1] > 0.95
     assert direction.generator == digest_of(tiny_bundle / "generator.safetensors")
     assert direction.meta["unit"] == "0.5 of up by its labels" and direction.meta["truncation"] == 0.7
-    report = ran.json["directions"]
     assert report["up"]["response"] == pytest.approx(0.5) and report["up"]["cosines"]["mixed"] > 0.3
-    assert json.loads((tmp_path / "d" / "report.json").read_text())["directions"].keys() == {"up", "mixed"}
-    held = sg3(*command[:-3], "--out=e", "--method=ridge", "--given=up", "-q", cwd=tmp_path)
-    assert held.code == 0 and held.out.split() == ["e/up.safetensors", "e/mixed.safetensors"]
-    mixed = load_direction(tmp_path / "e" / "mixed.safetensors").vector[0]
-    up = load_direction(tmp_path / "e" / "up.safetensors").vector[0]
-    assert abs(mixed @ up) < 1e-5 * np.linalg.norm(mixed) * np.linalg.norm(up)
+    assert json.loads((here / "d" / "report.json").read_text())["directions"].keys() == {"up", "mixed"}
+    assert run(*command, "--out=e", "--given=up,age", "-q") == 0  # `age` is the model's
+    assert capsys.readouterr().out.split() == ["e/up.safetensors", "e/mixed.safetensors"]
+    up, mixed = (load_direction(here / "e" / f"{name}.safetensors").vector[0] for name in ("up", "mixed"))
+    age = load_direction(tiny_bundle / "directions" / "age.safetensors").vector[0]
+    first = direction.vector[0]  # what is held is what was fitted, before anything was taken out of it
+    for a, b in ((mixed, first), (mixed, age), (up, age)):
+        assert abs(a @ b) < 1e-5 * np.linalg.norm(a) * np.linalg.norm(b)
+    assert run(*command, "--out=f", "--given=none") == 2
+    assert "unknown direction 'none'" in capsys.readouterr().err
 
 
-def test_directions_of_a_classifier_and_the_table_it_leaves(tmp_path: Path, tiny_bundle: Path) -> None:
-    write_classifiers(tmp_path)
-    command = ["train", "directions", "--model", tiny_bundle, "--method=ridge", "--share=0.3"]
+def test_directions_of_a_classifier_and_the_table_it_leaves(here: Path, tiny_bundle: Path) -> None:
+    write_classifiers(here)
+    command = ["--model", tiny_bundle, "--method=ridge", "--share=0.3", "-q"]
     names = ["--classifier=net.onnx", "--attributes=red,green,blue", "--classifier-input=16", "--samples=60"]
-    ran = sg3(*command, *names, "--out=d", cwd=tmp_path)
-    assert ran.code == 0, ran.err
-    table = read_labels(tmp_path / "d" / "labels.csv")
+    assert run(*command, *names, "--out=d") == 0
+    table = read_labels(here / "d" / "labels.csv")
     G = tiny_generator()
     picture = G.synthesis(torch.from_numpy(Sampler(G, GenerateConfig(truncation=0.7)).codes([3])))
     assert np.allclose(table.scores[3], picture.clamp(-1, 1).mean((2, 3)).numpy(), atol=1e-5)
-    assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
+    assert sorted(p.name for p in (here / "d").iterdir()) == [
         "blue.safetensors", "green.safetensors", "labels.csv", "red.safetensors", "report.json",
     ]  # fmt: skip
-    again = sg3(*command, "--labels=d/labels.csv", "--out=e", cwd=tmp_path)
-    assert again.code == 0, again.err
-    first, second = (load_direction(tmp_path / name / "red.safetensors").vector for name in "de")
+    assert run(*command, "--labels=d/labels.csv", "--out=e") == 0
+    first, second = (load_direction(here / name / "red.safetensors").vector for name in "de")
     assert np.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 
-def test_pictures_in_files_are_encoded(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_pictures_in_files_are_encoded(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for row in range(24):
-        write_png(tmp_path / f"{row}.png", np.full((40, 40, 3), 10 * row, np.uint8))
+        write_png(here / f"{row}.png", np.full((40, 40, 3), 10 * row, np.uint8))
         rows.append(f"{row}.png,{row + rng.normal():.3f},x")
-    (tmp_path / "t.csv").write_text("file,light,note\n" + "\n".join(rows))
-    command = ["train", "directions", "--model", tiny_bundle, "--labels=t.csv", "--out=d", "--method=logistic"]
-    ran = sg3(*command, "--attributes=light", cwd=tmp_path)
-    assert ran.code == 0 and "light: accuracy" in ran.err, ran.err
-    assert load_direction(tmp_path / "d" / "light.safetensors").meta["n"] == 24
-    assert "row 2: note is 'x'" in sg3(*command, cwd=tmp_path).last_two[0]
-    write_png(tmp_path / "3.png", np.zeros((40, 30, 3), np.uint8))
-    wide = sg3(*command, "--attributes=light", cwd=tmp_path)
-    assert wide.code == 3 and "3.png is 30x40" in wide.last_two[0]
+    (here / "t.csv").write_text("file,light,note\n" + "\n".join(rows))
+    command = ["--model", tiny_bundle, "--labels=t.csv", "--out=d", "--method=logistic"]
+    assert run(*command, "--attributes=light") == 0
+    assert "light: accuracy" in capsys.readouterr().err
+    assert load_direction(here / "d" / "light.safetensors").meta["n"] == 24
+    assert run(*command) == 3 and "row 2: note is 'x'" in capsys.readouterr().err
+    write_png(here / "3.png", np.zeros((40, 30, 3), np.uint8))
+    assert run(*command, "--attributes=light") == 3 and "3.png is 30x40" in capsys.readouterr().err
+
+
+def test_given_codes_must_fit(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes, normal, scores = planted(300, 32)
+    np.savez(here / "t.npz", columns=np.array(["x"]), labels=scores[:, None])
+    command = ["--model", tiny_bundle, "--labels=t.npz", "--method=logistic", "--share=0.3", "--out=d"]
+    np.save(here / "codes.npy", codes)
+    assert run(*command, "--codes=codes.npy") == 0
+    vector = load_direction(here / "d" / "x.safetensors").vector[0]
+    assert vector @ normal > 0.9 * np.linalg.norm(vector)
+    np.save(here / "few.npy", codes[:7])
+    assert run(*command, "--codes=few.npy") == 3 and "[300,32]" in capsys.readouterr().err
+    assert run(*command) == 2 and "t.npz has no seeds" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_named(tmp_path: Path) -> None:
-    from sg3cli import cli
-    from sg3cli.cli.train_directions import check_names, parse_units
-
-    assert cli.run(["train", "directions", "--out", str(tmp_path), "-q"]) == 2
+    assert run("--out", tmp_path, "-q") == 2
     assert parse_units(["age=10", "smile=.5"]) == {"age": 10, "smile": 0.5}
     for text in ("age", "age=x", "age=0", "age=-1", "age=nan"):
         with pytest.raises(UsageError, match="--unit"):

@@ -191,7 +191,7 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
     """Logistic regression with a quadratic penalty, to its minimum."""
     inputs, signs = torch.from_numpy(x), torch.from_numpy(np.where(labels, 1.0, -1.0))
     weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+    solver = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
 
     def closure() -> torch.Tensor:
         solver.zero_grad()

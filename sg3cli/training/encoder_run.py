@@ -34,6 +34,7 @@ from sg3cli.weights.bundle import load_bundle
 
 Say = Callable[[str], None]
 LOG_EVERY = 20
+SAVE_EVERY = 300.0  # seconds after which the state is saved between two snapshots
 SHOWN = 6  # pictures of a grid
 LPIPS_FROM = 64  # pixels below which AlexNet's layers have nothing left to look at
 SMALL = ((32, 1), (64, 2), (128, 2), (192, 2))
@@ -133,6 +134,7 @@ class EncoderRun:
     def steps(self) -> Iterator[dict[str, Tensor]]:
         """The losses of every step that is left; logs and saves on the way."""
         began, first = time.monotonic(), self.trainer.now
+        saved = began
         c = self.trainer.config
         for log in self.trainer.run():
             now = self.trainer.now
@@ -143,8 +145,9 @@ class EncoderRun:
                 row |= self._validate()
             if row and self.group.is_first:
                 self.journal.log(now, row)
-            if whole and self.group.is_first:
+            if self.group.is_first and (whole or time.monotonic() - saved > SAVE_EVERY):
                 self.journal.save({"trainer": self.trainer.state(), "best": self.best})
+                saved = time.monotonic()
             yield log
 
     def _means(self, log: dict[str, Tensor]) -> dict[str, float]:
