@@ -63,7 +63,8 @@ def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: Trai
     centre, spread = codes.mean(0), codes.std(0).mean() or 1.0
     inputs = (codes - centre) / spread  # one scale for all axes: the normal stays that of W
     if config.method == "ridge":
-        normal = _ridge(inputs, scores)
+        seen = np.setdiff1d(np.arange(len(scores)), test)
+        normal = _ridge(inputs[seen], scores[seen])
         bias = -np.median(inputs @ normal)
     else:
         fit = {"svm": _svm, "logistic": _logistic}[config.method]
