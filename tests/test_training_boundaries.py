@@ -282,7 +282,7 @@ def test_directions_of_seeds_are_written_for_the_editor(
     assert direction.meta["unit"] == "0.5 of up by its labels" and direction.meta["truncation"] == 0.7
     assert report["up"]["response"] == pytest.approx(0.5) and report["up"]["cosines"]["mixed"] > 0.3
     assert json.loads((here / "d" / "report.json").read_text())["directions"].keys() == {"up", "mixed"}
-    assert run(*command, "--out=e", "--given=up,age", "-q") == 0  # `age` is the model's
+    assert run(*command, "--out=e", "--share=0.25", "--given=up,age", "-q") == 0  # `age` is the model's
     assert capsys.readouterr().out.split() == ["e/up.safetensors", "e/mixed.safetensors"]
     up, mixed = (load_direction(here / "e" / f"{name}.safetensors").vector[0] for name in ("up", "mixed"))
     age = load_direction(tiny_bundle / "directions" / "age.safetensors").vector[0]

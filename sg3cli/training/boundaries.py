@@ -65,7 +65,7 @@ def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: Trai
     if config.method == "ridge":
         seen = np.setdiff1d(np.arange(len(scores)), test)
         normal = _ridge(inputs[seen], scores[seen])
-        bias = -np.median(inputs @ normal)
+        bias = -float((middle - scores[seen].mean()) / scores[seen].std())
     else:
         fit = {"svm": _svm, "logistic": _logistic}[config.method]
         normal, bias = fit(inputs[train], labels[train])
