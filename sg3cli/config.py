@@ -142,7 +142,7 @@ class TrainEncoderConfig:
 class TrainDirectionsConfig:
     """Fitting of directions to labelled codes (InterFaceGAN)."""
 
-    method: str = "auto"  # auto | svm | logistic | ridge
+    method: str = "auto"  # auto | svm | logistic | regression
     share: float = 0.02  # of the codes at each end of an attribute's scores
     samples: int = 10_000  # pictures that a classifier is shown
     truncation: float = 0.7

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sg3cli.training.boundaries import Fitted
+    from sg3cli.training.classifier import Scoring
     from sg3cli.training.labels import LabelTable
 
 DEFAULT = TrainDirectionsConfig()
-METHODS = ("auto", "svm", "logistic", "ridge")
+METHODS = ("auto", "svm", "logistic", "regression")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Model = Annotated[
@@ -59,7 +60,10 @@ Attributes = Annotated[
 Samples = Annotated[int, typer.Option("--samples", min=20, help="Pictures that the classifier is shown, from seed 0.")]
 Truncation = Annotated[float, typer.Option("--truncation", metavar="PSI", help="Of the pictures of seeds.")]
 Method = Annotated[
-    str, typer.Option("--method", metavar="|".join(METHODS), help="What finds the hyperplane; ridge uses all labels.")
+    str,
+    typer.Option(
+        "--method", metavar="|".join(METHODS), help="A hyperplane between the ends, or how codes follow labels."
+    ),
 ]
 Share = Annotated[
     float, typer.Option("--share", min=0.001, max=0.5, help="Share of the pictures at each end of a score.")
@@ -123,13 +127,10 @@ class Fitting:
 
     def __init__(self, session: Session, bundle: Bundle, config: TrainDirectionsConfig, out: Path, device: str) -> None:
         from sg3cli.pipeline.device import choose_device
-        from sg3cli.training.boundaries import choose_method
 
         self.console, self.bundle, self.out = session.console, bundle, out
-        method = choose_method(config.method)
-        if config.method == "auto" and method != "svm":
-            self.console.notice("logistic regression, as scikit-learn is not installed: pip install 'sg3cli[train]'")
-        self.config = replace(config, method=method)
+        self.config = config
+        self.scoring: Scoring | None = None  # what a classifier has seen
         self.device = choose_device(device, self.console)
         self.G = bundle.generator().to(self.device)
 
@@ -161,6 +162,7 @@ class Fitting:
         scoring = Scoring(self.G, judge, ws, self.out, self.config.unaligned, facts)
         for _ in self.console.progress(scoring.run(self.config.batch), len(seeds), "classify", len(scoring.scores)):
             pass
+        self.scoring = scoring
         table = LabelTable(names, scoring.scores, seeds)
         write_labels(self.out / "labels.csv", table)
         scoring.finish()
@@ -174,15 +176,20 @@ class Fitting:
         check_names(table.names)
         for name in units.keys() - set(table.names):
             raise UsageError(f"--unit names {name}", f"the attributes are: {', '.join(table.names)}")
+        config = replace(self.config, method=b.choose_method(self.config.method, bool(table.seeds)))
+        if config.method != self.config.method:
+            self.console.notice(f"method: {config.method}")
         codes = ws.astype("float64").mean(axis=1)
         pairs = list(zip(table.names, table.scores.T, strict=True))
-        found = {name: b.fit_direction(name, codes, scores, self.config) for name, scores in pairs}
+        found = b.fit_directions(table.names, codes, table.scores, config)
         others = self._given(given, found)
         made: list[Fitted] = []
         for name, scores in pairs:
             held = {key: vector for key, vector in others.items() if key != name}
             direction = b.apart_from(found[name], held)
-            b.set_unit(direction, codes, scores, units.get(name))
+            b.set_unit(direction, codes, scores, units.get(name) if self.scoring is None else None)
+            if self.scoring is not None:
+                self._calibrate(direction, table.names.index(name), float(scores.std()), units.get(name))
             made.append(direction)
         alike = b.cosines(made)
         facts = {"truncation": self.config.truncation, "share": self.config.share, "unaligned": self.config.unaligned}
@@ -193,6 +200,17 @@ class Fitting:
         reports = {d.name: {"unit": d.unit, **d.report} for d in made}
         write_json(self.out / "report.json", {"schema": 1, "generator": self.bundle.digest, "directions": reports})
         self.console.result("train directions", out=str(self.out), directions=reports)
+
+    def _calibrate(self, direction: Fitted, output: int, deviation: float, amount: float | None) -> None:
+        """Let the classifier say how long strength 1 is."""
+        from sg3cli.training.boundaries import calibrate
+
+        scoring, batch = self.scoring, self.config.batch
+        assert scoring is not None
+        try:
+            calibrate(direction, lambda vector: scoring.response(vector, output, batch), deviation, amount)
+        except UsageError as error:  # the others are good, and have cost a while
+            self.console.notice(f"{error}: strength 1 is {direction.unit}; {error.hint} may help")
 
     def _given(self, names: Sequence[str], found: dict[str, Fitted]) -> dict[str, np.ndarray]:
         """The directions to hold: attributes of this run, directions of the model, files."""
@@ -245,11 +263,11 @@ def stacked(rows: list[Any]) -> np.ndarray:
 
 
 def line_of(direction: Fitted) -> str:
-    """`age: accuracy 0.97, AUC 0.99, correlation 0.85; strength 1 is one standard deviation, +3.2`."""
+    """`age: accuracy 0.97, AUC 0.99, correlation 0.85; strength 1 is one standard deviation of age`."""
     r = direction.report
     auc = "unknown" if r["auc"] is None else f"{r['auc']:.3f}"
     scores = f"accuracy {r['accuracy']:.3f}, AUC {auc}, correlation {r['correlation']:.3f}"
-    return f"{direction.name}: {scores}; strength 1 is {direction.unit} ({r['response']:+.3g})"
+    return f"{direction.name}: {scores}; strength 1 is {direction.unit}"
 
 
 def check_names(names: Sequence[str]) -> None:

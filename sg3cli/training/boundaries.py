@@ -1,13 +1,16 @@
-"""Directions from scored codes: InterFaceGAN (Shen et al. 2020, arXiv:2005.09635).
+"""Directions from scored codes, in two ways.
 
-The codes with the highest and the lowest scores of an attribute are told apart by a hyperplane in W; its normal is the
-direction, scaled so that strength 1 is one standard deviation of the codes along it, or an amount of the attribute.
+InterFaceGAN (Shen et al. 2020, arXiv:2005.09635) tells the codes with the highest and the lowest scores apart by a
+hyperplane; its normal is the direction. That is made for scores of the generator's own pictures. A regression of the
+codes on all labels at once is made for labels of photographs, whose codes an encoder found: it asks how the codes
+change with a label while the others are held. A hyperplane there would look at whatever the encoder betrays the label
+by, also where the generator does not listen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ class Fitted:
     normal: np.ndarray
     length: float
     unit: str
+    per_score: float | None = None  # length of the change that goes with a score of 1, where that is known
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -40,12 +44,56 @@ class Fitted:
         return (self.length * self.normal)[None].astype(np.float32)
 
 
-def choose_method(wanted: str) -> str:
-    """`auto` is a linear SVM where scikit-learn is installed. Raises ModelError when it is demanded and is not."""
+def choose_method(wanted: str, own_pictures: bool = True) -> str:
+    """`auto`: the regression for photographs, for the model's own pictures an SVM where scikit-learn is installed.
+
+    Raises ModelError when the SVM is demanded and is not here.
+    """
+    if wanted == "auto" and not own_pictures:
+        return "regression"
     here = find_spec("sklearn") is not None
     if wanted == "svm" and not here:
         raise ModelError("--method svm needs scikit-learn, which is not installed", "pip install 'sg3cli[train]'")
     return ("svm" if here else "logistic") if wanted == "auto" else wanted
+
+
+def fit_directions(
+    names: Sequence[str], codes: np.ndarray, scores: np.ndarray, config: TrainDirectionsConfig
+) -> dict[str, Fitted]:
+    """codes [N, w_dim], scores [N, K] of `names` -> a direction for each; see `fit_direction`."""
+    if config.method != "regression":
+        return {n: fit_direction(n, codes, column, config) for n, column in zip(names, scores.T, strict=True)}
+    whole = np.isfinite(scores).all(axis=1)
+    codes, scores = codes[whole].astype(np.float64), scores[whole].astype(np.float64)
+    ends = {name: _ends(name, column, config.share) for name, column in zip(names, scores.T, strict=True)}
+    rng = np.random.default_rng(config.seed)
+    train, test = _cut(rng.permutation(len(scores)))
+    columns = regress(codes[train], scores[train])
+    found = {}
+    for name, column, column_scores in zip(names, columns, scores.T, strict=True):
+        size = float(np.linalg.norm(column))
+        if not np.isfinite(size) or size == 0:
+            raise UsageError(f"no direction of {name} was found", "are the labels those of these pictures?")
+        at = codes @ (column / size)
+        low, high = ends[name]
+        judged = np.intersect1d(np.concatenate(ends[name]), test)
+        middle = (at[np.intersect1d(low, train)].mean() + at[np.intersect1d(high, train)].mean()) / 2
+        truth = np.isin(judged, high)
+        report = {
+            "n": len(scores), "at_each_end": len(low), "method": "regression",
+            "accuracy": _accuracy(at[judged] - middle, truth), "auc": auc(at[judged], truth),
+        }  # fmt: skip
+        found[name] = Fitted(name, column / size, size * column_scores.std(), "", size, report)
+    return found
+
+
+def regress(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Least squares w = M a + constant: [K, w_dim], what a score of 1 adds to a code when the other scores are held."""
+    spread = scores.std(0)
+    spread[spread == 0] = 1
+    a = (scores - scores.mean(0)) / spread
+    gram = a.T @ a / len(a) + 1e-3 * np.eye(a.shape[1])  # attributes that say the same share what they explain
+    return np.asarray(np.linalg.solve(gram, a.T @ (codes - codes.mean(0)) / len(a)) / spread[:, None])
 
 
 def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: TrainDirectionsConfig) -> Fitted:
@@ -62,13 +110,8 @@ def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: Trai
     labels = scores > middle
     centre, spread = codes.mean(0), codes.std(0).mean() or 1.0
     inputs = (codes - centre) / spread  # one scale for all axes: the normal stays that of W
-    if config.method == "ridge":
-        seen = np.setdiff1d(np.arange(len(scores)), test)
-        normal = _ridge(inputs[seen], scores[seen])
-        bias = -float((middle - scores[seen].mean()) / scores[seen].std())
-    else:
-        fit = {"svm": _svm, "logistic": _logistic}[config.method]
-        normal, bias = fit(inputs[train], labels[train])
+    fit = {"svm": _svm, "logistic": _logistic}[config.method]
+    normal, bias = fit(inputs[train], labels[train])
     size = float(np.linalg.norm(normal))
     if not np.isfinite(size) or size == 0:
         raise UsageError(f"no direction of {name} was found", "are the labels those of these pictures?")
@@ -81,31 +124,54 @@ def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: Trai
         "auc": auc(at[test], labels[test]),
     }  # fmt: skip
     normal = normal / size
-    return Fitted(name, normal, float((codes @ normal).std()), "one standard deviation", report)
+    return Fitted(name, normal, float((codes @ normal).std()), "", None, report)
 
 
 def set_unit(direction: Fitted, codes: np.ndarray, scores: np.ndarray, amount: float | None) -> None:
-    """Scale strength 1 to `amount` of the attribute (None: one standard deviation) and report what it does.
+    """Scale strength 1 to `amount` of the attribute (None: one standard deviation) as far as the labels tell.
 
-    The score is regressed on the place along the direction; `response` is what strength 1 adds by that line.
-    Raises UsageError when the score does not rise along the direction.
+    Where the fit has not said what goes with a score of 1, the score is regressed on the place along the direction, and
+    the deviation is that of the codes. Raises UsageError when the score does not rise along the direction.
     """
     known = np.isfinite(scores)
     along = codes[known].astype(np.float64) @ direction.normal
     known_scores = scores[known].astype(np.float64)
     slope = float(np.cov(along, known_scores)[0, 1] / max(along.var(ddof=1), 1e-30))
     deviation = float(along.std())
-    if amount is not None:
+    if direction.per_score is not None:
+        direction.length = direction.per_score * (known_scores.std() if amount is None else amount)
+        direction.unit = f"{'one standard deviation' if amount is None else format(amount, 'g')} of {direction.name}"
+    elif amount is not None:
         if slope <= 0:
             raise UsageError(f"{direction.name} does not rise along its direction", "leave its --unit out")
         direction.length, direction.unit = amount / slope, f"{amount:g} of {direction.name} by its labels"
     else:
-        direction.length = deviation
-    direction.report |= {
-        "correlation": float(np.corrcoef(along, known_scores)[0, 1]),
-        "response": slope * direction.length,
-        "deviations": direction.length / max(deviation, 1e-30),
-    }
+        direction.length, direction.unit = deviation, "one standard deviation of the codes along it"
+    direction.report["correlation"] = float(np.corrcoef(along, known_scores)[0, 1])
+    direction.report["deviations"] = direction.length / max(deviation, 1e-30)
+
+
+def calibrate(
+    direction: Fitted, respond: Callable[[np.ndarray], float], deviation: float, amount: float | None
+) -> None:
+    """Scale strength 1 to `amount` of the score, or to its standard deviation, by what the pictures really do.
+
+    `respond(vector [1, w_dim])` is the mean change of the score when the vector is added to codes. A response is not
+    quite linear, so it is asked twice; the length stays within ten times of what the codes suggest. Raises UsageError
+    when the score does not rise.
+    """
+    aim, start = amount or deviation, direction.length
+    for _ in range(2):
+        change = respond(direction.vector)
+        if not change > 0:
+            raise UsageError(
+                f"{direction.name} does not rise along its direction", "more --samples or another --method"
+            )
+        direction.length = float(np.clip(direction.length * aim / change, start / 10, start * 10))
+    said = format(amount, "g") if amount else "one standard deviation"
+    direction.unit = f"{said} of {direction.name}, as measured"
+    direction.report["deviations"] *= direction.length / start
+    direction.report["response"] = respond(direction.vector)
 
 
 def apart_from(direction: Fitted, others: Mapping[str, np.ndarray]) -> Fitted:
@@ -115,7 +181,7 @@ def apart_from(direction: Fitted, others: Mapping[str, np.ndarray]) -> Fitted:
     normal = condition(direction.normal[None], list(others.values()))[0].astype(np.float64)
     kept = float(normal @ direction.normal) / float(np.linalg.norm(normal))
     report = direction.report | {"given": sorted(others), "cosine_before": kept}
-    return Fitted(direction.name, normal / np.linalg.norm(normal), direction.length, direction.unit, report)
+    return replace(direction, normal=normal / np.linalg.norm(normal), report=report)
 
 
 def cosines(directions: Sequence[Fitted]) -> dict[str, dict[str, float]]:
@@ -204,10 +270,3 @@ def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
     solver.step(closure)
     found = weights.detach().numpy()
     return found[:-1], float(found[-1])
-
-
-def _ridge(x: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Least squares of the score on all codes, with a small penalty."""
-    wanted = (scores - scores.mean()) / scores.std()
-    gram = x.T @ x / len(x) + 1e-3 * np.eye(x.shape[1])
-    return np.asarray(np.linalg.solve(gram, x.T @ wanted / len(x)))
