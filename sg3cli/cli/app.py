@@ -22,6 +22,9 @@ from sg3cli.cli import (
     settings,
     target,
     train,
+    train_directions,
+    train_encoder,
+    train_generator,
 )
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
@@ -265,6 +268,9 @@ command(app, own=("render",), before=("align", "invert"), show=("view", "stitch"
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
+command(train.app)(train_generator.generator)
+command(train.app)(train_encoder.encoder)
+command(train.app)(train_directions.directions)
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sg3cli.cli.options import Session, command
-from sg3cli.cli.train import app
+from sg3cli.cli.options import Session
 from sg3cli.errors import UsageError
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder of pictures, a zip, or a synthface data set.")]
@@ -38,7 +37,6 @@ Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", envvar="SG3_DEVICE", help="Where to train.")]
 
 
-@command(app)
 def generator(
     session: Session,
     data: Data,

@@ -97,6 +97,8 @@ def training_group(device: str = "auto") -> Iterator[Group]:
         return
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), where)
+        group = Group(dist.get_rank(), dist.get_world_size(), where)
+        yield group
+        group.wait()  # who leaves while another still writes can be aborted by its closing connections
     finally:
         dist.destroy_process_group()
