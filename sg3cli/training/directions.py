@@ -49,6 +49,12 @@ SPECS: dict[str, DirectionSpec] = {
     "weight": DirectionSpec("weight", 0.4, "heavier by a quarter of the slider"),
     "makeup": DirectionSpec("makeup", 0.5, "half of full makeup"),
     "eyes-closed": DirectionSpec("eye_closed_left", 0.4, "both eyes closed by 40 %", {"eye_closed_right": 1.0}),
+    "hair-light": DirectionSpec(
+        "hair_r", 40.0, "hair lighter by 40 of 255 levels of red", {"hair_g": 1.0, "hair_b": 1.0}
+    ),
+    "skin-light": DirectionSpec(
+        "skin_r", 30.0, "skin lighter by 30 of 255 levels of red", {"skin_g": 1.0, "skin_b": 1.0}
+    ),
     "brows-raised": DirectionSpec("brow_raise", 0.35, "brows raised by half of the slider"),
 }
 

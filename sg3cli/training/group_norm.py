@@ -63,9 +63,9 @@ def share_batch_norm(net: nn.Module, group: Group) -> None:
 
 
 def gather(group: Group, share: Tensor) -> Tensor:
-    """The whole batch [B, ...] of which every process has a `share` [B / world, ...]; no gradient passes."""
+    """The whole batch [B, ...] in its order, of which every process has a `Group.share`; no gradient passes."""
     if group.world == 1:
         return share.detach()
     parts = [torch.empty_like(share) for _ in range(group.world)]
     dist.all_gather(parts, share.detach().contiguous())
-    return torch.cat(parts)
+    return torch.stack(parts, 1).flatten(0, 1)
