@@ -29,11 +29,21 @@ OWNERS = {  # foreign library -> the only places that import it
 }
 LIGHT = (
     "cli/",
-    *("edit.py", "ranges.py", "project.py", "files.py", "color.py", "errors.py", "config.py", "console.py"),
+    *(
+        "edit.py",
+        "ranges.py",
+        "sequence.py",
+        "project.py",
+        "files.py",
+        "color.py",
+        "errors.py",
+        "config.py",
+        "console.py",
+    ),
     *("directions/load.py", "directions/condition.py", "pipeline/__init__.py", "pipeline/output.py"),
     *("weights/store.py", "weights/table.py", "weights/bundle.py"),
 )
-LIGHT_FOR_TRAINING = ("picture", "directions.condition")  # numpy only
+LIGHT_FOR_TRAINING = ("picture", "sequence", "directions.condition")  # no more than numpy
 HEAVY = {"torch", "av", "cv2", "scipy", "face_alignment", "lpips"}
 PURE = ("align.py", "invert.py", "finetune.py", "render.py", "stitch.py", "metrics/", "faces/", "video/", "edit.py")
 

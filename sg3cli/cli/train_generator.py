@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sg3cli.cli.options import Session
 from sg3cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sg3cli.training.gan import Log
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A folder of pictures, a zip, or a synthface data set.")]
 Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="State, log, grids; the same command continues.")]
@@ -28,7 +32,9 @@ RateG = Annotated[float, typer.Option("--lr-generator", min=0, help="Learning ra
 RateD = Annotated[float, typer.Option("--lr-discriminator", min=0, help="Learning rate of the discriminator.")]
 Augment = Annotated[str, typer.Option("--augment", metavar="ada|none|P", help="Adaptive, none, or a fixed strength.")]
 Target = Annotated[float, typer.Option("--augment-target", help="Share of certainty that ADA holds.")]
-Blur = Annotated[float | None, typer.Option("--blur", min=0, help="Early blur in pixels [default: R 10, T 0].")]
+Blur = Annotated[
+    float | None, typer.Option("--blur", min=0, help="Early blur in pixels [default: R 10, less below 256 px; T 0].")
+]
 Mirror = Annotated[bool, typer.Option("--mirror/--no-mirror", help="Pictures may be mirrored.")]
 Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16", help="Convolutions' precision.")]
 Every = Annotated[int, typer.Option("--every", min=1, help="Steps between snapshots (state, grid, score).")]
@@ -71,8 +77,6 @@ def generator(
     mode, p = parse_augment(augment)
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"there is no precision {precision!r}", "--precision fp32 or bf16")
-    if blur is None:
-        blur = 0.0 if resume or config == "t" else 10.0
     settings = AdversarialConfig(
         steps=steps, batch=batch, gamma=gamma, lr_generator=lr_generator, lr_discriminator=lr_discriminator,
         augment=mode, augment_p=p, augment_target=augment_target, blur=blur, mirror=mirror,
@@ -83,9 +87,13 @@ def generator(
         if resolution is None:
             raise UsageError("an architecture needs --resolution", "or leave --config and the widths away")
         shape = architecture(config or "r", resolution, channel_base, channel_max, layers)
+
+    def progress(logs: Iterator[Log], steps: int, done: int) -> Iterator[Log]:
+        return session.console.progress(logs, steps, "train generator", start=done)
+
     with training_group(device) as group:
         job = GanJob(data, work, out, settings, shape, resolution, resume, every, score)
-        result = train_generator(job, group, session.console)
+        result = train_generator(job, group, session.console.notice, progress)
         if group.is_first:
             session.console.data(str(out))
             session.console.result("train generator", **result)

@@ -49,7 +49,7 @@ class AdversarialConfig:
     augment_p: float = 0.0  # at the start, or throughout with "fixed"
     augment_target: float = 0.6
     augment_kimg: float = 500.0
-    blur: float = 0.0  # standard deviation in pixels at the start; configuration R: 10
+    blur: float | None = None  # standard deviation in pixels at the start; None: no blur
     blur_kimg: float = 200.0  # thousand pictures after which it is gone
     ema_kimg: float = 10.0  # half-life of the average
     ema_rampup: float = 0.05  # and never longer than this share of the pictures seen so far
@@ -162,7 +162,7 @@ class AdversarialTrainer:
     def _seen(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """x as the discriminator sees it: blurred, then augmented."""
         pictures = self.now * self.config.batch
-        sigma = self.config.blur * max(0.0, 1 - pictures / (self.config.blur_kimg * 1000))
+        sigma = (self.config.blur or 0.0) * max(0.0, 1 - pictures / (self.config.blur_kimg * 1000))
         x = gaussian_blur(x, sigma)
         if self.config.augment == "none":
             return x

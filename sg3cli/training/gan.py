@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 
 from sg3cli import __version__
-from sg3cli.console import Console
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import atomic_path, write_json
 from sg3cli.metrics.frechet import FaceFeatures, frechet_distance
@@ -28,7 +27,10 @@ from sg3cli.training.journal import Journal
 from sg3cli.training.pictures import Pictures, open_pictures
 
 GRID = 8  # pictures across
+BLUR = 10.0  # pixels at 256 and more (arXiv 2106.12423, appendix F.2); in proportion below, or nothing would be left
 DISCRIMINATOR = "discriminator.safetensors"
+Log = dict[str, float]
+Progress = Callable[[Iterator[Log], int, int], Iterator[Log]]  # (logs, steps in all, steps done)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class GanJob:
     every: int = 1000
     score: int = 0  # pictures of each kind for the Frechet distance; 0: none
 
+    def training(self, generator: GeneratorConfig) -> AdversarialConfig:
+        """The trainer's settings, the early blur filled in: configuration R needs it, and only from nothing."""
+        if self.config.blur is not None:
+            return self.config
+        from_nothing = self.resume is None and generator.conv_kernel == 1
+        return replace(self.config, blur=BLUR * min(1.0, generator.img_resolution / 256) if from_nothing else 0.0)
+
 
 def architecture(
     kind: str, resolution: int, channel_base: int | None, channel_max: int | None, layers: int | None
@@ -60,9 +69,9 @@ def architecture(
     return GeneratorConfig.from_dict(make[kind](resolution).to_dict() | given)
 
 
-def train_generator(job: GanJob, group: Group, console: Console) -> dict[str, Any]:
+def train_generator(job: GanJob, group: Group, say: Callable[[str], None], progress: Progress) -> dict[str, Any]:
     """Train or go on; returns what `--json` prints. Raises InputError for data that cannot be trained on."""
-    say = console.notice if group.is_first else _silent
+    say = say if group.is_first else _silent
     start = resumed_generator(job.resume) if job.resume else None
     resolution = job.resolution or (start.img_resolution if start else None)
     pictures = open_pictures(job.data, resolution, say)
@@ -73,7 +82,7 @@ def train_generator(job: GanJob, group: Group, console: Console) -> dict[str, An
         channel_base=min(config.channel_base, 32768 if config.img_resolution > 256 else 16384),
         channel_max=min(config.channel_max, 512),
     )
-    trainer = AdversarialTrainer(pictures, config, widths, job.config, group)
+    trainer = AdversarialTrainer(pictures, config, widths, job.training(config), group)
     journal = Journal(job.work, _settings(job, config, pictures), lasting=("steps", "every", "score"))
     if (state := journal.load(group.device)) is not None:
         trainer.restore(state)
@@ -83,7 +92,7 @@ def train_generator(job: GanJob, group: Group, console: Console) -> dict[str, An
     if group.is_first:
         journal.write_settings()
         journal.drop_after(trainer.now)
-    _loop(job, trainer, journal, pictures, console)
+    _loop(job, trainer, journal, pictures, progress)
     if group.is_first:
         write_model(job.out, trainer, job, len(pictures))
     return {
@@ -92,12 +101,12 @@ def train_generator(job: GanJob, group: Group, console: Console) -> dict[str, An
     }  # fmt: skip
 
 
-def _loop(job: GanJob, trainer: AdversarialTrainer, journal: Journal, pictures: Pictures, console: Console) -> None:
+def _loop(job: GanJob, trainer: AdversarialTrainer, journal: Journal, pictures: Pictures, progress: Progress) -> None:
     """All steps that are left; a snapshot every so often and at the end."""
     group, score = trainer.group, _Score(job.score, pictures, trainer)
     steps = _averaged(trainer, trainer.run(), max(1, min(50, job.every)))
     if group.is_first:
-        steps = console.progress(steps, trainer.config.steps, "train generator", start=trainer.now)
+        steps = progress(steps, trainer.config.steps, trainer.now)
     if trainer.now == 0 and group.is_first:
         write_grid(job.work / "grids", trainer)
     for log in steps:
@@ -210,7 +219,7 @@ def _check_sizes(config: GeneratorConfig, pictures: Pictures) -> None:
 
 def _settings(job: GanJob, config: GeneratorConfig, pictures: Pictures) -> dict[str, Any]:
     data = {"data": str(job.data.absolute()), "pictures": len(pictures), "resume": str(job.resume or "")}
-    return data | asdict(job.config) | {"generator": config.to_dict(), "every": job.every, "score": job.score}
+    return data | asdict(job.training(config)) | {"generator": config.to_dict(), "every": job.every, "score": job.score}
 
 
 def _silent(message: str) -> None:
