@@ -116,11 +116,18 @@ def test_the_command_killed_and_run_again_ends_where_an_unbroken_one_does(discs:
                     "-o", str(tmp_path / "faces.png")]) == 0  # fmt: skip
 
 
-IN_DOUBLE = """
+TRAIN = """
 import sys, torch
 if sys.argv.pop(1) == "double":
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
+    from sg3cli.training.adversarial import AdversarialTrainer
+    begin = AdversarialTrainer.begin
+    def begin_in_double(self):
+        for net in (self.G, self.D, self.ema):
+            net.double()
+        begin(self)
+    AdversarialTrainer.begin = begin_in_double
 from sg3cli import cli
 sys.exit(cli.run(sys.argv[1:]))
 """
@@ -131,7 +138,7 @@ sys.exit(cli.run(sys.argv[1:]))
 @pytest.mark.parametrize(("precision", "within"), [("single", 1e-3), ("double", 1e-6)])
 def test_two_processes_are_one(discs: Path, tmp_path: Path, precision: str, within: float) -> None:
     script, one, two = tmp_path / "train.py", tmp_path / "one", tmp_path / "two"
-    script.write_text(IN_DOUBLE)
+    script.write_text(TRAIN)
     run = [str(script), precision, "train", "generator", str(discs), *SMALL, "--steps", "10", "--every", "10"]
     run += ["--augment", "0.3", "-q"]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
