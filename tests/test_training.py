@@ -12,7 +12,7 @@ from tiny import tiny_config, tiny_encoder
 
 from sg3cli.directions.load import load_direction
 from sg3cli.errors import InputError
-from sg3cli.training.autoencoder import AutoencoderConfig, AutoencoderTrainer, face_weight, pixel_loss
+from sg3cli.training.autoencoder import AutoencoderConfig, AutoencoderTrainer, face_weight, feature_weight, pixel_loss
 from sg3cli.training.coarse import coarse_start
 from sg3cli.training.conditions import FARTHEST, make_conditions
 from sg3cli.training.data import Batches, FaceSet, load_faces
@@ -210,3 +210,12 @@ def test_bfloat16_is_used_on_request_only_and_changes_little() -> None:
     a, b = next(plain.run())["pixel"], next(half.run())["pixel"]
     assert a != b and abs(a - b) < 0.02 * a
     assert {p.dtype for p in half.ema.parameters()} == {torch.float32}
+
+
+def test_feature_weight_is_one_at_the_mouth_and_nothing_at_the_corners() -> None:
+    landmarks = torch.full((2, 68, 2), 10.0)
+    landmarks[0, 48:68] = torch.tensor([20.5, 25.5])
+    weight = feature_weight(landmarks, 32)
+    assert weight.shape == (2, 1, 32, 32) and weight.max() <= 1
+    assert weight[0, 0, 25, 20] > 0.999 and weight[1, 0, 25, 20] < 1e-3  # row is y, column is x
+    assert weight[:, :, -1, 0].max() < 1e-6

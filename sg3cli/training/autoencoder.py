@@ -21,6 +21,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class AutoencoderConfig:
     degraded: float = 0.0
     adversarial: float = 0.0
     adversarial_from: float = 0.5
+    features: float = 0.0
     perceptual: float = 0.3
     perceptual_every: int = 2
     residual: float = 0.3
@@ -88,6 +90,16 @@ def face_weight(size: int) -> Tensor:
     r2 = axis[None, :] ** 2 + (axis[:, None] - 0.05) ** 2
     weight = 0.35 + torch.exp(-r2 / (2 * 0.22**2))
     return (weight / weight.mean())[None, None]
+
+
+def feature_weight(landmarks: Tensor, size: int) -> Tensor:
+    """landmarks [N,68,2] in pixels -> [N,1,R,R], 1 at the eyes and the mouth: small, but what a face says."""
+    centres = torch.stack([landmarks[:, part].mean(1) for part in (slice(36, 42), slice(42, 48), slice(48, 68))], 1)
+    spread = size * torch.tensor([0.05, 0.05, 0.075])
+    axis = torch.arange(size) + 0.5
+    dx, dy = axis - centres[..., 0, None], axis - centres[..., 1, None]  # [N,3,R]
+    r2 = dx[:, :, None, :] ** 2 + dy[:, :, :, None] ** 2
+    return torch.exp(-r2 / (2 * spread[:, None, None] ** 2)).sum(1, keepdim=True).clamp(max=1)
 
 
 def pixel_loss(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -193,7 +205,7 @@ class AutoencoderTrainer:
         codes = self._encode(degrade(x, rng, self.config.degraded), passes, rng)
         from_labels = self._label_codes(a[:count])
         y = self.net.G.synthesis(torch.cat([from_labels, codes[count : drawn.stop]]), update_emas=True)
-        losses = self._losses(x[drawn], y, codes, a)
+        losses = self._losses(x[drawn], y, codes, a, self._weight(rows[drawn]))
         if self.critic is not None and self.now >= self.config.adversarial_from * self.config.steps:
             losses |= self.critic.step(x[drawn], y, rng)
             losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
@@ -228,13 +240,20 @@ class AutoencoderTrainer:
         flat = torch.rand(len(x), 1, 1, generator=rng) < self.config.delta_dropout
         return torch.where(flat, ws[:, :1].expand_as(ws), ws)
 
-    def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor) -> dict[str, Tensor]:
+    def _weight(self, rows: np.ndarray) -> Tensor:
+        """What a pixel of these pictures counts, [1 or n,1,R,R]."""
+        if not self.config.features:
+            return self.weight
+        landmarks = torch.from_numpy(self.faces.landmarks[rows]).float()
+        return self.weight * (1 + self.config.features * feature_weight(landmarks, self.net.G.img_resolution))
+
+    def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """x, y [n,3,R,R] pictures and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
         c = self.config
         from_labels = (a @ self.net.M.T).detach()  # the pictures teach M, the encoder follows
         expected, spread = self.net.G.mapping.w_avg + from_labels, from_labels.square().mean()
         losses = {
-            "pixel": pixel_loss(y, x, self.weight),
+            "pixel": pixel_loss(y, x, weight),
             "perceptual": self._perceptual(y, x),
             "residual": (ws[:, 0] - expected).square().mean() / spread,
             "delta": (ws - ws[:, :1]).square().mean() / spread,
