@@ -40,6 +40,8 @@ def bundle(
     shop = Workshop(data, work, recipe, session.console.notice)
     net = shop.autoencoder()
     vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, tuple(SPECS))
+    if deaf := [name for name in SPECS if name not in vectors]:
+        session.console.notice(f"the model does not answer to {', '.join(deaf)}: left out")
     scores = score(net, shop.judge(), shop.test, vectors)
     record = shop.record() | {"scores": scores}
     pack(out, net, shop.train, shop.train_conditions, shop.judge(), record, vectors, factors)

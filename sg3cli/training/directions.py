@@ -99,7 +99,7 @@ def save_directions(folder: Path, vectors: dict[str, Tensor], generator: str, fa
             "name": name,
             "generator": generator,
             "aim": spec.means,  # what the labels say; the response that was measured stands in model.json
-            "method": "conditional normals from labels, length calibrated on encoded faces",
+            "method": "conditional normals from labels, decoupled and calibrated on encoded faces",
             "calibration": round(factors[name], 3),
             "norm": float(np.linalg.norm(vector)),
         }

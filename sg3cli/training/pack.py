@@ -19,7 +19,8 @@ from sg3cli.nets.restyle import restyle_codes
 from sg3cli.training.autoencoder import Autoencoder
 from sg3cli.training.conditions import Conditions
 from sg3cli.training.data import FaceSet
-from sg3cli.training.directions import SPECS, direction_vectors, regress_codes, save_directions
+from sg3cli.training.decouple import column_responses, decoupled_vectors
+from sg3cli.training.directions import SPECS, regress_codes, save_directions
 from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import calibration, direction_scores, reconstruction_scores, save_probe
@@ -89,11 +90,14 @@ def few(faces: FaceSet, count: int) -> FaceSet:
 def calibrated(
     net: Autoencoder, probe: FaceProbe, faces: FaceSet, conditions: Conditions, names: Sequence[str], count: int = 32
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Directions {name: [1,w_dim]} scaled so that `count` encoded faces move by the unit, and the factors."""
-    vectors = direction_vectors(net.M.detach(), conditions, names)
+    """Directions {name: [1,w_dim]} that hold the other labels, scaled to their unit on `count` encoded faces, and the
+    factors of that scaling. What the model does not answer to is left out."""
+    tried = few(faces, count)
+    R = column_responses(net, probe, tried)
+    vectors = decoupled_vectors(net.M.detach(), conditions, R, probe.config.labels, names)
     wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
-    factors = calibration(net.G, net.encoder, probe, few(faces, count), vectors, wanted)
-    return {name: vector * factors[name] for name, vector in vectors.items()}, factors
+    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted)
+    return {name: vectors[name] * factor for name, factor in factors.items()}, factors
 
 
 def score(

@@ -19,6 +19,8 @@ from sg3cli.nets.restyle import restyle_codes, restyle_steps
 from sg3cli.training.data import FaceSet
 from sg3cli.training.probe import FaceProbe, ProbeConfig, perceptual_distance
 
+DEAF = 0.02  # standard deviations of the label per unit: less cannot be told from nothing
+
 
 def load_probe(path: Path) -> FaceProbe:
     """A probe saved by `save_probe`, ready to judge."""
@@ -107,14 +109,15 @@ def calibration(
     """Factor for each direction after which strength 1 moves its label by the `wanted` (label, amount).
 
     Encoded faces respond less than faces drawn from labels do. The factor stays within [1, limit]: a direction that
-    hardly acts is not blown up until it tears the face.
+    hardly acts is not blown up until it tears the face; one that moves its label by less than DEAF has none.
     """
     table = direction_scores(G, encoder, probe, faces, directions, strengths=(-1, 0, 1))
     std = dict(zip(probe.config.labels, probe.std.tolist(), strict=True))
     factors = {}
     for name, (label, amount) in wanted.items():
         measured = table[name][label]["slope"] * std[label]
-        factors[name] = float(np.clip(amount / measured, 1.0, limit)) if measured * amount > 0 else limit
+        if measured * amount > DEAF * std[label] * abs(amount):
+            factors[name] = float(np.clip(amount / measured, 1.0, limit))
     return factors
 
 

@@ -1,0 +1,68 @@
+"""Directions that hold the other labels: by measured responses instead of by the label matrix alone.
+
+A column of M holds the other labels only as far as the training taught the columns apart, and encoded faces answer
+differently from faces drawn from labels. Here every column is tried on encoded faces, a probe reads what moved
+(R [A,C]: label x column), and a direction is the mix of columns a that moves what is meant and nothing else:
+
+    min_a  |R a - t|^2 + ridge |a - a0|^2 ,   a0 what the labels say, t = a0 at the labels that are meant, 0 elsewhere.
+
+The ridge keeps to combinations that the labels know; without it the mix would use what the probe misreads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli.nets.restyle import restyle_codes
+from sg3cli.training.autoencoder import Autoencoder
+from sg3cli.training.conditions import Conditions
+from sg3cli.training.data import FaceSet
+from sg3cli.training.directions import SPECS, label_step
+from sg3cli.training.probe import FaceProbe
+
+RIDGE = 0.1
+
+
+@torch.no_grad()
+def column_responses(net: Autoencoder, probe: FaceProbe, faces: FaceSet, step: float = 1.0) -> Tensor:
+    """R [A,C]: mean change of each label of the probe, in its standard deviations, per unit of each column of M.
+
+    Central differences over `step` standard deviations on the inversions of `faces`.
+    """
+    ws = torch.cat([restyle_codes(net.encoder, net.G, faces.batch(rows)) for rows in _batches(len(faces))])
+
+    def read(offset: Tensor) -> Tensor:
+        moved = ws.clone()
+        moved[:, 1:] += offset
+        return torch.cat([probe(net.G.synthesis(part).clamp(-1, 1))[0] for part in moved.split(16)]).mean(0)
+
+    columns = net.M.detach().T
+    return torch.stack([(read(step * m) - read(-step * m)) / (2 * step) for m in columns], dim=1)
+
+
+def decoupled_step(step: np.ndarray, R: np.ndarray, target: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    """[C] the mix of columns nearest to `step` [C] whose response R a [A] is `target` [A]; see the module."""
+    gram = R.T @ R + ridge * np.eye(len(step))
+    return step + np.linalg.solve(gram, R.T @ (target - R @ step))
+
+
+def decoupled_vectors(
+    M: Tensor, conditions: Conditions, R: Tensor, labels: Sequence[str], names: Sequence[str], ridge: float = RIDGE
+) -> dict[str, Tensor]:
+    """{name: [1,w_dim]}: strength 1 of each direction; `labels` [A] are the rows of R."""
+    vectors = {}
+    for name in names:
+        step, spec = label_step(conditions, SPECS[name]).astype(np.float64), SPECS[name]
+        meant = {spec.label, *spec.along}
+        target = np.array([step[conditions.index(label)] if label in meant else 0.0 for label in labels])
+        mix = decoupled_step(step, R.double().numpy(), target, ridge)
+        vectors[name] = (M @ torch.from_numpy(mix).to(M))[None]
+    return vectors
+
+
+def _batches(count: int, size: int = 16) -> list[np.ndarray]:
+    return [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
