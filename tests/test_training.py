@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_encoder
+from tiny import tiny_config, tiny_encoder, tiny_generator
 
 from sg3cli.directions.load import load_direction
 from sg3cli.errors import InputError
@@ -24,7 +24,7 @@ from sg3cli.training.directions import (
     regress_codes,
     save_directions,
 )
-from sg3cli.training.mapping import sliced_wasserstein
+from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe, ProbeConfig, perceptual_distance, train_probe
 from sg3cli.training.scores import load_probe, save_probe
 
@@ -136,11 +136,24 @@ def test_saved_directions_are_read_by_the_editor(tmp_path) -> None:
     assert np.allclose(loaded.vector, vectors["age"].numpy())
 
 
-def test_sliced_wasserstein_sees_shift_and_nothing_else() -> None:
+def test_the_mapping_draws_from_the_distribution_of_the_codes() -> None:
+    """Mean and covariance of drawn codes are those of the codes, which lie on both sides of the kinks."""
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(256, 8, generator=rng)
-    assert sliced_wasserstein(x, x[torch.randperm(256, generator=rng)], 32, rng) < 1e-10
-    assert sliced_wasserstein(x, x + 1, 64, rng) == pytest.approx(1.0, rel=0.5)
+    G = tiny_generator()
+    codes = torch.randn(4000, 5, generator=rng) @ torch.randn(5, G.w_dim, generator=rng)
+    codes = codes + torch.randn(G.w_dim, generator=rng)
+    assert fit_mapping(G, codes) == pytest.approx(1, abs=1e-4)
+    drawn = G.mapping(torch.randn(20000, G.config.z_dim, generator=rng))[:, 3]
+    assert torch.allclose(G.mapping.w_avg, codes.mean(0))
+    assert torch.allclose(drawn.mean(0), codes.mean(0), atol=0.1)
+    assert torch.allclose(torch.cov(drawn.T), torch.cov(codes.T), atol=0.5)  # its largest entry is about 10
+    midway = G.mapping(torch.zeros(1, G.config.z_dim))[0, 0]
+    assert torch.allclose(midway, codes.mean(0), atol=1e-3)
+
+
+def test_a_mapping_of_another_depth_is_not_fitted() -> None:
+    with pytest.raises(ValueError, match="8 layers"):
+        fit_mapping(tiny_generator(mapping_layers=8), torch.randn(10, 32))
 
 
 def test_the_face_weighs_more_than_the_corner() -> None:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LRELU_SLOPE = 0.2
+
 
 def normalize_second_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale each row of `x` [N, C] to unit mean square."""
@@ -42,4 +44,4 @@ class EqualLinear(nn.Module):
         """[N, in_features] -> [N, out_features]."""
         bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
         x = torch.addmm(bias, x, self.weight.t(), alpha=self.weight_gain)
-        return F.leaky_relu(x, 0.2) * math.sqrt(2) if self.activate else x
+        return F.leaky_relu(x, LRELU_SLOPE) * math.sqrt(2) if self.activate else x

@@ -44,7 +44,7 @@ def pack(
     record: dict[str, Any],
     vectors: dict[str, Tensor],
     factors: dict[str, float],
-    codes: int = 500,
+    codes: int = 2000,
 ) -> None:
     """Write the bundle: fit the mapping on `codes` encoded training faces, save all in half precision.
 
@@ -53,8 +53,9 @@ def pack(
     rows = np.random.default_rng(0).choice(len(faces), min(codes, len(faces)), replace=False)
     ws = encode(net, faces, rows)
     labelled = Conditions(conditions.names, conditions.mean, conditions.std, conditions.vectors[rows])
-    _, explained = regress_codes(ws[:, 0], labelled)
-    fit = list(fit_mapping(net.G, ws[:, 0]))
+    w = ws.mean(1)
+    _, explained = regress_codes(w, labelled)
+    held = fit_mapping(net.G, w)
     folder.mkdir(parents=True, exist_ok=True)
     save_generator(folder / "generator.safetensors", net.G, {"name": folder.name}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
@@ -68,7 +69,7 @@ def pack(
         "licence": "MIT (weights and code); trained on CC0 renders of synthetic people",
         "source": "made by this project: sg3 train",
         "tool": __version__,
-        "training": record | {"labels_explain_codes": round(explained, 3), "mapping_distance": round(fit[-1], 5)},
+        "training": record | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(held, 3)},
     }
     save_probe(folder / "probe.safetensors", probe)
     (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
