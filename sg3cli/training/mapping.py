@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.layers import LRELU_SLOPE, EqualLinear
+from sg3cli.nets.mapping import Mapping
 
 
 @torch.no_grad()
@@ -28,13 +29,15 @@ def fit_mapping(G: Generator, codes: Tensor) -> float:
     A = torch.zeros(G.w_dim, G.config.z_dim)
     A[:, :kept] = (axes[:kept] * lengths[:kept, None]).T / max(len(codes) - 1, 1) ** 0.5
     gain = 2**0.5  # of each activation
-    _set(G.mapping.fc0, -A, -mean)
-    _set(G.mapping.fc1, -torch.eye(G.w_dim) / (LRELU_SLOPE * gain**2), torch.zeros(G.w_dim))
+    _set(G.mapping, "fc0", -A, -mean)
+    _set(G.mapping, "fc1", -torch.eye(G.w_dim) / (LRELU_SLOPE * gain**2), torch.zeros(G.w_dim))
     G.mapping.w_avg.copy_(mean)
     return float(lengths[:kept].square().sum() / lengths.square().sum().clamp(min=1e-12))
 
 
-def _set(layer: EqualLinear, weight: Tensor, bias: Tensor) -> None:
-    """Let the layer multiply by `weight` and add `bias` after its equalised learning rate."""
+def _set(mapping: Mapping, name: str, weight: Tensor, bias: Tensor) -> None:
+    """Let a layer multiply by `weight` and add `bias` after its equalised learning rate."""
+    layer = mapping.get_submodule(name)
+    assert isinstance(layer, EqualLinear)
     layer.weight.copy_(weight / layer.weight_gain)
     layer.bias.copy_(bias / layer.bias_gain)
