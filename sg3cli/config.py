@@ -113,6 +113,21 @@ def parse_sides(text: str | None) -> tuple[float, float, float, float]:
 
 
 @dataclass(frozen=True)
+class PrepareConfig:
+    """Raw pictures and films to square training pictures."""
+
+    size: int = 256  # pixels of the squares that are written
+    crop: str = "align"  # align: the FFHQ square | unaligned: the same size, upright, shifted | none: the middle
+    shift: float = 0.05  # unaligned: standard deviation of the shift, in sides of the square
+    every: float = 1.0  # seconds between the frames of a film that are looked at; 0: every frame
+    min_side: int | None = None  # least side of a square in the source, in pixels; None: half of the size
+    outside: float = 0.2  # largest share of a square that may lie beyond the picture, where it is mirrored
+    faces: str = "all"  # all | largest
+    landmarks: str = "mesh"  # as for align
+    seed: int = 0  # of the shifts
+
+
+@dataclass(frozen=True)
 class TrainEncoderConfig:
     """Training of a ReStyle encoder (`spec`: the published recipe, which samples 8 pictures a step)."""
 

@@ -25,6 +25,7 @@ from sg3cli.cli import (
     train_directions,
     train_encoder,
     train_generator,
+    train_prepare,
 )
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
@@ -271,6 +272,7 @@ command(app)(bench.bench)
 command(train.app)(train_generator.generator)
 command(train.app)(train_encoder.encoder)
 command(train.app)(train_directions.directions)
+command(train.app)(train_prepare.prepare)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def open_pictures(path: Path, resolution: int | None, say: Callable[[str], None]
 
     resolution: size to reduce to; None takes the pictures as they are. Raises InputError.
     """
-    names, read = _listed(path)
+    names, read = listed(path)
     if not names:
         raise InputError(f"{path} holds no pictures", f"pictures end in {', '.join(SUFFIXES)}")
     dropped: list[Dropped] = []
@@ -95,7 +95,7 @@ def open_pictures(path: Path, resolution: int | None, say: Callable[[str], None]
     def image_of(row: int) -> np.ndarray:
         if len(kept) == len(names):
             return kept[row]
-        again = _decode(read, good[row])
+        again = read_image(read, good[row])
         if isinstance(again, str):
             raise InputError(f"{names[good[row]]} could be read before, and now: {again}", "is the disk still there?")
         return _reduced(again, side)
@@ -130,7 +130,7 @@ def _report(path: Path, dropped: Sequence[Dropped], count: int, say: Callable[[s
 # ---- where the bytes come from
 
 
-def _listed(path: Path) -> tuple[list[str], Read]:
+def listed(path: Path) -> tuple[list[str], Read]:
     """Names and a reader of a folder, a zip or a `synthface` set."""
     if path.is_file() and path.suffix.lower() == ".zip":
         return _zip(path)
@@ -179,7 +179,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def _decode(read: Read, k: int) -> np.ndarray | str:
+def read_image(read: Read, k: int) -> np.ndarray | str:
     """The picture, or why there is none."""
     try:
         data = read(k)
@@ -195,4 +195,4 @@ def _decoded(read: Read, count: int) -> Iterator[np.ndarray | str]:
     """All pictures in order, a few ahead on threads."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for first in range(0, count, 64):
-            yield from pool.map(lambda k: _decode(read, k), range(first, min(first + 64, count)))
+            yield from pool.map(lambda k: read_image(read, k), range(first, min(first + 64, count)))
