@@ -26,6 +26,7 @@ from sg3cli.cli import (
     train_encoder,
     train_generator,
     train_prepare,
+    train_score,
 )
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
@@ -273,6 +274,7 @@ command(train.app)(train_generator.generator)
 command(train.app)(train_encoder.encoder)
 command(train.app)(train_directions.directions)
 command(train.app)(train_prepare.prepare)
+command(train.app)(train_score.score)
 
 
 @contextmanager
