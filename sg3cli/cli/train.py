@@ -15,7 +15,13 @@ app = typer.Typer(help="Train models on your own data.", rich_markup_mode=None)
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A training set: images.bin, index.npy, labels.npz.")]
 Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="Where states are kept; the same run continues.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The bundle to write; its name is the model's.")]
-Steps = Annotated[int, typer.Option("--steps", help="Steps of generator and encoder.")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Steps of generator and encoder [1600, or 1300 with --resume].")
+]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="NAME|FOLDER", help="Go on from this model, with gentler rates."),
+]
 ProbeSteps = Annotated[int, typer.Option("--probe-steps", help="Steps of each probe.")]
 CoarseSteps = Annotated[int, typer.Option("--coarse-steps", help="Steps of the coarse start.")]
 
@@ -26,17 +32,19 @@ def bundle(
     data: Data,
     work: Work,
     out: Out,
-    steps: Steps = 1600,
+    steps: Steps = None,
+    resume: Resume = None,
     probe_steps: ProbeSteps = 1600,
     coarse_steps: CoarseSteps = 450,
 ) -> None:
     """Generator, encoder, mapping and directions; `people-128` was made of the same parts."""
     from sg3cli.training.directions import SPECS
     from sg3cli.training.pack import calibrated, pack, score
-    from sg3cli.training.run import Recipe, Workshop
+    from sg3cli.training.run import FINE, Recipe, Workshop
 
-    recipe = Recipe(probe_steps, coarse_steps)
-    recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, steps=steps))
+    recipe = Recipe(probe_steps, coarse_steps, resume=resume)
+    begun = recipe.autoencoder if resume is None else FINE
+    recipe = replace(recipe, autoencoder=begun if steps is None else replace(begun, steps=steps))
     shop = Workshop(data, work, recipe, session.console.notice)
     net = shop.autoencoder()
     vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, tuple(SPECS))

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sg3cli import __version__
+from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.restyle import restyle_codes
@@ -24,6 +26,8 @@ from sg3cli.training.directions import SPECS, regress_codes, save_directions
 from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import calibration, direction_scores, reconstruction_scores, save_probe
+
+LABEL_MATRIX = "label_matrix.safetensors"
 
 
 @torch.no_grad()
@@ -61,7 +65,7 @@ def pack(
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
     save_directions(folder / "directions", vectors, digest, factors)
-    save_label_matrix(folder / "label_matrix.safetensors", net.M.detach(), conditions)
+    save_label_matrix(folder / LABEL_MATRIX, net.M.detach(), conditions)
     card = {
         "schema": 1,
         "name": folder.name,
@@ -79,6 +83,17 @@ def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:
     """M [w_dim,C] with the names of its columns: what another training run needs to go on from this bundle."""
     names = {"names": json.dumps(conditions.names)}
     save_file({"M": M.contiguous()}, path, metadata=names)
+
+
+def load_label_matrix(path: Path) -> tuple[Tensor, list[str]]:
+    """M [w_dim,C] and the names of its columns. Raises `ModelError`."""
+    if not path.is_file():
+        raise ModelError(f"there is no {path}", "only models that `sg3 train bundle` made can be gone on from")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.get_tensor("M").float(), json.loads((file.metadata() or {})["names"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "make the model again") from error
 
 
 def few(faces: FaceSet, count: int) -> FaceSet:

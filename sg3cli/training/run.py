@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from sg3cli.errors import ModelError
 from sg3cli.nets.generator import Generator
 from sg3cli.training.autoencoder import (
     PEOPLE_128,
@@ -29,9 +31,12 @@ from sg3cli.training.autoencoder import (
 from sg3cli.training.coarse import coarse_start
 from sg3cli.training.conditions import Conditions, make_conditions
 from sg3cli.training.data import FaceSet, load_faces
+from sg3cli.training.pack import LABEL_MATRIX, load_label_matrix
 from sg3cli.training.probe import FaceProbe, ProbeConfig, train_probe
 from sg3cli.training.scores import load_probe, save_probe
+from sg3cli.weights.bundle import load_bundle
 
+State = dict[str, Tensor]
 Say = Callable[[str], None]
 JUDGE_WIDTHS = (24, 56, 120, 208)
 
@@ -45,6 +50,16 @@ class Recipe:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     bf16: bool = True
     save_every: int = 250
+    resume: str | None = None  # name or folder of a model to go on from
+
+
+# Going on from a trained model: gentler rates, more of the later ReStyle passes and of spoiled input, a critic from the
+# start, and eyes and mouth count for more. These made v1 of `people-128`.
+FINE = AutoencoderConfig(
+    steps=1300, lr_generator=2.5e-3, lr_labels=4e-4, lr_encoder=1e-3, warmup=60, decay_from=0.4, second=0.35,
+    second_from=0.0, third=0.4, residual=0.05, residual_end=0.05, from_labels=0.25, from_labels_end=0.25,
+    degraded=0.4, adversarial=0.01, adversarial_from=0.0, features=4.0,
+)  # fmt: skip
 
 
 class Workshop:
@@ -80,7 +95,8 @@ class Workshop:
     def record(self) -> dict[str, Any]:
         """What the bundle says about its training."""
         return {
-            "command": "sg3 train bundle DATA --work WORK --out people-128",
+            "command": "sg3 train bundle DATA --work WORK --out people-128"
+            + (f" --resume {self.recipe.resume}" if self.recipe.resume else ""),
             "data": f"{len(self.train)} renders of {self._people()} synthetic people, {len(self.test)} held out",
             "recipe": json.loads(json.dumps(asdict(self.recipe))),
         }
@@ -108,13 +124,15 @@ class Workshop:
         if checkpoint.is_file():
             trainer.restore(torch.load(checkpoint, weights_only=True))
             self.say(f"continued at step {trainer.now}")
+        elif self.recipe.resume is not None:
+            trainer.start_from(*parts_of(self.recipe.resume, trainer.net, list(self.train_conditions.names)))
         else:
             trainer.start_from(*self._coarse(self.train_conditions, self.train))
         if self.recipe.bf16 and bf16_in_hardware():
             trainer.use_bf16()
         return trainer
 
-    def _coarse(self, conditions: Conditions, faces: FaceSet) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _coarse(self, conditions: Conditions, faces: FaceSet) -> tuple[dict[str, Tensor], Tensor]:
         path = self.work / "coarse.pt"
         if not path.is_file():
             torch.manual_seed(0)
@@ -126,6 +144,23 @@ class Workshop:
             _save(path, {"G": G.state_dict(), "M": M.detach()})
         state = torch.load(path, weights_only=True)
         return state["G"], state["M"]
+
+
+def parts_of(model: str, net: Autoencoder, labels: list[str]) -> tuple[State, Tensor, State]:
+    """Generator, label matrix and encoder of a model that `train bundle` made of the same shapes and labels.
+
+    Raises `ModelError`.
+    """
+    bundle = load_bundle(model)
+    M, names = load_label_matrix(bundle.path / LABEL_MATRIX)
+    if names != labels:
+        only = sorted(set(names) ^ set(labels))
+        raise ModelError(f"{model} was trained on other labels: {', '.join(only[:5])}", "train it on the same data set")
+    G, encoder = bundle.generator(), bundle.encoder()
+    for part, mine, its in (("generator", net.G, G), ("encoder", net.encoder, encoder)):
+        if mine.config != its.config:
+            raise ModelError(f"the {part} of {model} has another shape than {part}s that are trained here", "")
+    return G.state_dict(), M, encoder.state_dict()
 
 
 def _timed(logs: Iterator[dict[str, float]], batch: int) -> Iterator[dict[str, float]]:
