@@ -13,7 +13,7 @@ from tiny import tiny_config, tiny_encoder
 from sg3cli.nets.generator import Generator
 from sg3cli.training.autoencoder import Autoencoder
 from sg3cli.training.conditions import make_conditions
-from sg3cli.training.decouple import column_responses, decoupled_step, decoupled_vectors
+from sg3cli.training.decouple import HELD, column_responses, decoupled_step, decoupled_vectors
 from sg3cli.training.directions import direction_vectors
 from sg3cli.training.probe import FaceProbe, ProbeConfig
 
@@ -43,7 +43,7 @@ def test_a_leak_that_was_measured_is_taken_back() -> None:
     conditions = make_conditions(faces)
     M = torch.randn(64, len(conditions.names), generator=torch.Generator().manual_seed(0))
     yaw, smile = COLUMNS.index("yaw"), COLUMNS.index("smile")
-    R = torch.zeros(len(COLUMNS), len(conditions.names))
+    R = torch.zeros(len(COLUMNS) + len(HELD), len(conditions.names))
     for k, name in enumerate(COLUMNS):
         if name in conditions.names:
             R[k, conditions.index(name)] = 1
@@ -69,6 +69,6 @@ def test_responses_are_those_of_the_columns_in_order() -> None:
     net.M[:, 0] = 100 * torch.randn(config.w_dim)  # untrained, it hardly answers to less
     net.M[:, 2] = -net.M[:, 0]
     R = column_responses(net, probe, faces)
-    assert R.shape == (len(COLUMNS), 3) and float(R[:, 0].abs().max()) > 1e-5
+    assert R.shape == (len(COLUMNS) + len(HELD), 3) and float(R[:, 0].abs().max()) > 1e-5
     assert float(R[:, 1].abs().max()) == 0
     assert torch.allclose(R[:, 2], -R[:, 0], atol=1e-7)

@@ -112,7 +112,7 @@ def calibrated(
     R = column_responses(net, probe, tried)
     vectors = decoupled_vectors(net.M.detach(), conditions, R, probe.config.labels, names)
     wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
-    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted)
+    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted, limit=1.25)
     return {name: vectors[name] * factor for name, factor in factors.items()}, factors
 
 
