@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from running import sg3
 from test_training import COLUMNS, drawn_faces, write_faces
 from tiny import make_tiny_bundle, tiny_encoder, tiny_generator
 
+from sg3cli import scorecard
 from sg3cli.metrics.equivariance import eq_r, eq_t
+from sg3cli.picture import read_picture
 from sg3cli.training.card import score_card
 from sg3cli.training.probe import ProbeConfig, train_probe
 from sg3cli.training.scores import load_probe, save_probe
@@ -56,6 +59,23 @@ def test_the_command_scores_a_model_and_names_what_it_leaves_out(tmp_path: Path)
     without = sg3(*command, cwd=tmp_path)
     assert without.code != 0 and "judge" in without.last_two[0]
     judge = probe(tmp_path)
-    ran = sg3(*command, "--judge", judge, "--out", "card.json", "--json", cwd=tmp_path)
+    ran = sg3(*command, "--judge", judge, "--out", "card.json", "--picture", "card.png", "--json", cwd=tmp_path)
     assert ran.code == 0 and ran.json["people"] == 8 and ran.json["pictures"] == 16
     assert set(ran.json["directions"]) == {"age", "smile"} and (tmp_path / "card.json").is_file()
+    assert read_picture(tmp_path / "card.png").shape[1] >= 900
+
+
+def test_the_picture_shows_what_moves() -> None:
+    """A cell's colour follows the response, the label that is meant is framed, and what nothing moves is left out."""
+    row = {"label": "age", "responses": {"age": 0.8, "smile": -0.4, "yaw": 0.01}}
+    card = {"model": "m", "people": 3, "psnr_step3": 21.0, "directions": {"age": row}}
+    assert scorecard.shown_labels(card["directions"]) == ["age", "smile"]
+    picture = scorecard.draw(card)
+
+    def cell(column: int) -> np.ndarray:
+        x, y = scorecard.NAME + scorecard.CELL * column, scorecard.TOP
+        return picture[y + 5, x + 5]
+
+    assert np.array_equal(cell(0), scorecard.RED) and cell(1)[2] > cell(1)[0] + 50
+    x, y = scorecard.NAME + 1, scorecard.TOP + 1
+    assert tuple(picture[y, x]) == scorecard.OWN and tuple(picture[y, x + scorecard.CELL]) != scorecard.OWN

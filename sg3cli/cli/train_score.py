@@ -27,6 +27,7 @@ HeldOut = Annotated[int, typer.Option("--held-out", min=2, help="People at the e
 Faces = Annotated[int, typer.Option("--faces", min=2, help="Pictures that are edited; twice as many are inverted.")]
 Drawn = Annotated[int, typer.Option("--drawn", min=8, help="Pictures of each side of a Frechet distance.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Where the card goes [stdout].")]
+Picture = Annotated[Path | None, typer.Option("--picture", metavar="FILE.png", help="The card as a picture, too.")]
 
 
 def score(
@@ -38,11 +39,14 @@ def score(
     faces: Faces = 64,
     drawn: Drawn = 512,
     out: Out = None,
+    picture: Picture = None,
 ) -> None:
     """Frechet distances, inversion, directions with their leaks, equivariance; two models compare by one judge."""
     import json
 
     from sg3cli.files import write_json
+    from sg3cli.picture import write_png
+    from sg3cli.scorecard import draw
     from sg3cli.training.card import score_card
     from sg3cli.training.data import load_faces
     from sg3cli.training.scores import load_probe
@@ -59,6 +63,8 @@ def score(
     card = {"model": bundle.name, "people": len(set(test.identity.tolist())), "pictures": len(test), **card}
     if out is not None:
         write_json(out, card)
+    if picture is not None:
+        write_png(picture, draw(card))
     session.console.data(str(out) if out is not None else json.dumps(card, indent=1))
     session.console.result("train score", **card)
 

@@ -33,7 +33,7 @@ def score_card(
     """Scores on `faces` held-out faces (twice as many for reconstruction); `labels` {direction: label it means}.
 
     "frechet": drawn at psi 1 from the mapping; "frechet_inverted": the inversions of the faces, which is what edits
-    start from. "directions": for each the response, R2, identity cosine and the strongest leaks.
+    start from. "directions": for each the response, R2, identity, the strongest leaks, all responses.
     """
     shown = few(test, faces)
     batches = [np.arange(i, min(i + 16, len(shown))) for i in range(0, len(shown), 16)]
@@ -70,6 +70,7 @@ def _summary(row: Mapping[str, Mapping[str, float]], label: str) -> dict[str, An
     return {
         "label": label,
         "slope": own,
+        "responses": slopes,
         "r2": row[label]["r2"],
         "leaks": {name: slopes[name] for name in others[:3]},
         "pose_leak": round(float(np.sqrt(sum(slopes[p] ** 2 for p in POSE if p in slopes and p != label))), 4),
