@@ -47,8 +47,11 @@ def bundle(
     recipe = replace(recipe, autoencoder=begun if steps is None else replace(begun, steps=steps))
     shop = Workshop(data, work, recipe, session.console.notice)
     net = shop.autoencoder()
-    vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, tuple(SPECS))
-    if deaf := [name for name in SPECS if name not in vectors]:
+    named = [n for n, spec in SPECS.items() if {spec.label, *spec.along} <= set(shop.conditions.names)]
+    if unknown := [n for n in SPECS if n not in named]:
+        session.console.notice(f"the data has no labels for {', '.join(unknown)}")
+    vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, named)
+    if deaf := [n for n in named if n not in vectors]:
         session.console.notice(f"the model does not answer to {', '.join(deaf)}: left out")
     scores = score(net, shop.judge(), shop.test, vectors)
     record = shop.record() | {"scores": scores}

@@ -23,7 +23,9 @@ Judge = Annotated[
     Path | None,
     typer.Option("--judge", metavar="FILE|FOLDER", help="Regressor that reads the pictures [the model's own]."),
 ]
-HeldOut = Annotated[int, typer.Option("--held-out", min=2, help="People at the end of DATA that were not trained on.")]
+HeldOut = Annotated[
+    int | None, typer.Option("--held-out", min=2, help="People at the end of DATA that were not trained on [250].")
+]
 Faces = Annotated[int, typer.Option("--faces", min=2, help="Pictures that are edited; twice as many are inverted.")]
 Drawn = Annotated[int, typer.Option("--drawn", min=8, help="Pictures of each side of a Frechet distance.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Where the card goes [stdout].")]
@@ -35,7 +37,7 @@ def score(
     model: Model,
     data: Data,
     judge: Judge = None,
-    held_out: HeldOut = 250,
+    held_out: HeldOut = None,
     faces: Faces = 64,
     drawn: Drawn = 512,
     out: Out = None,

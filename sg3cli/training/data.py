@@ -39,9 +39,13 @@ class FaceSet:
         """The pictures where `keep` [N] bool is true."""
         return FaceSet(self.images[keep], self.labels[keep], self.columns, self.landmarks[keep], self.identity[keep])
 
-    def split(self, held_out: int = HELD_OUT) -> tuple[FaceSet, FaceSet]:
-        """(train, test) by person, so that no face of the test set was seen under another light."""
-        test = self.identity >= self.identity.max() + 1 - held_out
+    def split(self, held_out: int | None = None) -> tuple[FaceSet, FaceSet]:
+        """(train, test) by person, so that no face of the test set was seen under another light.
+
+        `held_out`: people of the test set; None: `HELD_OUT`, a quarter of them at most.
+        """
+        people = int(self.identity.max()) + 1
+        test = self.identity >= people - (min(HELD_OUT, people // 4) if held_out is None else held_out)
         return self.subset(~test), self.subset(test)
 
     def batch(self, rows: np.ndarray) -> torch.Tensor:
