@@ -6,8 +6,8 @@ differently from faces drawn from labels. Here every column is tried on encoded 
 
     min_a  |R a - t|^2 + ridge |a - a0|^2 ,   a0 what the labels say, t = a0 at the labels that are meant, 0 elsewhere.
 
-The ridge keeps to combinations that the labels know; without it the mix would use what the probe misreads. Colours,
-size and place of the face are held in the same way: a smile must not redden the skin or tint the wall.
+The ridge keeps to combinations that the labels know; without it the mix would use what the probe misreads. Colours
+and the size of the face are held in the same way: a smile must not redden the skin or tint the wall.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sg3cli.training.directions import SPECS, label_step
 from sg3cli.training.probe import FaceProbe
 
 RIDGE = 0.25
-COLOUR_STEP = 0.1  # a shift of the mean colour by 13 of 255 levels is held as a label's standard deviation is
-SIZE_STEP, PLACE_STEP = 0.04, 0.05  # so is a face larger by 4 %, or moved by 5 % of its radius
+COLOUR_STEP = 0.2  # a shift of the mean colour by 25 of 255 levels is held as a label's standard deviation is
+SIZE_STEP = 0.08  # so is a face larger by 8 %
+FIRM = {"yaw": 3.0, "pitch": 3.0, "roll": 3.0, "smile": 2.0}  # are held so much more: a film shows at once if they move
 COLOURS = tuple(f"{part}_{channel}" for part in ("back", "face") for channel in "rgb")
-PLACES = ("size", "place_x", "place_y")
-HELD = (*COLOURS, *PLACES)  # what no label says and nobody means, unless ...
-FREE = {"skin_r": COLOURS[3:], "yaw": (*COLOURS[3:], *PLACES), "pitch": (*COLOURS[3:], *PLACES)}  # ... it is meant
+HELD = (*COLOURS, "size")  # what no label says and nobody means, unless ...
+FREE = {"skin_r": COLOURS[3:], "yaw": (*COLOURS[3:], "size"), "pitch": (*COLOURS[3:], "size")}  # ... it is meant
 
 
 @torch.no_grad()
 def column_responses(net: Autoencoder, probe: FaceProbe, faces: FaceSet, step: float = 1.0) -> Tensor:
-    """R [A+9,C]: mean change of each label of the probe and of `HELD` per unit of each column of M.
+    """R [A+7,C]: mean change of each label of the probe and of `HELD` per unit of each column of M.
 
     Labels in their standard deviations. Central differences over `step` standard deviations on the inversions of
     `faces`.
@@ -53,7 +53,7 @@ def column_responses(net: Autoencoder, probe: FaceProbe, faces: FaceSet, step: f
 
 
 def readings(probe: FaceProbe, y: Tensor) -> Tensor:
-    """[N,A+9]: the labels of pictures y [N,3,R,R] and, in steps that weigh as much, `HELD`."""
+    """[N,A+7]: the labels of pictures y [N,3,R,R] and, in steps that weigh as much, `HELD`."""
     labels, landmarks, _ = probe(y)
     size = y.shape[-1]
     edge, left, right, top, low = size // 8, 3 * size // 8, 5 * size // 8, 3 * size // 8, 5 * size // 8
@@ -61,8 +61,7 @@ def readings(probe: FaceProbe, y: Tensor) -> Tensor:
     face = y[:, :, top:low, left:right].mean((2, 3))
     centre = landmarks.mean(1)
     radius = (landmarks - centre[:, None]).square().sum(2).mean(1).sqrt().clamp(min=1e-3)
-    place = centre / radius[:, None] / PLACE_STEP
-    return torch.cat([labels, back / COLOUR_STEP, face / COLOUR_STEP, radius.log()[:, None] / SIZE_STEP, place], dim=1)
+    return torch.cat([labels, back / COLOUR_STEP, face / COLOUR_STEP, radius.log()[:, None] / SIZE_STEP], dim=1)
 
 
 def decoupled_step(step: np.ndarray, R: np.ndarray, target: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
@@ -74,14 +73,16 @@ def decoupled_step(step: np.ndarray, R: np.ndarray, target: np.ndarray, ridge: f
 def decoupled_vectors(
     M: Tensor, conditions: Conditions, R: Tensor, labels: Sequence[str], names: Sequence[str], ridge: float = RIDGE
 ) -> dict[str, Tensor]:
-    """{name: [1,w_dim]}: strength 1 of each direction; `labels` [A] and `HELD` are the rows of R [A+9,C]."""
+    """{name: [1,w_dim]}: strength 1 of each direction; `labels` [A] and `HELD` are the rows of R [A+7,C]."""
     vectors = {}
     for name in names:
         step, spec = label_step(conditions, SPECS[name]).astype(np.float64), SPECS[name]
         meant, free = {spec.label, *spec.along}, FREE.get(spec.label, ())
         rows = [k for k, row in enumerate((*labels, *HELD)) if row not in free]
         target = np.array([step[conditions.index(label)] if label in meant else 0.0 for label in (*labels, *HELD)])
-        mix = decoupled_step(step, R[rows].double().numpy(), target[rows], ridge)
+        firm = np.array([1.0 if label in meant else FIRM.get(label, 1.0) for label in (*labels, *HELD)])
+        response = R.double().numpy() * firm[:, None]
+        mix = decoupled_step(step, response[rows], target[rows], ridge)
         vectors[name] = (M @ torch.from_numpy(mix).to(M))[None]
     return vectors
 
