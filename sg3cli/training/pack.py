@@ -27,6 +27,7 @@ from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import calibration, direction_scores, reconstruction_scores, save_probe
 
+REACH = 0.46  # of the spread of the codes, which M's norm is: no direction is longer
 LABEL_MATRIX = "label_matrix.safetensors"
 
 
@@ -112,7 +113,9 @@ def calibrated(
     R = column_responses(net, probe, tried)
     vectors = decoupled_vectors(net.M.detach(), conditions, R, probe.config.labels, names)
     wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
-    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted, limit=1.25)
+    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted)
+    longest = REACH * float(net.M.norm())
+    factors = {name: min(factor, longest / float(vectors[name].norm())) for name, factor in factors.items()}
     return {name: vectors[name] * factor for name, factor in factors.items()}, factors
 
 
