@@ -22,6 +22,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from sg3cli.files import atomic_path
 from sg3cli.training.conditions import Conditions
 
 
@@ -103,8 +104,7 @@ def save_directions(folder: Path, vectors: dict[str, Tensor], generator: str, fa
             "calibration": round(factors[name], 3),
             "norm": float(np.linalg.norm(vector)),
         }
-        save_file(
-            {"direction": vector[None].astype(np.float32)},
-            folder / f"{name}.safetensors",
-            metadata={"sg3": json.dumps(meta, sort_keys=True)},
-        )
+        with atomic_path(folder / f"{name}.safetensors") as temp:
+            save_file(
+                {"direction": vector[None].astype(np.float32)}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)}
+            )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sg3cli import __version__
 from sg3cli.errors import ModelError
-from sg3cli.files import digest_of
+from sg3cli.files import atomic_path, digest_of
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.training.autoencoder import Autoencoder
@@ -83,7 +83,8 @@ def pack(
 def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:
     """M [w_dim,C] with the names of its columns: what another training run needs to go on from this bundle."""
     names = {"names": json.dumps(conditions.names)}
-    save_file({"M": M.contiguous()}, path, metadata=names)
+    with atomic_path(path) as temp:
+        save_file({"M": M.contiguous()}, temp, metadata=names)
 
 
 def load_label_matrix(path: Path) -> tuple[Tensor, list[str]]:

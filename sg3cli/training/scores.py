@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sg3cli.files import atomic_path
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.restyle import restyle_codes, restyle_steps
@@ -47,7 +48,8 @@ def save_probe(path: Path, probe: FaceProbe) -> None:
     state = {k: v.contiguous() for k, v in probe.state_dict().items() if k != "people"}
     state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state.items()}
     config = probe.config.to_dict() | {"people": 1}
-    save_file(state, path, metadata={"sg3": json.dumps(config, sort_keys=True)})
+    with atomic_path(path) as temp:
+        save_file(state, temp, metadata={"sg3": json.dumps(config, sort_keys=True)})
 
 
 def psnr(y: Tensor, x: Tensor) -> Tensor:
