@@ -6,7 +6,7 @@ Section 2.3) with all labels as conditions at once. Two corrections make it what
 
 * properties that come with age in life (wrinkles, grey hair) move along, by their regression on age over the people,
   the skin more and the hair less: most of the hair lies outside of the mask and stays as it is;
-* strength 1 is a unit that reads well (12.5 years, half of the way from no smile to a full one, 15 degrees), not one
+* strength 1 is a unit that reads well (8 years, two fifths of the way from no smile to a full one, 15 degrees), not one
   standard deviation of this data set.
 """
 
@@ -38,9 +38,9 @@ class DirectionSpec:
 
 SPECS: dict[str, DirectionSpec] = {
     "age": DirectionSpec(
-        "age", 12.5, "12.5 years older", {"wrinkles": 2.0, "hair_r": 0.7, "hair_g": 0.7, "hair_b": 0.7}
+        "age", 8.0, "8 years older", {"wrinkles": 2.0, "hair_r": 0.7, "hair_g": 0.7, "hair_b": 0.7}
     ),
-    "smile": DirectionSpec("smile", 0.5, "half a smile"),
+    "smile": DirectionSpec("smile", 0.4, "two fifths of a smile"),
     "gender": DirectionSpec("sex", 0.5, "half of the way from female to male"),
     "mouth-open": DirectionSpec("mouth_open", 0.2, "a fifth of a fully open mouth", {"mouth_gap": 1.0}),
     "yaw": DirectionSpec("yaw", 15.0, "turned 15 degrees to the right of the picture"),
