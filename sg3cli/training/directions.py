@@ -4,8 +4,8 @@ The generator is trained on w = w_avg + M a with standardised labels a, so a col
 of a label does when every other label is held. That is InterFaceGAN's conditional manipulation (arXiv 1907.10786,
 Section 2.3) with all labels as conditions at once. Two corrections make it what a user means by the word:
 
-* properties that come with age in life (wrinkles, grey hair) move along, by their regression on age over the people,
-  the skin more and the hair less: most of the hair lies outside of the mask and stays as it is;
+* wrinkles come with age in life and move along, twice as far as their regression on age over the people says; grey hair
+  does not: most of the hair lies outside of the mask and keeps its colour, so a rim that greys would show;
 * strength 1 is a unit that reads well (8 years, two fifths of the way from no smile to a full one, 15 degrees), not one
   standard deviation of this data set.
 """
@@ -37,9 +37,7 @@ class DirectionSpec:
 
 
 SPECS: dict[str, DirectionSpec] = {
-    "age": DirectionSpec(
-        "age", 8.0, "8 years older", {"wrinkles": 2.0, "hair_r": 0.7, "hair_g": 0.7, "hair_b": 0.7}
-    ),
+    "age": DirectionSpec("age", 8.0, "8 years older", {"wrinkles": 2.0}),
     "smile": DirectionSpec("smile", 0.4, "two fifths of a smile"),
     "gender": DirectionSpec("sex", 0.5, "half of the way from female to male"),
     "mouth-open": DirectionSpec("mouth_open", 0.2, "a fifth of a fully open mouth", {"mouth_gap": 1.0}),
