@@ -20,8 +20,8 @@ PROBE = "probe.safetensors"
 Model = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="The model to score.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DATA", help="A training set; its last people are held out.")]
 Judge = Annotated[
-    Path | None,
-    typer.Option("--judge", metavar="FILE|FOLDER", help="Regressor that reads the pictures [the model's own]."),
+    str | None,
+    typer.Option("--judge", metavar="NAME|FOLDER|FILE", help="Whose regressor reads the pictures [the model's own]."),
 ]
 HeldOut = Annotated[
     int | None, typer.Option("--held-out", min=2, help="People at the end of DATA that were not trained on [250].")
@@ -71,8 +71,12 @@ def score(
     session.console.result("train score", **card)
 
 
-def _judge(given: Path | None, bundle: Bundle) -> Path:
-    path = bundle.path / PROBE if given is None else given / PROBE if given.is_dir() else given
+def _judge(given: str | None, bundle: Bundle) -> Path:
+    from sg3cli.weights.bundle import load_bundle
+
+    if given is not None and Path(given).is_file():
+        return Path(given)
+    path = (bundle if given is None else load_bundle(given)).path / PROBE
     if not path.is_file():
         raise ModelError(f"there is no judge {path}", "`sg3 train bundle` makes one; name it with --judge")
     return path
