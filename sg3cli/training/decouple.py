@@ -26,6 +26,7 @@ from sg3cli.training.directions import SPECS, label_step
 from sg3cli.training.probe import FaceProbe
 
 RIDGE = 0.25
+LAYERS = slice(1, None)  # all but the place of the picture
 COLOUR_STEP = 0.2  # a shift of the mean colour by 25 of 255 levels is held as a label's standard deviation is
 SIZE_STEP = 0.08  # so is a face larger by 8 %
 FIRM = {"yaw": 3.0, "pitch": 3.0, "roll": 3.0, "smile": 2.0}  # are held so much more: a film shows at once if they move
@@ -35,8 +36,10 @@ FREE = {"skin_r": COLOURS[3:], "yaw": (*COLOURS[3:], "size"), "pitch": (*COLOURS
 
 
 @torch.no_grad()
-def column_responses(net: Autoencoder, probe: FaceProbe, faces: FaceSet, step: float = 1.0) -> Tensor:
-    """R [A+7,C]: mean change of each label of the probe and of `HELD` per unit of each column of M.
+def column_responses(
+    net: Autoencoder, probe: FaceProbe, faces: FaceSet, layers: slice = LAYERS, step: float = 1.0
+) -> Tensor:
+    """R [A+7,C]: mean change of each label of the probe and of `HELD` per unit of a column of M in the codes `layers`.
 
     Labels in their standard deviations. Central differences over `step` standard deviations on the inversions of
     `faces`.
@@ -45,7 +48,7 @@ def column_responses(net: Autoencoder, probe: FaceProbe, faces: FaceSet, step: f
 
     def read(offset: Tensor) -> Tensor:
         moved = ws.clone()
-        moved[:, 1:] += offset
+        moved[:, layers] += offset
         return torch.cat([readings(probe, net.G.synthesis(part).clamp(-1, 1)) for part in moved.split(16)]).mean(0)
 
     columns = net.M.detach().T

@@ -53,7 +53,7 @@ def pack(
 ) -> None:
     """Write the bundle: fit the mapping on `codes` encoded training faces, save all in half precision.
 
-    `vectors` {name: [1,w_dim]} are the directions, `factors` the calibration that is in them already.
+    `vectors` {name: [1 or num_ws,w_dim]} are the directions, `factors` the calibration that is in them already.
     """
     rows = np.random.default_rng(0).choice(len(faces), min(codes, len(faces)), replace=False)
     ws = encode(net, faces, rows)
@@ -108,15 +108,21 @@ def few(faces: FaceSet, count: int) -> FaceSet:
 def calibrated(
     net: Autoencoder, probe: FaceProbe, faces: FaceSet, conditions: Conditions, names: Sequence[str], count: int = 32
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Directions {name: [1,w_dim]} that hold the other labels, scaled to their unit on `count` encoded faces, and the
-    factors of that scaling. What the model does not answer to is left out."""
-    tried = few(faces, count)
-    R = column_responses(net, probe, tried)
-    vectors = decoupled_vectors(net.M.detach(), conditions, R, probe.config.labels, names)
+    """Directions {name: [num_ws,w_dim]} that hold the other labels, scaled to their unit on `count` encoded faces, and
+    the factors of that scaling. What the model does not answer to is left out."""
+    tried, num_ws, M = few(faces, count), net.G.num_ws, net.M.detach()
+    vectors: dict[str, Tensor] = {}
+    for colour in sorted({SPECS[name].colour for name in names}):
+        group = [name for name in names if SPECS[name].colour == colour]
+        layers = SPECS[group[0]].layers(num_ws)
+        R = column_responses(net, probe, tried, layers)
+        for name, vector in decoupled_vectors(M, conditions, R, probe.config.labels, group).items():
+            vectors[name] = torch.zeros(num_ws, M.shape[0])
+            vectors[name][layers] = vector
     wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
     factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted)
-    longest = REACH * float(net.M.norm())
-    factors = {name: min(factor, longest / float(vectors[name].norm())) for name, factor in factors.items()}
+    longest = REACH * float(M.norm())
+    factors = {name: min(factor, longest / float(vectors[name][1].norm())) for name, factor in factors.items()}
     return {name: vectors[name] * factor for name, factor in factors.items()}, factors
 
 
