@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from test_training import COLUMNS, drawn_faces
 from tiny import tiny_config, tiny_encoder
 
+from sg3cli.directions.load import load_direction
 from sg3cli.nets.generator import Generator
 from sg3cli.training.autoencoder import Autoencoder
 from sg3cli.training.conditions import make_conditions
 from sg3cli.training.decouple import HELD, column_responses, decoupled_step, decoupled_vectors
-from sg3cli.training.directions import direction_vectors
+from sg3cli.training.directions import SPECS, direction_vectors
 from sg3cli.training.probe import FaceProbe, ProbeConfig
+from sg3cli.weights.bundle import EMBEDDED
 
 
 @given(st.integers(0, 2**20))
@@ -72,3 +74,15 @@ def test_responses_are_those_of_the_columns_in_order() -> None:
     assert R.shape == (len(COLUMNS) + len(HELD), 3) and float(R[:, 0].abs().max()) > 1e-5
     assert float(R[:, 1].abs().max()) == 0
     assert torch.allclose(R[:, 2], -R[:, 0], atol=1e-7)
+    assert float(column_responses(net, probe, faces, slice(1, 1)).abs().max()) == 0
+    part = column_responses(net, probe, faces, slice(1, 4))
+    assert float(part[:, 0].abs().max()) > 0 and not torch.allclose(part[:, 0], R[:, 0], atol=1e-7)
+
+
+def test_shapes_leave_the_place_and_the_colours_alone() -> None:
+    assert SPECS["age"].layers(10) == slice(1, 7) and SPECS["yaw"].layers(16) == slice(1, 11)
+    assert SPECS["hair-light"].layers(10) == SPECS["beard"].layers(10) == slice(1, 10)
+    for path in (EMBEDDED / "people-128" / "directions").glob("*.safetensors"):
+        vector, layers = load_direction(path).vector, SPECS[path.stem].layers(10)
+        moved = np.abs(vector).max(1) > 0
+        assert vector.shape[0] == 10 and moved[layers].all() and moved.sum() == layers.stop - layers.start
