@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from tiny import tiny_config, tiny_encoder, tiny_generator
 
 from sg3cli.directions.load import load_direction
@@ -134,6 +135,10 @@ def test_saved_directions_are_read_by_the_editor(tmp_path) -> None:
     loaded = load_direction(tmp_path / "age.safetensors")
     assert loaded.generator == "sha256:x" and loaded.meta["aim"] == SPECS["age"].means
     assert np.allclose(loaded.vector, vectors["age"].numpy())
+    layered = torch.arange(12.0).view(3, 4)
+    save_directions(tmp_path, {"smile": layered}, "sha256:x", {"smile": 1.0})
+    assert load_file(tmp_path / "smile.safetensors")["direction"].shape == (3, 4)
+    assert np.array_equal(load_direction(tmp_path / "smile.safetensors").vector, layered.numpy())
 
 
 def test_the_mapping_draws_from_the_distribution_of_the_codes() -> None:

@@ -115,6 +115,4 @@ def save_directions(folder: Path, vectors: dict[str, Tensor], generator: str, fa
             "norm": float(np.linalg.norm(vector, axis=-1).max()),
         }
         with atomic_path(folder / f"{name}.safetensors") as temp:
-            save_file(
-                {"direction": vector[None].astype(np.float32)}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)}
-            )
+            save_file({"direction": vector}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)})

@@ -54,7 +54,7 @@ class Recipe:
 
 
 # Going on from a trained model: gentler rates, more of the later ReStyle passes and of spoiled input, a critic from the
-# start, and eyes and mouth count for more. These made v1 of `people-128`.
+# start, and eyes and mouth count for more. v1 of `people-128` ended with these.
 FINE = AutoencoderConfig(
     steps=1300, lr_generator=2.5e-3, lr_labels=4e-4, lr_encoder=1e-3, warmup=60, decay_from=0.4, second=0.35,
     second_from=0.0, third=0.4, residual=0.05, residual_end=0.05, from_labels=0.25, from_labels_end=0.25,
