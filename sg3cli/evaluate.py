@@ -39,9 +39,8 @@ from sg3cli.stitch import warp_alpha
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import load_probe
 from sg3cli.video import Frame, VideoReader, frame_pts, packet_digest, probe
-from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.bundle import PROBE, Bundle
 
-PROBE = "probe.safetensors"  # of a bundle: a network that reads labels and identity off a face, not used in training
 PASTED = 12  # frames whose paste is checked
 STAGES = ("align", "invert", "finetune")
 

@@ -16,7 +16,7 @@ from sg3cli.errors import InputError
 from sg3cli.training.autoencoder import AutoencoderConfig, AutoencoderTrainer, face_weight, feature_weight, pixel_loss
 from sg3cli.training.coarse import coarse_start
 from sg3cli.training.conditions import FARTHEST, make_conditions
-from sg3cli.training.data import Batches, FaceSet, load_faces
+from sg3cli.training.data import Batches, FaceSet, load_faces, load_test
 from sg3cli.training.directions import (
     SPECS,
     DirectionSpec,
@@ -79,6 +79,9 @@ def test_a_data_set_is_read_as_it_was_written(tmp_path) -> None:
     assert np.abs(read.images.astype(int) - faces.images).mean() < 2
     train, test = read.split(held_out=5)
     assert len(test) == 10 and not set(train.identity) & set(test.identity)
+    alone = load_test(tmp_path, held_out=5)
+    assert np.array_equal(alone.images, test.images) and np.array_equal(alone.labels, test.labels)
+    assert np.array_equal(alone.landmarks, test.landmarks) and len(load_test(tmp_path)) == len(read.split()[1])
 
 
 @pytest.mark.parametrize("part", ["images.bin", "index.npy", "labels.npz"])

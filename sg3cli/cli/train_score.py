@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sg3cli.weights.bundle import Bundle
 
-PROBE = "probe.safetensors"
-
 Model = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="The model to score.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DATA", help="A training set; its last people are held out.")]
 Judge = Annotated[
@@ -50,7 +48,7 @@ def score(
     from sg3cli.picture import write_png
     from sg3cli.scorecard import draw
     from sg3cli.training.card import score_card
-    from sg3cli.training.data import load_faces
+    from sg3cli.training.data import load_test
     from sg3cli.training.scores import load_probe
     from sg3cli.weights.bundle import load_bundle
 
@@ -58,7 +56,7 @@ def score(
     reader = load_probe(_judge(judge, bundle))
     directions, labels = _directions(bundle, reader.config.labels, session)
     G = bundle.generator()
-    _, test = load_faces(data).split(held_out)
+    test = load_test(data, held_out)
     if (size := test.images.shape[1]) != G.img_resolution:
         raise InputError(f"{data} has pictures of {size} px, {model} draws {G.img_resolution}", "give its own data")
     card = score_card(G, bundle.encoder(), directions, labels, reader, test, faces, drawn)
@@ -72,7 +70,7 @@ def score(
 
 
 def _judge(given: str | None, bundle: Bundle) -> Path:
-    from sg3cli.weights.bundle import load_bundle
+    from sg3cli.weights.bundle import PROBE, load_bundle
 
     if given is not None and Path(given).is_file():
         return Path(given)

@@ -30,9 +30,9 @@ class FaceFeatures:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         from sg3cli.training.scores import load_probe
-        from sg3cli.weights.bundle import EMBEDDED
+        from sg3cli.weights.bundle import EMBEDDED, PROBE
 
-        self.probe = load_probe(EMBEDDED / "people-128" / "probe.safetensors").to(device)
+        self.probe = load_probe(EMBEDDED / "people-128" / PROBE).to(device)
         self.device = device
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ loader process per core would cost in copies.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,33 +59,49 @@ def load_faces(folder: Path, decoded: Path | None = None) -> FaceSet:
 
     Raises InputError that names the missing or unreadable part.
     """
+    labels = _labels(folder)
+    images = np.load(decoded, mmap_mode="r") if decoded and decoded.is_file() else _decode(folder)
+    if decoded and not decoded.is_file():
+        np.save(decoded, images)
+    return replace(labels, images=images)
+
+
+def load_test(folder: Path, held_out: int | None = None) -> FaceSet:
+    """The test set of `split` alone: of the other pictures none is decoded. Raises `InputError`."""
+    labels = _labels(folder)
+    rows = replace(labels, images=np.arange(len(labels.labels))).split(held_out)[1]
+    return replace(rows, images=_decode(folder, rows.images))
+
+
+def _labels(folder: Path) -> FaceSet:
+    """A data set without its pictures."""
     for part in ("images.bin", "index.npy", "labels.npz"):
         if not (folder / part).is_file():
             raise InputError(f"{folder} is not a training set: {part} is missing", "see `sg3 train --help`")
     table = np.load(folder / "labels.npz", allow_pickle=False)
-    images = np.load(decoded, mmap_mode="r") if decoded and decoded.is_file() else _decode(folder)
-    if decoded and not decoded.is_file():
-        np.save(decoded, images)
     identity = np.unique(table["identity"], return_inverse=True)[1]
     names = [str(c) for c in table["columns"]]
     keep = [k for k, name in enumerate(names) if name != "identity"]  # a number, not a property of the face
     columns = tuple(names[k] for k in keep)
-    return FaceSet(images, table["labels"][:, keep], columns, table["landmarks68"], identity)
+    return FaceSet(np.empty(0, np.uint8), table["labels"][:, keep], columns, table["landmarks68"], identity)
 
 
-def _decode(folder: Path) -> np.ndarray:
+def _decode(folder: Path, rows: np.ndarray | None = None) -> np.ndarray:
+    """[N,R,R,3] pixels of all pictures, or of `rows`."""
     import cv2
 
     index = np.load(folder / "index.npy")
     blob = np.fromfile(folder / "images.bin", np.uint8)
     images = None
-    for row, (offset, length) in enumerate(index):
+    wanted = np.arange(len(index)) if rows is None else rows
+    for place, row in enumerate(wanted):
+        offset, length = index[row]
         bgr = cv2.imdecode(blob[offset : offset + length], cv2.IMREAD_COLOR)
         if bgr is None:
             raise InputError(f"picture {row} of {folder} does not decode", "render the data set again")
         if images is None:
-            images = np.empty((len(index), *bgr.shape), np.uint8)
-        images[row] = bgr[:, :, ::-1]
+            images = np.empty((len(wanted), *bgr.shape), np.uint8)
+        images[place] = bgr[:, :, ::-1]
     if images is None:
         raise InputError(f"{folder} holds no picture", "render it with `python -m synthface dataset`")
     return images

@@ -26,6 +26,7 @@ from sg3cli.training.directions import SPECS, regress_codes, save_directions
 from sg3cli.training.mapping import fit_mapping
 from sg3cli.training.probe import FaceProbe
 from sg3cli.training.scores import calibration, direction_scores, reconstruction_scores, save_probe
+from sg3cli.weights.bundle import PROBE
 
 REACH = 0.46  # of the spread of the codes, which M's norm is: no direction is longer
 LABEL_MATRIX = "label_matrix.safetensors"
@@ -76,7 +77,7 @@ def pack(
         "tool": __version__,
         "training": record | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(held, 3)},
     }
-    save_probe(folder / "probe.safetensors", probe)
+    save_probe(folder / PROBE, probe)
     (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
 
 
