@@ -56,12 +56,12 @@ def of(done: module.Prepared, name: str) -> np.ndarray:
 
 def test_faces_are_kept_upright_and_the_rest_is_named(raw: Path, tmp_path: Path) -> None:
     done = prepare([raw], tmp_path / "out", size=64, min_side=60)
-    assert {k.source for k in done.kept} == {"a.png", str(Path("sub") / "turned.png")}
-    why = {d.source: d.why for d in done.dropped}
+    assert {k.source for k in done.kept} == {f"{raw.name}/a.png", f"{raw.name}/sub/turned.png"}
+    why = {Path(d.source).name: d.why for d in done.dropped}
     assert why["wall.png"] == module.NO_FACE and why["cut.png"] == module.DAMAGED
     assert why["small.png"] == module.SMALL and len(why) == 3
 
-    straight, turned = axes_of(of(done, "a.png"))[1], axes_of(of(done, "sub/turned.png"))[1]
+    straight, turned = axes_of(of(done, f"{raw.name}/a.png"))[1], axes_of(of(done, f"{raw.name}/sub/turned.png"))[1]
     between = np.degrees(np.arctan2(straight[1], straight[0]) - np.arctan2(turned[1], turned[0]))
     assert between == pytest.approx(20, abs=3)
     pictures = open_pictures(tmp_path / "out", None, print)
@@ -108,7 +108,7 @@ def test_the_middle_needs_no_face(tmp_path: Path) -> None:
     write(tmp_path / "in" / "wide.png", image)
     write(tmp_path / "in" / "tiny.png", image[:10, :10])
     done = prepare([tmp_path / "in"], tmp_path / "out", size=32, crop="none")
-    assert [k.source for k in done.kept] == ["wide.png"] and done.reasons() == {module.SMALL: 1}
+    assert [k.source for k in done.kept] == ["in/wide.png"] and done.reasons() == {module.SMALL: 1}
     assert open_pictures(tmp_path / "out", None, print).image(0)[:, 1:-1].min() == 200
 
 
@@ -153,7 +153,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
 def test_the_command_tells_what_it_dropped(raw: Path, tmp_path: Path) -> None:
     ran = sg3("train", "prepare", raw, "--out", "faces", "--size", 64, cwd=tmp_path)
     assert ran.code == 0 and ran.out.strip() == "faces"
-    assert "1 damaged (cut.png)" in ran.err and "no face" in ran.err
+    assert f"1 damaged ({raw.name}/cut.png)" in ran.err and "no face" in ran.err
     json_ran = sg3("train", "prepare", raw / "a.png", "--out", "b.zip", "--size", 64, "--json", cwd=tmp_path)
     assert json_ran.json["kept"] == 1 and json_ran.json["dropped"] == {}
     wrong = sg3("train", "prepare", raw, "--out", "c", "--crop", "round", cwd=tmp_path)

@@ -34,7 +34,7 @@ from sg3cli.files import atomic_path, write_error
 from sg3cli.geometry import axes_of, ffhq_quad, quad_from_axes, warp_quad
 from sg3cli.picture import png_bytes
 from sg3cli.sequence import IN_FOLDER, SUFFIXES, natural_key
-from sg3cli.training.pictures import listed, read_image
+from sg3cli.training.pictures import is_data_set, listed, read_image
 from sg3cli.video import VideoReader
 
 RECORD = "prepared.json"
@@ -84,20 +84,21 @@ class Prepared:
 
 
 def shots_of(source: Path, videos: Sequence[str], every: float, say: Callable[[str], None]) -> Iterator[Shot]:
-    """All pictures of a file, a folder (with sub-folders), a zip or a data set, in order."""
-    if source.is_dir() and not (source / "index.npy").is_file():
+    """All pictures of a file, a folder (with sub-folders), a zip or a data set, in order.
+
+    What lies in a source is named with it: `raw/sub/a.png`, for two sources may both hold an `a.png`.
+    """
+    if source.is_dir() and not is_data_set(source):
         inside = [p for p in source.rglob("*") if p.is_file() and not p.name.startswith(".")]
         inside = [p for p in inside if p.suffix.lower() in (*SUFFIXES, *videos)]
         for path in sorted(inside, key=lambda p: (str(p.parent), natural_key(p))):
-            yield from _shots_of_file(path, str(path.relative_to(source)), videos, every, say)
+            yield from _shots_of_file(path, f"{source.name}/{path.relative_to(source).as_posix()}", videos, every, say)
     elif source.is_dir() or source.suffix.lower() == ".zip":
         names, read = listed(source)
         for k, name in enumerate(names):
-            yield Shot(name, None, read_image(read, k))
-    elif source.is_file():
-        yield from _shots_of_file(source, source.name, videos, every, say)
+            yield Shot(f"{source.name}/{name}", None, read_image(read, k))
     else:
-        raise InputError(f"cannot prepare {source}: there is no such file or folder", "check the path")
+        yield from _shots_of_file(source, source.name, videos, every, say)
 
 
 def _shots_of_file(

@@ -134,7 +134,7 @@ def listed(path: Path) -> tuple[list[str], Read]:
     """Names and a reader of a folder, a zip or a `synthface` set."""
     if path.is_file() and path.suffix.lower() == ".zip":
         return _zip(path)
-    if (path / "images.bin").is_file() and (path / "index.npy").is_file():
+    if is_data_set(path):
         return _synthface(path)
     if not path.is_dir():
         missing = "there is no such file or folder" if not path.exists() else "it is neither a folder nor a zip"
@@ -142,6 +142,11 @@ def listed(path: Path) -> tuple[list[str], Read]:
     files = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
     files.sort(key=lambda p: (str(p.parent), natural_key(p)))
     return [str(p.relative_to(path)) for p in files], lambda k: files[k].read_bytes()
+
+
+def is_data_set(path: Path) -> bool:
+    """Whether a folder is a `synthface` set, not loose pictures."""
+    return (path / "images.bin").is_file() and (path / "index.npy").is_file()
 
 
 def _synthface(path: Path) -> tuple[list[str], Read]:
