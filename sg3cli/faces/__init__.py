@@ -28,6 +28,12 @@ class Face:
     track: int  # the same number for the same face in every frame of a shot
     yaw: float = 0.0  # degrees that it is turned; beside 60 it shows its profile
 
+    @property
+    def area(self) -> float:
+        """Of its box, in pixels."""
+        x0, y0, x1, y1 = self.box.tolist()
+        return float((x1 - x0) * (y1 - y0))
+
 
 class Detector(Protocol):
     """Finds faces in consecutive frames; keeps track numbers, at most `MAX_FACES` faces at a time."""

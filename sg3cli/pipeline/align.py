@@ -196,7 +196,7 @@ def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
         faces = make_detector(config.landmarks, job.pull).update(rgb, 0.0)
         if not faces:
             raise InputError(f"no face was found in {path}", "give a picture that shows a face from the front")
-        largest = max(faces, key=lambda face: float(np.prod(face.box[2:] - face.box[:2])))
+        largest = max(faces, key=lambda face: face.area)
         found[path] = make_embedder(config.embedder).vector(rgb, largest.landmarks)
     return found
 

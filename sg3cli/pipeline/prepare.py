@@ -168,7 +168,7 @@ def _middle(rgb: np.ndarray) -> np.ndarray:
 
 def _chosen(faces: Sequence[Face], which: str) -> list[Face]:
     """By size, the largest first."""
-    ordered = sorted(faces, key=lambda face: -float(np.prod(face.box[2:] - face.box[:2])))
+    ordered = sorted(faces, key=lambda face: -face.area)
     return ordered[:1] if which == "largest" else ordered
 
 
