@@ -70,7 +70,7 @@ class RenderConfig:
     feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
     detail: float = 1.0  # share of the source's fine detail that is put back where the edit keeps the shape
     protect: str = "all"  # all | hair | occlusion | none: what of the face the source keeps
-    mask: str | None = None  # the user's matte: video, picture or folder of pictures; white may change
+    mask: str | None = None  # the user's mask: video, picture or folder of pictures; white may change
     mask_mode: str = "multiply"  # multiply | replace: with the face's mask, or in its place
     match: float = 0.0  # share of the mean colour difference at the seam that is taken out
     blend: str = "alpha"  # alpha | gradient

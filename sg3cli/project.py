@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from sg3cli import __version__
-from sg3cli.color import HLG, PQ
 from sg3cli.errors import InputError, UsageError
 from sg3cli.files import read_arrays, write_arrays, write_error, write_json
-from sg3cli.sequence import DEFAULT_RATE, identity, is_pattern, is_pictures, outside
+from sg3cli.video.color import HLG, PQ
+from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, is_pictures, outside
 
 SCHEMA = 1
 SUFFIX = ".sg3"
@@ -67,7 +67,7 @@ class Source:
         """Identity of what is at `path`; raises `InputError` when it cannot be read."""
         rate = (rate or DEFAULT_RATE) if is_pictures(path) else None
         try:
-            return cls(path.resolve(), *identity(path, rate), rate)
+            return cls(path.resolve(), *fingerprint(path, rate), rate)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from sg3cli.color import FULL, SMPTE170M, ColorTags
+from sg3cli.video.color import FULL, SMPTE170M, ColorTags
 
 BITS = 8
 VFR_STEPS = (512, 512, 1024, 512, 2048, 256, 512, 512, 768)  # units of 1/12800 s

@@ -7,9 +7,11 @@ import io
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from hypothesis import settings
-from running import cut, example_clip
+from running import GOLDEN, cut, example_clip
 from tiny import make_tiny_bundle
 
 from sg3cli import cli
@@ -55,3 +57,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: Pat
         assert cli.run(["finetune", "talk.mp4", "--model", str(tiny_bundle), *tuning, "-q"]) == 0
         assert cli.run(["edit", "talk.sg3", "--direction=age", "--strength=0s:0,0.4s:2", "-q"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def people() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures `[2, 288, 288, 3]` of two people and their exact landmarks `[2, 68, 2]`."""
+    pictures = [cv2.imread(str(GOLDEN / f"E_rendered_face_{name}.jpg"))[:, :, ::-1] for name in "ab"]
+    return np.array(pictures), np.load(GOLDEN / "E_rendered_faces.npz")["landmarks"]

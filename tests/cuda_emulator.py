@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from sg3cli.nets.ops import cuda_pass
-from sg3cli.nets.ops.cuda_pass import Pass, Problem
+from sg3cli.nets.ops import cuda_launch
+from sg3cli.nets.ops.cuda_launch import Pass, Problem
 
 THREADS = 7  # no divisor of anything
 COMPILER = shutil.which("g++")
@@ -97,7 +97,7 @@ class Emulator:
             assert COMPILER is not None
             shim, built = self.folder / "emulator.cpp", self.folder / f"pass{len(self.libraries)}.so"
             shim.write_text(SHIM)
-            flags = ("-O1", "-w", "-std=c++17", "-fPIC", "-shared", "-pthread", f'-DSOURCE="{cuda_pass.SOURCE}"')
+            flags = ("-O1", "-w", "-std=c++17", "-fPIC", "-shared", "-pthread", f'-DSOURCE="{cuda_launch.SOURCE}"')
             subprocess.run([COMPILER, *flags, *key, str(shim), "-o", str(built)], check=True)
             lib = ctypes.CDLL(str(built))
             lib.problem_size.restype = ctypes.c_ulong

@@ -14,7 +14,7 @@ from torch import Tensor
 from sg3cli.config import TrainEncoderConfig
 from sg3cli.metrics.perceptual import StructuralLoss
 from sg3cli.training.distributed import Group, training_group
-from sg3cli.training.encoder import EncoderTrainer, new_encoder
+from sg3cli.training.encoder.trainer import EncoderTrainer, new_encoder
 
 
 class DrawnPictures:

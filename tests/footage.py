@@ -16,12 +16,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+from clips import make_clip, number_of, numbered, to_frame, vfr_pts
 
-from sg3cli.color import BT709, BT2020, FULL, HLG, LIMITED, PQ, SMPTE170M, ColorTags
 from sg3cli.config import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
+from sg3cli.video.color import BT709, BT2020, FULL, HLG, LIMITED, PQ, SMPTE170M, ColorTags
 from sg3cli.video.reader import spool
-from tests.clips import make_clip, number_of, numbered, to_frame, vfr_pts
 
 FRAMES, WIDTH, HEIGHT = 8, 128, 96
 BARS = np.array(

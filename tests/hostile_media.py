@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from tests.clips import make_clip
+from clips import make_clip
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 20.0  # seconds for one file
@@ -261,7 +260,7 @@ def read_all(paths: Iterable[Path]) -> list[Outcome]:
 
 def _one_process(waiting: list[Path]) -> Iterator[Outcome]:
     """Reads from the front of `waiting` until it is empty or the process ends."""
-    command = [sys.executable, "-m", "tests.hostile_media"]
+    command = [sys.executable, __file__]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdin and process.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,7 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+GOLDEN = TESTS / "golden"
+SHARED = (
+    ROOT.parent / "shared"
+)  # footage and pictures that are not part of the project; tests on them are skipped without
 CLIP_PLACES = (ROOT / "examples", ROOT.parent / "shared" / "synthface_data" / "clips")
 
 
@@ -88,3 +94,12 @@ def halved(rgb: np.ndarray) -> np.ndarray:
     """`[H, W, 3]` uint8 -> `[H/2, W/2, 3]`, means of 2x2 pixels."""
     height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
     return rgb.reshape(height, 2, width, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+
+
+class Pipe(io.BytesIO):
+    def __init__(self, data=b"", tty=False):
+        super().__init__(data)
+        self.buffer, self.tty = self, tty
+
+    def isatty(self):
+        return self.tty

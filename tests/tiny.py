@@ -12,7 +12,8 @@ from torch import Tensor
 from sg3cli.files import digest_of
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.encoder import Encoder, EncoderConfig
-from sg3cli.nets.generator import Generator, GeneratorConfig
+from sg3cli.nets.generator import Generator
+from sg3cli.nets.generator_config import GeneratorConfig
 
 RESOLUTION = 32
 W_DIM = 32

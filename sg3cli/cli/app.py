@@ -11,29 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import sg3cli
-from sg3cli.cli import (
-    batch,
-    bench,
-    evaluate,
-    generate,
-    inputs,
-    models,
-    preview,
-    settings,
-    target,
-    train,
-    train_directions,
-    train_encoder,
-    train_generator,
-    train_prepare,
-    train_score,
-)
+from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, settings
 from sg3cli.cli import plot as plots
 from sg3cli.cli.options import Session, command
-from sg3cli.cli.report import doctor_lines, project_facts, project_lines
-from sg3cli.edit import Edit, make_edit, parse_edits, set_edit
+from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
+from sg3cli.cli.train import directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
-from sg3cli.sequence import is_pictures
+from sg3cli.latents.edits import Edit, make_edit, parse_edits, set_edit
+from sg3cli.video.image_sequence import is_pictures
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -47,7 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(models.directions_app, name="directions")
-app.add_typer(train.app, name="train")
+app.add_typer(group.app, name="train")
 
 ALL = ("input", "align", "invert", "finetune", "render", "encode")
 INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
@@ -123,7 +108,7 @@ def run(
             chain(job, out)
         return job
 
-    given = inputs.gather(sources or [], listed, out_dir, session.console)
+    given = batch_inputs.gather(sources or [], listed, out_dir, session.console)
     planned = batch.entries(session, given, output, out_dir, name, edits)
     if planned:
         batch.run(session, planned, one_of_many, keep_going)
@@ -149,7 +134,7 @@ def faces(
     ] = None,
 ) -> None:
     """List the people in a clip, with the numbers that --face takes, and draw a contact sheet of them."""
-    from sg3cli.pipeline import faces as people
+    from sg3cli.pipeline import people
 
     with working(session, source, "faces") as job:
         clip, found = people.table(job)
@@ -246,7 +231,7 @@ def inspect(
     device: plots.Device = "auto",
 ) -> None:
     """Show what a project holds and which stages are done; --plot draws its course over time."""
-    found = target.open_target(target.find_target(project, None, session.console), None)
+    found = find_project.open_target(find_project.find_target(project, None, session.console), None)
     drawn = {} if plot is None else {"plot": plots.draw_plot(session, found, plot, samples, device)}
     for line in project_lines(found):
         session.console.data(line)
@@ -258,7 +243,7 @@ def inspect(
 @command(app)
 def doctor(session: Session) -> None:
     """Show what this machine offers: versions, device, compiler, models."""
-    from sg3cli.doctor import examine
+    from sg3cli.cli.doctor import examine
 
     facts = examine()
     for line in doctor_lines(facts):
@@ -270,21 +255,21 @@ command(app, own=("render",), before=("align", "invert"), show=("view", "stitch"
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
-command(train.app)(train_generator.generator)
-command(train.app)(train_encoder.encoder)
-command(train.app)(train_directions.directions)
-command(train.app)(train_prepare.prepare)
-command(train.app)(train_score.score)
+command(group.app)(generator.generator)
+command(group.app)(encoder.encoder)
+command(group.app)(directions.directions)
+command(group.app)(prepare.prepare)
+command(group.app)(score.score)
 
 
 @contextmanager
 def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project, and the job on it."""
-    where = target.find_target(argument, session.project, session.console)
+    where = find_project.find_target(argument, session.project, session.console)
     rate = session.flags.get("input", {}).get("rate")
     if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
         rate = settings.from_here()["input"].get("rate")
-    project = target.open_target(where, session.project, rate)
+    project = find_project.open_target(where, session.project, rate)
     configs = settings.of_project(project, session.flags, session.own)
     from sg3cli.pipeline import Job
 

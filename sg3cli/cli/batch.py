@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sg3cli.cli import Stopped, as_expected, inputs, settings
-from sg3cli.cli.inputs import NOT_STARTED, TEMPLATE, Entry
+from sg3cli.cli import Stopped, as_expected, batch_inputs, settings
+from sg3cli.cli.batch_inputs import NOT_STARTED, TEMPLATE, Entry
 from sg3cli.cli.options import Session
 from sg3cli.console import Console
-from sg3cli.edit import Edit
 from sg3cli.errors import CONTROLS, BatchError, UsageError
 from sg3cli.files import write_error
+from sg3cli.latents.edits import Edit
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -60,14 +60,14 @@ def entries(
             raise UsageError("missing option '--output' / '-o'", "sg3 run --help")
         if name is not None:
             raise UsageError("--name is for the files in --out-dir", TOGETHER)
-        inputs.only(given)
+        batch_inputs.only(given)
         return []
     if output is not None:
         raise UsageError("-o and --out-dir exclude each other", TOGETHER)
     if session.project is not None and len(given) > 1:
         raise UsageError("--project is for one input", "the projects of a batch lie in --out-dir")
     flags, around = session.flags.get("encode", {}), settings.from_here()["encode"]
-    planned = inputs.plan(given, out_dir, name or TEMPLATE, edits, flags.get("format", around.get("format")))
+    planned = batch_inputs.plan(given, out_dir, name or TEMPLATE, edits, flags.get("format", around.get("format")))
     if session.project is not None and planned[0].project is not None:
         planned[0].project = session.project
     return planned

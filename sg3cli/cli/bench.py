@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli import bench as measuring
-from sg3cli.bench import SIZES, Options
+from sg3cli.benchmark import run as measuring
+from sg3cli.benchmark.run import SIZES, Options
 from sg3cli.cli.options import Session
 from sg3cli.config import PRECISIONS
 from sg3cli.console import SCHEMA

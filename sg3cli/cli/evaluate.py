@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli import settings, target
+from sg3cli.cli import find_project, settings
 from sg3cli.cli.options import Session
 from sg3cli.console import Console
 from sg3cli.errors import InputError, UsageError
@@ -53,7 +53,7 @@ def evaluate(
     """Measure a project and its output: timing, faces, reconstruction, identity, and what lies outside the mask."""
     swept = None if sweep is None else parse_sweep(sweep)
     check_grid(grid, swept is not None)
-    found = target.open_target(target.find_target(project, None, session.console), None)
+    found = find_project.open_target(find_project.find_target(project, None, session.console), None)
     if not (found.path / "project.json").is_file():
         raise UsageError(f"{found.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")
     flags: settings.Values = {} if model is None else {"invert": {"model": model}}
@@ -63,11 +63,11 @@ def evaluate(
     with found.lock("evaluate"):
         job = Job(found, configs, session.console, device=device)
         if swept is not None:
-            from sg3cli.sweep import sweep as run_sweep
+            from sg3cli.evaluation.strength_sweep import sweep as run_sweep
 
             figures = run_sweep(job, *swept, every, grid)
         else:
-            from sg3cli.evaluate import evaluate as measure
+            from sg3cli.evaluation.project_metrics import evaluate as measure
 
             figures = measure(job, outputs or rendered(found, session.console), every or 1)
     for line in sweep_lines(figures) if swept is not None else figure_lines(figures):

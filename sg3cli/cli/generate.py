@@ -13,13 +13,12 @@ import typer
 from sg3cli.cli import settings
 from sg3cli.cli.options import Session
 from sg3cli.config import InvertConfig
-from sg3cli.edit import Edit
-from sg3cli.edit import parse_edits as read_edits
 from sg3cli.errors import UsageError
-from sg3cli.generate import (
+from sg3cli.latents.edits import Edit
+from sg3cli.latents.edits import parse_edits as read_edits
+from sg3cli.latents.sampling import GenerateConfig, Sampler
+from sg3cli.pipeline.generate import (
     SEED,
-    GenerateConfig,
-    Sampler,
     check_places,
     load_vectors,
     make_record,

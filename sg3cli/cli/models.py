@@ -11,11 +11,11 @@ import typer
 from sg3cli.cli.options import Session, command
 from sg3cli.config import InvertConfig
 from sg3cli.console import Console
-from sg3cli.directions.load import load_direction
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.weights import store
 from sg3cli.weights.bundle import load_bundle
-from sg3cli.weights.table import TABLE, Model
+from sg3cli.weights.direction_file import load_direction
+from sg3cli.weights.registry import TABLE, Model
 
 app = typer.Typer(help="Models: what they are, where they are, bringing them here.", rich_markup_mode=None)
 directions_app = typer.Typer(help="Directions that a model can be edited along.", rich_markup_mode=None)

@@ -31,7 +31,7 @@ Device = Annotated[
 
 def check_plot(path: Path) -> None:
     """Raise before any work when the picture could not be written, or would replace what is not a plot."""
-    from sg3cli.pipeline.output import check_folder
+    from sg3cli.pipeline.provenance import check_folder
 
     if path.suffix.lower() != ".png" or path.is_dir():
         raise UsageError(f"{path} is not the name of a PNG file", "give --plot NAME.png")
@@ -48,8 +48,8 @@ def draw_plot(session: Session, project: Project, path: Path, samples: int, devi
     if not (project.path / "project.json").is_file():
         raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 align INPUT")
     configs = settings.of_project(project)
-    from sg3cli.course import picture
-    from sg3cli.picture import write_png
+    from sg3cli.drawing.images import write_png
+    from sg3cli.evaluation.timeline import picture
     from sg3cli.pipeline import Job
 
     with project.lock("inspect"):

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli import settings, target
+from sg3cli.cli import find_project, settings
 from sg3cli.cli.options import Session
-from sg3cli.edit import Edit, Keyframe, make_edit, parse_edits, parse_time
 from sg3cli.errors import UsageError
+from sg3cli.latents.edits import Edit, Keyframe, make_edit, parse_edits, parse_time
 from sg3cli.project import SCHEMA, Project, default_path
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from sg3cli.drawing.labelled_grid import Row
     from sg3cli.pipeline import Job
-    from sg3cli.pipeline.preview import Moment, Viewer
-    from sg3cli.preview import Row
+    from sg3cli.pipeline.preview import PreviewFrame, Viewer
     from sg3cli.weights.bundle import Bundle
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -82,7 +82,7 @@ Source = Annotated[
 
 
 @dataclass(frozen=True)
-class Wish:
+class PreviewRequest:
     """What the picture shall show."""
 
     times: tuple[float, ...]
@@ -112,7 +112,7 @@ def preview(
 ) -> None:
     """Show one moment before and after as a picture; a clip need not be processed first, and nothing is stored."""
     began = time.monotonic()
-    wish = Wish(
+    wish = PreviewRequest(
         times=tuple(parse_time(text) for text in at or ()),
         edits=None if edit is None else tuple(parse_edits(edit)),
         directions=tuple(dict.fromkeys(direction or ())),
@@ -123,7 +123,7 @@ def preview(
         labels=not no_labels,
         tuned=not no_finetune,
     )
-    project = open_source(target.find_target(source, session.project, session.console), session.project)
+    project = open_source(find_project.find_target(source, session.project, session.console), session.project)
     clip = project.source()
     out = output or f"{clip.stem}_preview.png"
     check_output(out, clip, force, session.console.as_json)
@@ -164,7 +164,7 @@ def open_source(named: str, option: Path | None) -> Project:
     path = Path(named)
     where = option or default_path(path)
     if not path.is_file() or path.stat().st_size == 0 or (where / "project.json").is_file():
-        return target.open_target(named, option)
+        return find_project.open_target(named, option)
     stat = path.stat()
     source = {"path": str(path.resolve()), "size": stat.st_size, "sha256": "", "mtime_ns": stat.st_mtime_ns}
     return Project(where, {"schema": SCHEMA, "source": source, "stream": {}, "stages": {}, "edits": []})
@@ -172,7 +172,7 @@ def open_source(named: str, option: Path | None) -> Project:
 
 def check_output(out: str, clip: Path, force: bool, as_json: bool) -> None:
     """Raise before any work when the picture could not be written, or would replace what is not ours."""
-    from sg3cli.generate import check_places
+    from sg3cli.pipeline.generate import check_places
 
     if out == "-" and as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
@@ -198,13 +198,13 @@ def make_job(session: Session, project: Project) -> Job:
 # ---- the picture
 
 
-def draw(job: Job, wish: Wish) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
+def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
     """Facts for `--json`, the picture `[H, W, 3]` and its provenance."""
     bundle = job.bundle()
     edits = [Edit.from_dict(fields) for fields in job.project.edits] if wish.edits is None else list(wish.edits)
     variants = plan_variants(job, bundle, wish, edits)
+    from sg3cli.drawing.labelled_grid import cell_side, sheet
     from sg3cli.pipeline.preview import Viewer
-    from sg3cli.preview import cell_side, sheet
     from sg3cli.video import VideoReader
 
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
@@ -226,7 +226,9 @@ def draw(job: Job, wish: Wish) -> tuple[dict[str, Any], np.ndarray, dict[str, An
     return facts, picture, record
 
 
-def plan_variants(job: Job, bundle: Bundle, wish: Wish, edits: list[Edit]) -> list[tuple[str, list[list[Edit]]]]:
+def plan_variants(
+    job: Job, bundle: Bundle, wish: PreviewRequest, edits: list[Edit]
+) -> list[tuple[str, list[list[Edit]]]]:
     """(direction or nothing, the lists of edits of its cells) per row, with all directions known to exist."""
     swept = list(wish.directions) or ([edit.direction for edit in edits] if wish.swept else [])
     known = ", ".join(bundle.direction_names())
@@ -251,10 +253,10 @@ def at_strength(edits: Sequence[Edit], direction: str, strength: float) -> list[
 
 
 def moment_rows(
-    viewer: Viewer, moment: Moment, variants: list[tuple[str, list[list[Edit]]]], columns: tuple[str, ...]
+    viewer: Viewer, moment: PreviewFrame, variants: list[tuple[str, list[list[Edit]]]], columns: tuple[str, ...]
 ) -> list[Row]:
     """The rows of one moment: its frame, its inversion, and a cell per list of edits."""
-    from sg3cli.preview import Cell, Row, edits_text, short_name, strength_text, time_text
+    from sg3cli.drawing.labelled_grid import Cell, Row, edits_text, short_name, strength_text, time_text
 
     seconds = moment.frame.time
     first = []
@@ -279,7 +281,7 @@ def moment_rows(
     return rows
 
 
-def face_word(moment: Moment) -> str:
+def face_word(moment: PreviewFrame) -> str:
     """Whether the face was found in the frame itself, or interpolated between its neighbours."""
     return ("found", "interpolated")[int(moment.track.status[moment.frame.index])]
 
@@ -292,7 +294,7 @@ def make_record(
     job: Job, bundle: Bundle, shown: list[dict[str, Any]], variants: list[tuple[str, list[list[Edit]]]]
 ) -> dict[str, Any]:
     """Provenance: what goes with every output of a generative model."""
-    from sg3cli.pipeline.output import stamped
+    from sg3cli.pipeline.provenance import stamped
 
     source = job.project.manifest["source"]
     return stamped(
@@ -306,8 +308,8 @@ def make_record(
 
 def write(out: str, picture: np.ndarray, record: dict[str, Any]) -> None:
     """The picture at `out` with its provenance inside and beside it; PNG on stdout for `-`."""
-    from sg3cli.picture import png_bytes, write_picture
-    from sg3cli.pipeline.output import write_sidecar
+    from sg3cli.drawing.images import png_bytes, write_picture
+    from sg3cli.pipeline.provenance import write_sidecar
 
     comment = json.dumps({"sg3": record}, separators=(",", ":"))
     if out == "-":

@@ -26,8 +26,8 @@ from sg3cli.config import (
 )
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
-from sg3cli.ranges import parse_ranges
-from sg3cli.sequence import parse_rate
+from sg3cli.time_ranges import parse_ranges
+from sg3cli.video.image_sequence import parse_rate
 
 CONFIGS: dict[str, type] = {
     "input": InputConfig,

@@ -29,10 +29,10 @@ class FaceFeatures:
     """Pictures [N,3,*,*] in [-1,1] -> [N,256] float64."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        from sg3cli.training.scores import load_probe
+        from sg3cli.nets.attribute_net import load_attribute_net
         from sg3cli.weights.bundle import EMBEDDED, PROBE
 
-        self.probe = load_probe(EMBEDDED / "people-128" / PROBE).to(device)
+        self.probe = load_attribute_net(EMBEDDED / "people-128" / PROBE).to(device)
         self.device = device
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.metrics.ssim import gaussian_window, ssim_maps
-from sg3cli.weights.torchvision_ops import import_torchvision
+from sg3cli.metrics.torchvision_compat import import_torchvision
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # the name torchvision gives the backbone in the torch hub cache
 

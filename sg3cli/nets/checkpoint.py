@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from sg3cli.errors import InputError, ModelError
 from sg3cli.nets.encoder import Encoder, EncoderConfig
-from sg3cli.nets.generator import Generator, GeneratorConfig
+from sg3cli.nets.generator import Generator
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.synthesis import layer_filters
 
 _HEADER = "sg3"  # one header entry only: the order of several is not fixed, and the file's digest would wander

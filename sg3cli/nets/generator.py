@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sg3cli.nets.config import GeneratorConfig, LayerSpec
+from sg3cli.nets.generator_config import GeneratorConfig, LayerSpec
 from sg3cli.nets.mapping import Mapping
 from sg3cli.nets.synthesis import Synthesis
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sg3cli.nets.config import GeneratorConfig
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.layers import EqualLinear, normalize_second_moment
 
 

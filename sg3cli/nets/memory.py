@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sg3cli.nets.config import GeneratorConfig, LayerSpec
+from sg3cli.nets.generator_config import GeneratorConfig, LayerSpec
 
 ENOUGH = 3 << 30  # bytes that the pictures of one pass may keep
 SHARE = 0.5  # of the free memory that may be kept; the other half is for what comes and goes

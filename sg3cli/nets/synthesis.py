@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sg3cli.nets.blocks import Blocks, is_large
-from sg3cli.nets.config import GeneratorConfig, LayerSpec
+from sg3cli.nets.generator_config import GeneratorConfig, LayerSpec
+from sg3cli.nets.inference_buffers import Blocks, is_large
 from sg3cli.nets.layers import EqualLinear
-from sg3cli.nets.ops.case import Case
 from sg3cli.nets.ops.filtered_lrelu import filter_case
 from sg3cli.nets.ops.filters import design_lowpass_filter
+from sg3cli.nets.ops.lrelu_spec import LreluSpec
 from sg3cli.nets.ops.modulated_conv import modulated_conv2d, modulated_conv2d_into
 from sg3cli.nets.ops.upfirdn import parse_padding
 
 Styles = MappingABC[str, Tensor]
 Sides = tuple[int, int, int, int]  # left, right, top, bottom
-NOWHERE: Sides = (0, 0, 0, 0)
+NO_MARGIN: Sides = (0, 0, 0, 0)
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +62,7 @@ class SynthesisInput(nn.Module):
         pose = self.affine(w)
         return pose / pose[:, :2].norm(dim=1, keepdim=True)
 
-    def forward(self, pose: Tensor, transform: Tensor | None = None, more: Sides = NOWHERE) -> Tensor:
+    def forward(self, pose: Tensor, transform: Tensor | None = None, more: Sides = NO_MARGIN) -> Tensor:
         """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size].
 
         `more` samples beyond each side of the canvas: those inside stay where they are.
@@ -157,12 +157,12 @@ class SynthesisLayer(nn.Module):
         )
 
     @property
-    def case(self) -> Case:
+    def case(self) -> LreluSpec:
         """What `activate` does."""
         spec = self.spec
         filters, padding = (self.up_filter, self.down_filter), parse_padding(spec.padding)
         gain, slope = (1.0, 1.0) if spec.is_torgb else (math.sqrt(2), 0.2)
-        return Case(*filters, spec.up, spec.down, padding, gain, slope, self.clamp)
+        return LreluSpec(*filters, spec.up, spec.down, padding, gain, slope, self.clamp)
 
     def activate(self, x: Tensor, impl: str = "auto", out: Tensor | None = None) -> Tensor:
         """The second half: what `convolve` gave -> [N, O, out_size, out_size], in `out` where that is given."""
@@ -206,7 +206,7 @@ class Synthesis(nn.Module):
         return [getattr(self, name) for name in self.layer_names]
 
     def forward(
-        self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False, expand: Sides = NOWHERE
+        self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False, expand: Sides = NO_MARGIN
     ) -> Tensor:
         """ws [N, num_ws, w_dim] -> images [N, 3, R, R] float32, about [-1, 1].
 
@@ -214,7 +214,7 @@ class Synthesis(nn.Module):
         output to feature coordinates: give the inverse of the motion that the picture shall make. `expand` widens
         the view by so many pixels on each side (left, right, top, bottom), see `expanded`.
         """
-        if expand != NOWHERE:
+        if expand != NO_MARGIN:
             return self.expanded(self.style_space(ws), transform, expand)
         return self.from_styles(self.style_space(ws), transform, update_emas)
 
@@ -247,7 +247,7 @@ class Synthesis(nn.Module):
         return wide[:, :, drop[2] : rows - drop[3], drop[0] : columns - drop[1]]
 
     def from_styles(
-        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False, more: Sides = NOWHERE
+        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False, more: Sides = NO_MARGIN
     ) -> Tensor:
         """StyleSpace S (see `style_space`) -> images [N, 3, R, R], larger with `more` samples at the input."""
         x, blocks = self.input(styles["input"], transform, more), Blocks([layer.spec for layer in self.layers()])

@@ -16,12 +16,12 @@ from typing import Any
 
 from sg3cli import config
 from sg3cli.console import Console
-from sg3cli.directions.load import find_direction, load_direction
-from sg3cli.edit import Edit
 from sg3cli.errors import UsageError
-from sg3cli.pipeline import output
+from sg3cli.latents.edits import Edit
+from sg3cli.pipeline import provenance
 from sg3cli.project import Project, content_key
 from sg3cli.weights.bundle import Bundle, load_bundle
+from sg3cli.weights.direction_file import find_direction, load_direction
 
 DEFAULTS: Mapping[str, Any] = {
     "input": config.InputConfig(),
@@ -109,19 +109,19 @@ class Job:
 
     def render(self, out: str, finetune: bool = True) -> None:
         """Everything -> the video at `out` (`-` is stdout), and its provenance beside it."""
-        from sg3cli.pipeline import render
+        from sg3cli.pipeline import render, render_plan
 
         self.finetune() if finetune else self.invert()
         self.output = out
-        job = render.plan(self, self.bundle(), finetune)
-        if output.is_current(self.project, out, job.key):
+        job = render_plan.plan(self, self.bundle(), finetune)
+        if provenance.is_current(self.project, out, job.key):
             self.console.notice(f"render: {out} is up to date, nothing was computed")
             self.stages["render"] = {"status": "up to date", "key": job.key}
             render.clear(self.project)  # a kill may have come between the record and this
             return
         began = time.monotonic()
         facts = render.run(self, job, out)
-        output.record(self.project, out, job.key, facts, time.monotonic() - began)
+        provenance.record(self.project, out, job.key, facts, time.monotonic() - began)
         render.clear(self.project)
         self.stages["render"] = {"status": "done", "key": job.key, "seconds": round(time.monotonic() - began, 2)}
 
@@ -141,7 +141,7 @@ class Job:
 
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
-        output.check(self.project, out, self.configs["encode"], force, self.console.as_json)
+        provenance.check(self.project, out, self.configs["encode"], force, self.console.as_json)
 
     # ---- content keys
 

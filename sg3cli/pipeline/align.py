@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.align import Track, build_track
-from sg3cli.borders import Crowd
+from sg3cli.compositing.face_overlap import AllFaces
 from sg3cli.config import AlignConfig
+from sg3cli.drawing.images import read_picture
 from sg3cli.errors import InputError
-from sg3cli.faces import Detector, Face, make_detector
-from sg3cli.faces.choice import Cast, check_choice, choose, is_picture, split_choice
-from sg3cli.faces.cuts import find_shots, thumbnail
-from sg3cli.faces.embedder import Embedder, make_embedder
-from sg3cli.faces.people import Person, Sightings, find_people
-from sg3cli.faces.trust import hidden, trusted
+from sg3cli.faces.alignment import Track, build_track
+from sg3cli.faces.clustering import Person, Sightings, find_people
+from sg3cli.faces.detectors import make_detector
+from sg3cli.faces.face import Detector, Face
+from sg3cli.faces.identity_embedding import Embedder, make_embedder
+from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_picture, split_choice
+from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
-from sg3cli.picture import read_picture
 from sg3cli.project import Chunks, Project, content_key, of_face
 from sg3cli.video import Frame, VideoReader
+from sg3cli.video.shot_detection import find_shots, thumbnail
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
@@ -50,7 +51,7 @@ class Row:
 class Clip:
     """All that detection found in a clip."""
 
-    cast: Cast
+    cast: FaceCandidates
     pts: np.ndarray  # [T] int64
     shots: np.ndarray  # [T] int32
 
@@ -116,7 +117,9 @@ def clip_of(pieces: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: t
     """The people in frames of `size` (height, width) that were looked at; see `pack`."""
     seen, pts, times, thumbs = collect(pieces)
     shots = find_shots(thumbs)
-    return Clip(Cast(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots)
+    return Clip(
+        FaceCandidates(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots
+    )
 
 
 def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> None:
@@ -279,9 +282,9 @@ def load_tracks(project: Project) -> list[Track]:
     return [load_track(project, face) for face in range(len(faces_of(project)))]
 
 
-def load_crowd(project: Project) -> Crowd | None:
+def load_crowd(project: Project) -> AllFaces | None:
     """Everybody in the clip; None when that is one person."""
     if int(project.record("align").get("people", 1)) < 2:
         return None
     arrays, track = read_arrays(project.path / NEIGHBOURS)[0], load_track(project)
-    return Crowd.of(arrays["frames"], arrays["people"], arrays["landmarks"], track.times, track.shots)
+    return AllFaces.of(arrays["frames"], arrays["people"], arrays["landmarks"], track.times, track.shots)

@@ -14,8 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sg3cli.errors import ModelError
+from sg3cli.faces.alignment import ABSENT
+from sg3cli.faces.crops import window_crops
 from sg3cli.files import atomic_path, safetensors_errors
-from sg3cli.finetune import (
+from sg3cli.latents.pivotal_tuning import (
     TARGET_BYTES,
     PivotalTuner,
     Targets,
@@ -24,7 +26,6 @@ from sg3cli.finetune import (
     collect_targets,
     select_targets,
 )
-from sg3cli.invert import ABSENT, window_crops
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import load_tracks

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sg3cli import invert as inversion
-from sg3cli.align import Track
 from sg3cli.errors import ModelError
+from sg3cli.faces import alignment
+from sg3cli.faces import crops as crops_
+from sg3cli.faces.alignment import Track
 from sg3cli.files import RowFile, npy_writer, write_json
+from sg3cli.latents import inversion
 from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
 from sg3cli.project import Chunks, Project, content_key, of_face
@@ -39,7 +41,7 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
         parts = Chunks(project.path / of_face(PARTS, face), key)
         if parts.rows < len(track.pts):
             encode(job, bundle, track, parts)
-        present = track.status != inversion.ABSENT
+        present = track.status != alignment.ABSENT
         nearest = inversion.fill_absent(np.arange(len(present)), present)
         shape = write_codes(project, parts, nearest, face)
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
@@ -59,7 +61,7 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
     G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
     rows = config.batch * -(-PIECE // config.batch)
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
-        crops = inversion.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
+        crops = crops_.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
         shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
         while piece := list(islice(shown, rows)):

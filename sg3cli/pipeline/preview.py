@@ -15,26 +15,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sg3cli import invert as inversion
-from sg3cli.align import ABSENT, Track
-from sg3cli.directions.load import load_direction
-from sg3cli.edit import Edit, edits_of
+from sg3cli.drawing.labelled_grid import time_text
 from sg3cli.errors import InputError, UsageError
-from sg3cli.faces import Detector, make_detector
-from sg3cli.faces.choice import choose
-from sg3cli.faces.embedder import make_embedder
+from sg3cli.faces import crops as crops_
+from sg3cli.faces.alignment import ABSENT, Track
+from sg3cli.faces.detectors import make_detector
+from sg3cli.faces.face import Detector
+from sg3cli.faces.frame_quality import frame_quality
+from sg3cli.faces.identity_embedding import make_embedder
+from sg3cli.faces.selection import choose
 from sg3cli.files import HeldRows, RowFile
 from sg3cli.geometry import warp_quad
+from sg3cli.latents import inversion
+from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import clip_of, faces_of, load_track, look_at, pack, portraits, track_of
 from sg3cli.pipeline.device import choose_device
+from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_path
-from sg3cli.pipeline.render import Plan, compose, conditioned
-from sg3cli.portrait import portrait_scores
-from sg3cli.preview import time_text
+from sg3cli.pipeline.render import compose
+from sg3cli.pipeline.render_plan import conditioned
 from sg3cli.video import Frame, VideoReader
 from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.direction_file import load_direction
 
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
@@ -51,7 +55,7 @@ PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.05, 0.95)  # of the clip, in the order in
 
 
 @dataclass(frozen=True)
-class Moment:
+class PreviewFrame:
     """One frame, and what is known of the face around it. `frame.index` counts in `track` and `codes`."""
 
     index: int  # in the clip
@@ -61,7 +65,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Held:
+class ReusableStages:
     """What of a project can be used as it is."""
 
     track: Track | None
@@ -69,7 +73,7 @@ class Held:
     tuned: bool
 
 
-def held_by(job: Job, bundle: Bundle, tuned: bool) -> Held:
+def held_by(job: Job, bundle: Bundle, tuned: bool) -> ReusableStages:
     """Look which stages are done with the parameters that the job asks for; `tuned`: whether tuning is wanted."""
     project = job.project
     aligned = fits(job, "align", ())
@@ -78,7 +82,7 @@ def held_by(job: Job, bundle: Bundle, tuned: bool) -> Held:
         job.console.notice(f"preview: the project's codes are not of {bundle.name}, the face is inverted anew")
         inverted = False
     finetuned = inverted and project.status("finetune") == "done"
-    return Held(load_track(project) if aligned else None, inverted, tuned and finetuned)
+    return ReusableStages(load_track(project) if aligned else None, inverted, tuned and finetuned)
 
 
 def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
@@ -94,7 +98,7 @@ def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
     return same
 
 
-class Remembered(torch.nn.Module):
+class CachedSynthesis(torch.nn.Module):
     """A synthesis network that keeps its last pictures: all cells of a moment need the same unedited face."""
 
     KEPT = 4
@@ -129,7 +133,7 @@ class Viewer:
         self.held = held_by(job, bundle, tuned)
         self.device = choose_device(job.device, job.console)
         self.G: Generator = tuned_generator(job.project, bundle, self.held.tuned).to(self.device)
-        self.G.synthesis = Remembered(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
+        self.G.synthesis = CachedSynthesis(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
         self.times = reader.times
         self._models: tuple[Generator, Encoder] | None = None
 
@@ -149,7 +153,7 @@ class Viewer:
         for first, last in dict.fromkeys(stretches):
             track, thumbs = self._portraits(first, last)
             if track is not None and (track.status != ABSENT).any():
-                return first + int(np.argmax(portrait_scores(track, thumbs)))
+                return first + int(np.argmax(frame_quality(track, thumbs)))
         raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
 
     def _portraits(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
@@ -159,7 +163,7 @@ class Viewer:
         if track is None:
             return None, []
         numbered = (replace(frame, index=k) for k, frame in enumerate(frames))
-        return track, list(inversion.aligned_crops(numbered, track, 96))
+        return track, list(crops_.aligned_crops(numbered, track, 96))
 
     def _around(self, seconds: float, reach: float) -> tuple[int, int]:
         """First and last + 1 of the frames at most `reach` seconds away, at least one."""
@@ -169,7 +173,7 @@ class Viewer:
 
     # ---- looking at them
 
-    def moment(self, index: int) -> Moment:
+    def moment(self, index: int) -> PreviewFrame:
         """The frame `index` with track and codes; raises `InputError` naming the nearest face if it has none."""
         first, last = self._around(float(self.times[index]), NEAR)
         here = index - first
@@ -182,7 +186,7 @@ class Viewer:
             raise self._no_face(index, first, track)
         codes: RowFile = HeldRows(self._codes(first, last)) if self.held.codes else self._invert(near, track)
         frame = next(frame for frame in near if frame.index == here)
-        return Moment(index, frame, track, codes)
+        return PreviewFrame(index, frame, track, codes)
 
     def _few(self, index: int, first: int, last: int) -> Iterator[Frame]:
         """The frames beside `index`, numbered from `first`; only itself where its code is there."""
@@ -274,7 +278,7 @@ class Viewer:
             untuned = self.bundle.generator().to(self.device) if self.held.tuned else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
-        crops = inversion.aligned_crops(near, track, encoder.config.input_size)
+        crops = crops_.aligned_crops(near, track, encoder.config.input_size)
         ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.configs["invert"])))
         rows = np.array([frame.index for frame in near])
         ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
@@ -285,27 +289,27 @@ class Viewer:
 
     # ---- pictures
 
-    def source(self, moment: Moment) -> np.ndarray:
+    def source(self, moment: PreviewFrame) -> np.ndarray:
         """The frame, or what is seen of it through the face's window, as the view says."""
         if self.job.configs["render"].view == "frame":
             return moment.frame.rgb
         window = moment.track.windows[moment.frame.index]
         return np.rint(warp_quad(moment.frame.rgb, window, self.G.img_resolution)).astype(np.uint8)
 
-    def inverted(self, moment: Moment) -> np.ndarray:
+    def inverted(self, moment: PreviewFrame) -> np.ndarray:
         """The face as the generator knows it, without an edit and without the source's fine detail."""
         return self._drawn(moment, [], detail=0.0)
 
-    def edited(self, moment: Moment, edits: Sequence[Edit]) -> np.ndarray:
+    def edited(self, moment: PreviewFrame, edits: Sequence[Edit]) -> np.ndarray:
         """What `render` would show with these edits."""
         return self._drawn(moment, edits)
 
-    def _drawn(self, moment: Moment, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
+    def _drawn(self, moment: PreviewFrame, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
         config = replace(self.job.configs["render"], **changes)
         # A project's first face is shown, with its own edits.
         mine = edits_of(edits, faces_of(self.job.project)[0]) if self.held.track is not None else list(edits)
-        plan = Plan("", "", mine, self._vectors(mine), self.bundle, self.held.tuned, {})
-        return next(compose(iter([moment.frame]), moment.track, moment.codes, self.G, plan, config)).rgb
+        face = FaceEdits(moment.track, moment.codes, mine, self._vectors(mine))
+        return next(compose(iter([moment.frame]), face, self.G, config)).rgb
 
     def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
         """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,89 +12,16 @@ from typing import Any
 import av
 import numpy as np
 
-from sg3cli.color import BT709_LIMITED, ColorTags
 from sg3cli.errors import InputError
-from sg3cli.sequence import is_pictures
-from sg3cli.video.chroma import CENTER, location_of
+from sg3cli.video.color import BT709_LIMITED
 from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
+from sg3cli.video.image_sequence import is_pictures
+from sg3cli.video.info import AudioInfo, SubtitleInfo, Timeline, VideoInfo, describe_picture, orientation_of
 
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
 # packets that show nothing, AVI hides the display order: those are counted by decoding.
 ONE_FRAME_CODECS = {"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1", "dnxhd", "png", "rawvideo", "mpeg4"}
 ONE_FRAME_CONTAINERS = {"mov", "matroska", "nut", "mpegts"}
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """A sound track; `index` is its stream number in the file."""
-
-    index: int
-    codec: str
-    rate: int
-    channels: int
-    language: str
-
-
-@dataclass(frozen=True)
-class SubtitleInfo:
-    """A subtitle track."""
-
-    index: int
-    codec: str
-    language: str
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
-
-    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them. `dropped` counts
-    frames before the first key frame (a recording that was joined late), which no player can show.
-    """
-
-    pts: np.ndarray
-    durations: np.ndarray
-    seekable: bool = True
-    dropped: int = 0
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Facts about a video. Sizes are upright (after rotation), `duration` is seconds from first frame to last's end."""
-
-    path: Path
-    format: str
-    codec: str
-    pix_fmt: str
-    bit_depth: int
-    width: int
-    height: int
-    time_base: Fraction
-    average_rate: Fraction
-    start_pts: int
-    duration: float
-    frames: int
-    variable_rate: bool
-    rotation: int  # degrees counter-clockwise that make the stored picture upright
-    orientation: tuple[bool, bool, bool]  # what that is on an array: transpose, then mirror columns, then mirror rows
-    color: ColorTags  # as tagged; `color.resolve` fills the gaps
-    sample_aspect_ratio: Fraction
-    interlaced: bool
-    stream: int
-    alpha: bool = False  # some of it is transparent
-    chroma: str = CENTER  # where colour samples lie: left, topleft, center
-    audio: tuple[AudioInfo, ...] = ()
-    subtitles: tuple[SubtitleInfo, ...] = ()
-    others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
-    metadata: dict[str, str] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; fractions as text `num/den`."""
-        plain = asdict(self)
-        plain |= {"path": str(self.path), "color": self.color.to_dict()}
-        for name in ("time_base", "average_rate", "sample_aspect_ratio"):
-            plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
-        return plain
 
 
 def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
@@ -104,7 +30,7 @@ def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
     `rate` is that of pictures that have files of their own (see `sequence`), in frames a second.
     """
     if is_pictures(Path(path)):
-        from sg3cli.video.stills import examine_stills  # which needs this module
+        from sg3cli.video.image_reader import examine_stills  # which needs this module
 
         return examine_stills(Path(path), rate)[0]
     return examine(path)[0]
@@ -286,7 +212,7 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         frames=len(pts),
         # A coarse time base (1/1000 in Matroska) makes the steps of a constant rate differ by one unit.
         variable_rate=len(pts) > 2 and int(np.ptp(durations[:-1])) > 1,
-        sample_aspect_ratio=_aspect(stream, swap=_orientation(first)[0]),
+        sample_aspect_ratio=_aspect(stream, swap=orientation_of(first)[0]),
         stream=stream.index,
         metadata=dict(container.metadata),
         **describe_picture(first),
@@ -298,52 +224,6 @@ def _average_rate(stream: Any, frames: int, seconds: Fraction) -> Fraction:
     """Frames a second: as stated, else counted; in numbers that fit the libraries, however odd the times are."""
     rate = Fraction(stream.average_rate or (frames / seconds).limit_denominator(1_000_000))
     return rate if 0 < rate < 1 << 31 else Fraction(25)
-
-
-def describe_picture(first: Any) -> dict[str, Any]:
-    """Those fields of `VideoInfo` that a decoded picture tells."""
-    orientation = _orientation(first)
-    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
-    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
-    return {
-        "pix_fmt": first.format.name,
-        "bit_depth": max((component.bits for component in first.format.components), default=8),
-        "width": width,
-        "height": height,
-        "rotation": int(first.rotation) % 360,
-        "orientation": orientation,
-        "color": ColorTags(*(int(tag) for tag in tags)),
-        "interlaced": bool(first.interlaced_frame),
-        "alpha": _is_transparent(first),
-        "chroma": location_of(first),
-    }
-
-
-def _orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV gives up all side data for one of a kind it does not know, as a photograph's Exif
-        turns = round(frame.rotation / 90) % 4
-        return ((False, False, False), (True, False, True), (False, True, True), (True, True, False))[turns]
-    if data is None:
-        return (False, False, False)
-    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return (True, c < 0, b < 0)
-    return (False, a < 0, d < 0)
-
-
-def has_alpha(shape: Any) -> bool:
-    """Whether a pixel format (PyAV's `VideoFormat`) holds transparency."""
-    return shape.has_palette or any(component.is_alpha for component in shape.components)
-
-
-def _is_transparent(frame: Any) -> bool:
-    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose picture uses it."""
-    if not has_alpha(frame.format):
-        return False
-    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255
 
 
 def _aspect(stream: Any, swap: bool) -> Fraction:

@@ -15,14 +15,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sg3cli.color import HLG
 from sg3cli.errors import InputError, UsageError
-from sg3cli.sequence import is_pictures
+from sg3cli.video.color import HLG
 from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
-from sg3cli.video.pictures import Stored, ToRgb, deinterlaced
+from sg3cli.video.image_reader import examine_stills, stills
+from sg3cli.video.image_sequence import is_pictures
+from sg3cli.video.info import VideoInfo
+from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
 from sg3cli.video.prefetch import Prefetch
-from sg3cli.video.probe import VideoInfo, examine, frame_timestamp
-from sg3cli.video.stills import examine_stills, stills
+from sg3cli.video.probe import examine, frame_timestamp
 
 QUEUE_FRAMES = 4
 HEAD = 1 << 23  # bytes of standard input by which it is recognised

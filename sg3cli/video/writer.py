@@ -15,10 +15,10 @@ from av.video.frame import PictureType
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.container import DRAWN, open_media, packets
-from sg3cli.video.encoders import choose, color_notices
-from sg3cli.video.output import PICTURES, Output
-from sg3cli.video.pictures import FromRgb
-from sg3cli.video.probe import VideoInfo
+from sg3cli.video.encoder_settings import choose, color_notices
+from sg3cli.video.info import VideoInfo
+from sg3cli.video.output_file import PICTURES, Output
+from sg3cli.video.pixel_conversion import FromRgb
 from sg3cli.video.reader import Frame
 
 # What an MP4 can say without the `mdta` extension; anything else needs it to survive.

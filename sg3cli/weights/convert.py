@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from sg3cli import __version__
-from sg3cli.directions.load import load_direction
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import write_arrays, write_json
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder, save_generator
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
 from sg3cli.weights import store
-from sg3cli.weights.official import EncoderPart, GeneratorPart, read_official
+from sg3cli.weights.direction_file import load_direction
+from sg3cli.weights.import_networks import EncoderPart, GeneratorPart, read_official
 
 SEED, PSI = 0, 0.7  # of the picture that the self-check renders
 AVERAGE_TOLERANCE = 1e-3

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from sg3cli.errors import ModelError
-from sg3cli.weights.table import Model
+from sg3cli.weights.registry import Model
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PYTHON = "3.12"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.weights import face_mesh
-from sg3cli.weights.table import TABLE, Model, ModelFile
+from sg3cli.weights.registry import TABLE, Model, ModelFile
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
 PACKAGE = Path(__file__).parent

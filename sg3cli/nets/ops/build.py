@@ -1,30 +1,14 @@
-"""Compile the CPU kernel at first use and keep it in a per-user cache.
-
-Anything that goes wrong (no compiler, read-only cache, a build that is killed or takes too long, a library that does
-not load or computes something else than the torch reference) costs one notice, and the torch path is used instead.
-"""
+"""Compile the CPU kernel and keep it in a per-user cache."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import hashlib
-import logging
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-
-import filelock
-import platformdirs
-import torch
-
-log = logging.getLogger("sg3cli.ops")
 
 FOLDER = Path(__file__).with_name("kernels")
 SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "convolution.cpp")
@@ -32,107 +16,23 @@ HEADER = FOLDER / "common.h"
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
 BUILD_SECONDS = 120.0
 LOCK_SECONDS = 150.0
-LARGE_BLOCK = 256 << 20
-
-_lock = threading.Lock()
-_library: ctypes.CDLL | None = None
-_tried = False
 
 
 class BuildError(Exception):
     """The kernel cannot be had; the message says why."""
 
 
-def library() -> ctypes.CDLL | None:
-    """The loaded kernel, built if needed; None (and one notice) if it cannot be had. `SG3_KERNEL=off` is silent."""
-    global _library, _tried
-    if _tried:
-        return _library
-    if os.environ.get("SG3_KERNEL", "").lower() in ("off", "0"):
-        return None
-    with _lock:
-        if not _tried:
-            try:
-                _library = _load_and_check(cache_folder())
-                keep_heap()
-            except (BuildError, OSError, subprocess.SubprocessError) as e:
-                log.warning("the compiled CPU kernel is not available, using plain torch (slower): %s", e)
-            _tried = True
-    return _library
-
-
-def reset() -> None:
-    """Forget the loaded kernel, so that the next call looks for it again."""
-    global _library, _tried
-    _library, _tried = None, False
-
-
-def keep_heap() -> bool:
-    """Let glibc keep freed blocks for the next tensor instead of returning them to the system; True if it does.
-
-    Every layer allocates and frees tensors of many megabytes. Fresh pages cost more than the arithmetic on virtual
-    machines (1-3 GB/s against 20-30). `SG3_MALLOC=default` leaves the allocator alone.
-    """
-    top_pad, trim_threshold, mmap_max = -2, -1, -4  # malloc.h
-    return _mallopt((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 1 << 26))
-
-
-@contextlib.contextmanager
-def large_blocks_go_back() -> Iterator[None]:
-    """Inside, blocks of `LARGE_BLOCK` bytes and more return to the system when they are freed.
-
-    A backward pass frees a few huge blocks in an order that leaves holes in the heap; here they cost more time
-    and save gigabytes.
-    """
-    mmap_threshold, mmap_max = -3, -4
-    changed = library() is not None and _mallopt((mmap_max, 1 << 16), (mmap_threshold, LARGE_BLOCK))
-    try:
-        yield
-    finally:
-        if changed:
-            keep_heap()
-
-
-def _mallopt(*settings: tuple[int, int]) -> bool:
-    """Hand settings to glibc's allocator; False if it is another one or is to be left alone."""
-    if os.environ.get("SG3_MALLOC", "") == "default" or not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings)
-
-
 def cache_folder() -> Path:
     """Where compiled kernels are kept."""
+    import platformdirs
+
     return platformdirs.user_cache_path("sg3") / "kernels"
-
-
-def _load_and_check(folder: Path) -> ctypes.CDLL:
-    from sg3cli.nets.ops.cpu_kernel import bind  # these two need this module
-    from sg3cli.nets.ops.self_check import self_check
-
-    try:
-        lib = bind(ctypes.CDLL(str(ensure_built(folder))))
-    except AttributeError as e:
-        raise BuildError(f"it lacks a function ({e})") from e
-    error = self_check(lib)
-    if error is not None:
-        raise BuildError(f"it failed its self check ({error})")
-    lib.sg3_set_parallel(_openmp_entry())
-    return lib
-
-
-def _openmp_entry() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that torch brings: a second pool would compete with its own."""
-    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
 
 
 def ensure_built(folder: Path) -> Path:
     """Path of the compiled library in `folder`; compiles it under a lock if it is not there or was damaged."""
+    import filelock
+
     compiler = _compiler()
     path = folder / f"kernels-{_key(compiler)}.so"
     if _intact(path):

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sg3cli.nets.ops import cuda_pass
-from sg3cli.nets.ops.case import Case
-from sg3cli.nets.ops.cuda_pass import ACTIVATE, DIFFERENTIATE, MARK, TYPES, Pass, Problem
+from sg3cli.nets.ops.cuda_launch import TYPES, run_backward, run_forward
+from sg3cli.nets.ops.cuda_self_check import check_cuda
+from sg3cli.nets.ops.lrelu_spec import LreluSpec
 from sg3cli.nets.ops.nvrtc import CudaError
 from sg3cli.nets.ops.tracing import constant_when_traced
 
@@ -25,7 +25,7 @@ log = logging.getLogger("sg3cli.ops")
 _refused = False
 
 
-def usable(x: Tensor, b: Tensor | None, case: Case, asked: bool = False) -> bool:
+def usable(x: Tensor, b: Tensor | None, case: LreluSpec, asked: bool = False) -> bool:
     """True if the kernel is switched on or `asked` for, covers the case and has shown that it computes it right."""
     if x.device.type != "cuda" or not switched_on(asked) or not covers(x, b, case):
         return False
@@ -33,7 +33,7 @@ def usable(x: Tensor, b: Tensor | None, case: Case, asked: bool = False) -> bool
     return _trusted(x.device.index, x.dtype, *kind)
 
 
-def covers(x: Tensor, b: Tensor | None, case: Case) -> bool:
+def covers(x: Tensor, b: Tensor | None, case: LreluSpec) -> bool:
     """True if the kernel can do this case: one of the TYPES; separable filters, or a square down filter."""
     if x.dtype not in TYPES or (b is not None and b.dtype != x.dtype) or not case.suits_kernels(x):
         return False
@@ -53,8 +53,6 @@ def switched_on(asked: bool = False) -> bool:
 def _trusted(device: int, dtype: torch.dtype, *kind: Any) -> bool:
     """True if a kind of layer (see `check_cuda`) passes its self check; otherwise no other is tried, with a notice."""
     global _refused
-    from sg3cli.nets.ops.self_check import check_cuda  # which needs this module
-
     try:
         error = check_cuda(torch.device("cuda", device), dtype, *kind)
     except (CudaError, OSError, RuntimeError) as e:
@@ -70,85 +68,6 @@ def in_use() -> bool:
     return not _refused and _trusted.cache_info().currsize > 0
 
 
-def run_forward(
-    x: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    b: Tensor | None,
-    up: int,
-    down: int,
-    pad: list[int],
-    gain: float,
-    slope: float,
-    clamp: float | None,
-    flip: bool,
-    mark: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output [N, C, H', W'] and mask [N C, rows / 4, columns] of the up-sampled grid, uint8 (empty unless `mark`)."""
-    case = Case.of(fu, fd, up, down, pad, gain, slope, clamp, flip)
-    (n, c, h, w), taps = x.shape, case.taps
-    grid_h, grid_w, out_h, out_w = case.sizes(h, w)
-    offset = taps[0] - 1 - pad[0], taps[0] - 1 - pad[2]
-    y = x.new_empty([n, c, out_h, out_w])
-    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
-    phases, mode = (offset[0] % up, offset[1] % up), MARK if mark else ACTIVATE
-    work = Pass(up, down, *taps, False, case.full, flip, not flip, *phases, mode, TYPES[x.dtype])
-    problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, up_offset_x=offset[0], up_offset_y=offset[1])
-    problem.scale, problem.slope, problem.clamp = gain * up**2, slope, float("inf") if clamp is None else clamp
-    _run(work, problem, x, y, mask, fu, fd, b)
-    return y, mask
-
-
-def run_backward(
-    dy: Tensor,
-    mask: Tensor,
-    fu: Tensor | None,
-    fd: Tensor | None,
-    h: int,
-    w: int,
-    up: int,
-    down: int,
-    pad: list[int],
-    gain: float,
-    slope: float,
-    flip: bool,
-) -> Tensor:
-    """Gradient of the input [N, C, H, W]: the same kernel with the filters' roles exchanged."""
-    case = Case.of(fu, fd, up, down, pad, gain, slope, None, flip)
-    (n, c, _, _), taps = dy.shape, case.taps
-    grid_h, grid_w, _, _ = case.sizes(h, w)
-    offset = pad[0] + 1 - taps[0], pad[2] + 1 - taps[0]
-    dx = dy.new_empty([n, c, h, w])
-    phases = offset[0] % down, offset[1] % down
-    work = Pass(down, up, *taps[::-1], case.full, False, not flip, flip, *phases, DIFFERENTIATE, TYPES[dy.dtype])
-    problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, down_offset_x=offset[0], down_offset_y=offset[1])
-    problem.scale, problem.slope = gain * up**2, slope
-    _run(work, problem, dy, dx, mask, fd, fu, None)
-    return dx
-
-
-def _run(
-    work: Pass,
-    problem: Problem,
-    source: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    up_filter: Tensor | None,
-    down_filter: Tensor | None,
-    b: Tensor | None,
-) -> None:
-    """Complete the description of a pass [N, C, H, W] -> [N, C, H', W'] with its tensors and run it."""
-    device = source.device
-    source = source.contiguous()
-    floats = [None if f is None else f.to(device, torch.float32).contiguous() for f in (b, up_filter, down_filter)]
-    problem.source, problem.target, problem.mask = source.data_ptr(), target.data_ptr(), mask.data_ptr()
-    problem.bias, problem.up_filter, problem.down_filter = (None if f is None else f.data_ptr() for f in floats)
-    problem.in_h, problem.in_w = source.shape[2:]
-    problem.out_h, problem.out_w = target.shape[2:]
-    problem.tiles_x, problem.tiles_y = -(-problem.out_w // work.tile), -(-problem.out_h // work.tile)
-    cuda_pass.launch(work, problem, source.shape[0] * source.shape[1], device)
-
-
 _forward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda", run_forward, mutates_args=())
 _backward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda_backward", run_backward, mutates_args=())
 
@@ -158,7 +77,7 @@ def _forward_shapes(
     x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any
 ) -> tuple[Tensor, Tensor]:
     (n, c, h, w), mark = x.shape, numbers[-1]
-    grid_h, grid_w, out_h, out_w = Case.of(fu, fd, *numbers[:-1]).sizes(h, w)
+    grid_h, grid_w, out_h, out_w = LreluSpec.of(fu, fd, *numbers[:-1]).sizes(h, w)
     mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
     return x.new_empty([n, c, out_h, out_w]), mask
 
@@ -194,7 +113,7 @@ torch.library.register_autograd("sg3cli::filtered_lrelu_cuda", _gradients, setup
 torch.library.register_autograd("sg3cli::filtered_lrelu_cuda_backward", _no_second_derivative)
 
 
-def filtered_lrelu_cuda(x: Tensor, b: Tensor | None, case: Case) -> Tensor:
+def filtered_lrelu_cuda(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that is `usable`; half and bfloat16 as well."""
     mark = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
     return _forward_op(x, case.fu, case.fd, b, *case.numbers, mark)[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sg3cli.nets.ops import cpu_kernel, cuda_kernel
-from sg3cli.nets.ops.case import Case
+from sg3cli.nets.ops.lrelu_spec import LreluSpec
 from sg3cli.nets.ops.upfirdn import parse_padding, upfirdn2d
 
 # The torch path works through the channels in chunks of at most this many up-sampled samples.
@@ -40,11 +40,11 @@ def filtered_lrelu(
     `fu`, `fd` are [taps] (separable), [h, w] or None (identity); `b` [C]; `padding` (x0, x1, y0, y1) in samples
     of the up-sampled grid, negative values crop. `impl`: see `filter_case`.
     """
-    case = Case(fu, fd, up, down, parse_padding(padding), gain, slope, clamp, flip_filter)
+    case = LreluSpec(fu, fd, up, down, parse_padding(padding), gain, slope, clamp, flip_filter)
     return filter_case(x, b, case, impl)
 
 
-def filter_case(x: Tensor, b: Tensor | None, case: Case, impl: str = "auto", out: Tensor | None = None) -> Tensor:
+def filter_case(x: Tensor, b: Tensor | None, case: LreluSpec, impl: str = "auto", out: Tensor | None = None) -> Tensor:
     """`filtered_lrelu` of a case. `impl` is "torch", "kernel" or "auto", which takes a kernel where it can: the CPU's,
     and the CUDA one if `SG3_CUDA_KERNEL=1` asks for it. `out` receives the result; no gradient flows then.
     """
@@ -63,7 +63,7 @@ def filter_case(x: Tensor, b: Tensor | None, case: Case, impl: str = "auto", out
     return y if out is None else out.copy_(y)
 
 
-def _torch_path(x: Tensor, b: Tensor | None, case: Case) -> Tensor:
+def _torch_path(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The reference, in chunks of channels that are recomputed in the backward pass to keep memory small."""
 
     def run(chunk: Tensor, bias: Tensor | None) -> Tensor:

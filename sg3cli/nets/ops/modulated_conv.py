@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.nets.ops import kernel_conv
+from sg3cli.nets.ops import cpu_convolution
 
 # A CPU's convolution copies its input and output to a layout of its own. Beyond so many bytes of both that is worth
 # avoiding: fresh pages cost more than the arithmetic. (Not for a 3 x 3 convolution whose gradient is wanted.)
@@ -41,8 +41,8 @@ def modulated_conv2d(
         # One small matrix for each sample: scaling those costs nothing next to a pass over the activations.
         per_sample = _per_sample(w, scale_in, scale_out)[..., 0, 0].to(dtype)
         return (per_sample @ x.flatten(2).to(dtype)).float().unflatten(2, x.shape[2:])
-    if matrix and scaled_weights and impl != "torch" and kernel_conv.covers(x, w):
-        return kernel_conv.pointwise(_per_sample(w, scale_in, scale_out)[..., 0, 0], x.flatten(2)).unflatten(
+    if matrix and scaled_weights and impl != "torch" and cpu_convolution.covers(x, w):
+        return cpu_convolution.pointwise(_per_sample(w, scale_in, scale_out)[..., 0, 0], x.flatten(2)).unflatten(
             2, x.shape[2:]
         )
     if dtype is None and scaled_weights and x.shape[0] == 1:
@@ -102,11 +102,11 @@ def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
 
 def _convolve_into(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | None) -> None:
     """A large convolution into `y`: through the compiled kernel where that does it."""
-    kernel = dtype is None and kernel_conv.covers(x, w)
+    kernel = dtype is None and cpu_convolution.covers(x, w)
     if kernel and w.shape[2:] == (1, 1) and not padding:
-        kernel_conv.pointwise_into(w[None, :, :, 0, 0].expand(len(x), -1, -1), x.flatten(2), y.flatten(2))
+        cpu_convolution.pointwise_into(w[None, :, :, 0, 0].expand(len(x), -1, -1), x.flatten(2), y.flatten(2))
     elif kernel and w.shape[2:] == (3, 3):
-        kernel_conv.conv3_into(w, x, y, padding)
+        cpu_convolution.conv3_into(w, x, y, padding)
     else:
         _strips(x, w, padding, y, dtype)
 

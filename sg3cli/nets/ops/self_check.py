@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sg3cli.nets.ops import cpu_kernel, cuda_kernel
-from sg3cli.nets.ops.case import Case
+from sg3cli.nets.ops import cpu_binding
 from sg3cli.nets.ops.filters import design_lowpass_filter
+from sg3cli.nets.ops.lrelu_spec import LreluSpec
 from sg3cli.nets.ops.upfirdn import upfirdn2d
 
 TOLERANCE = 1e-5  # of the largest value; a correct kernel stays below 1e-6
@@ -47,7 +46,7 @@ def _convolution_error(lib: ctypes.CDLL) -> float:
     z = x.new_empty(13, 8, 103)
     if lib.sg3_conv3(square.data_ptr(), picture.data_ptr(), z.data_ptr(), 7, 13, 6, 101, 2, torch.get_num_threads()):
         return float("inf")
-    return max(_relative(y, w @ x), _relative(z, torch.nn.functional.conv2d(picture[None], square, padding=2)[0]))
+    return max(relative(y, w @ x), relative(z, torch.nn.functional.conv2d(picture[None], square, padding=2)[0]))
 
 
 def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
@@ -56,15 +55,15 @@ def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
     fu = design_lowpass_filter(6 * up, 10, 12, 32 * up)
     fd = design_lowpass_filter(12, 10, 12, 64, radial=radial)
     x, b = torch.randn([1, 2, 19, 23], generator=generator), torch.randn([2], generator=generator)
-    case = Case(fu, fd, up, 2, (7, 8, 6, 9), clamp=1.0)
-    expected, dy = _reference(x, b, case, generator)
-    p = cpu_kernel.describe(lib, (1, 2, 19, 23), case)
-    y, marks = cpu_kernel.run_forward(lib, p, x, b, mark=True)
-    actual = (y, *cpu_kernel.run_backward(lib, p, dy, marks))
-    return max(map(_relative, actual, expected))
+    case = LreluSpec(fu, fd, up, 2, (7, 8, 6, 9), clamp=1.0)
+    expected, dy = reference(x, b, case, generator)
+    p = cpu_binding.describe(lib, (1, 2, 19, 23), case)
+    y, marks = cpu_binding.run_forward(lib, p, x, b, mark=True)
+    actual = (y, *cpu_binding.run_backward(lib, p, dy, marks))
+    return max(map(relative, actual, expected))
 
 
-def _reference(x: Tensor, b: Tensor, case: Case, generator: torch.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
+def reference(x: Tensor, b: Tensor, case: LreluSpec, generator: torch.Generator) -> tuple[tuple[Tensor, ...], Tensor]:
     """Output and gradients of input and bias through plain torch, and the random slope [N, C, H', W'] they are for."""
     assert case.clamp is not None
     leaf, bias = x.clone().requires_grad_(), b.clone().requires_grad_()
@@ -76,57 +75,7 @@ def _reference(x: Tensor, b: Tensor, case: Case, generator: torch.Generator) -> 
     return (y.detach(), *torch.autograd.grad(y, (leaf, bias), dy)), dy
 
 
-def check_cuda(device: torch.device, dtype: torch.dtype, *kind: Any) -> str | None:
-    """Values and gradients of one kind of layer (the arguments of `_cuda_error`) on a device; None, or what is wrong.
-
-    The reference is computed on the CPU: a GPU's convolutions may round to fewer bits. A sample within rounding of a
-    kink may fall on its other side; not twice in a row.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        for seed in range(2):
-            error = thread.submit(_cuda_error, device, dtype, seed, *kind).result()
-            if error <= max(TOLERANCE, torch.finfo(dtype).eps):
-                return None
-    up, down, _, _, full, *_ = kind
-    return f"up {up}, down {down}, {'full' if full else 'separable'}, {dtype}: relative error {error:.1e}"
-
-
-def _cuda_error(
-    device: torch.device,
-    dtype: torch.dtype,
-    seed: int,
-    up: int,
-    down: int,
-    up_taps: int,
-    down_taps: int,
-    full: bool,
-    pad_x: int,
-    pad_y: int,
-    flip: bool,
-) -> float:
-    """Largest relative error with random filters; `pad_x` and `pad_y` are paddings up to a multiple of four."""
-    generator = torch.Generator().manual_seed(seed)
-    fu = _random_filter(generator, up_taps)
-    fd = _random_filter(generator, down_taps, *([down_taps] if full else []))
-    x, b = (torch.randn(shape, generator=generator).to(dtype) for shape in ([2, 2, 37, 43], [2]))
-    case = Case(fu, fd, up, down, (pad_x + 8, 9, pad_y + 4, 7), clamp=0.5, flip=flip)
-    expected, dy = _reference(x.float(), b.float(), case, generator)
-    x, b, fu, fd, dy = (t.to(device) for t in (x, b, fu, fd, dy.to(dtype)))
-    numbers = case.numbers
-    plain, _ = cuda_kernel.run_forward(x, fu, fd, b, *numbers, False)
-    y, mask = cuda_kernel.run_forward(x, fu, fd, b, *numbers, True)
-    dx = cuda_kernel.run_backward(dy, mask, fu, fd, 37, 43, *numbers[:5], flip)
-    errors = [_relative(actual.float().cpu(), wanted) for actual, wanted in zip((y, dx), expected, strict=False)]
-    return max(*errors, _relative(plain.float().cpu(), expected[0]))
-
-
-def _random_filter(generator: torch.Generator, *shape: int) -> Tensor:
-    """Taps without any symmetry, so that mistakes of direction and phase show."""
-    f = torch.rand(shape, generator=generator) + 0.1
-    return f / f.sum()
-
-
-def _relative(actual: Tensor, expected: Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     if actual.shape != expected.shape:
         return float("inf")
     return float((actual - expected).abs().max() / expected.abs().max())

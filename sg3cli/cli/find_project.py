@@ -1,0 +1,105 @@
+"""Which project a command works on: argument > line on a piped stdin > `$SG3_PROJECT` > the only one in the folder."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from pathlib import Path
+
+from sg3cli.console import Console
+from sg3cli.errors import InputError, UsageError
+from sg3cli.files import digest_of
+from sg3cli.project import SUFFIX, Project, default_path
+from sg3cli.video.image_sequence import is_pattern, is_pictures, parse_rate
+
+HINT = "give INPUT or PROJECT, set SG3_PROJECT, or work in a folder with one *.sg3"
+
+
+def find_target(argument: str | None, option: Path | None, console: Console) -> str:
+    """The argument, or what stands for it when there is none. Raises `UsageError` that lists the candidates."""
+    if argument is not None:
+        return argument
+    if option is not None:
+        return str(option)
+    if stdin_is_pipe():
+        return read_piped(console)
+    if named := os.environ.get("SG3_PROJECT"):
+        return named
+    found = sorted(path for path in Path.cwd().glob(f"*{SUFFIX}") if path.is_dir())
+    if len(found) == 1:
+        return found[0].name
+    if found:
+        raise UsageError(f"several projects are here: {', '.join(p.name for p in found)}", "name one of them")
+    raise UsageError("no project is here", HINT)
+
+
+def stdin_is_pipe() -> bool:
+    """Whether something is piped in (not a terminal, a file or /dev/null)."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def read_piped(console: Console) -> str:
+    """The one line that the command before in the pipe printed."""
+    ready, _, _ = select.select([sys.stdin], [], [], 2.0)
+    if not ready:
+        console.notice("waiting for a project's path on stdin")
+    lines = sys.stdin.read().split("\n")
+    line = lines[0].strip()
+    if not line:
+        raise UsageError("nothing came through the pipe", "the command before it failed, or name the project")
+    if any(rest.strip() for rest in lines[1:]) or not (Path(line) / "project.json").is_file():
+        raise UsageError(f"what came through the pipe is not a project: {line[:80]!r}", HINT)
+    return line
+
+
+def open_target(target: str, option: Path | None, rate: str | None = None) -> Project:
+    """The project that `target` is or, when it is a clip, the clip's project, made if there is none.
+
+    A clip is a video, `-` for one on standard input, a picture, a folder of pictures or a pattern; `rate` is that of
+    pictures. Raises `InputError` for a clip that cannot be used and `UsageError` for what is neither clip nor project.
+    """
+    path = Path(target)
+    if target == "-":
+        path = stored_stdin(option)
+    elif path.is_dir() and ((path / "project.json").is_file() or path.suffix == SUFFIX):
+        return Project.open(path)
+    elif not path.exists() and not is_pattern(path):
+        kind = "project" if path.suffix == SUFFIX else "file"
+        raise InputError(f"there is no {kind} {target}", "check the path")
+    return _project_of_clip(path, option, rate)
+
+
+def _project_of_clip(path: Path, option: Path | None, rate: str | None) -> Project:
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path} is empty", "give a video file")
+    if rate is not None:
+        parse_rate(rate)
+        if not is_pictures(path):
+            raise UsageError(f"--rate is for pictures, and {path} has times of its own", "leave it out")
+    known = option or default_path(path)
+    if (known / "project.json").is_file():
+        return Project.of_source(path, option, {}, rate)
+    from sg3cli.video.probe import probe
+
+    return Project.of_source(path, option, probe(path, rate).to_dict(), rate)
+
+
+def stored_stdin(option: Path | None) -> Path:
+    """What is piped in, as a file beside the project: later commands on the project read it again.
+
+    It is named after its content, so that the same film finds its project again.
+    """
+    from sg3cli.video import spool
+
+    folder = option.resolve().parent if option else Path.cwd()
+    with spool(folder=folder) as piped:
+        digest = digest_of(Path(piped.name)).partition(":")[2]
+        path = folder / f"stdin-{digest[:12]}.media"
+        if not path.exists():
+            os.link(piped.name, path)  # the temporary name goes, the file stays
+    return path if option else path.relative_to(folder)

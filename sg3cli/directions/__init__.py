@@ -1,1 +1,0 @@
-"""Directions in latent space: reading them, combining them. (Fitting them is `training`'s.)"""

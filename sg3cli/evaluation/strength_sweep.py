@@ -1,0 +1,123 @@
+"""One direction at several strengths: what a probe reads off the faces, and a picture grid for people to look at.
+
+The aligned faces of a few frames are rendered at each strength, everything else as it is. A direction that does what
+its name says moves its own label steadily and leaves the others where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sg3cli.drawing.images import write_png
+from sg3cli.errors import UsageError
+from sg3cli.evaluation.project_metrics import Readings, Subject, face_batches, open_subject, read_faces, spread
+from sg3cli.faces.alignment import ABSENT
+from sg3cli.latents.edits import apply_edits, make_edit
+from sg3cli.latents.rendering import render_crops
+from sg3cli.pipeline import Job
+from sg3cli.weights.direction_file import load_direction
+
+FRAMES = 16  # so many are judged, evenly spread, unless `every` says otherwise
+COLUMNS = 8  # frames in the grid
+
+
+@dataclass
+class Sheet:
+    """Readings by strength, batch by batch, and the columns of the grid."""
+
+    readings: list[list[Readings]]  # [strength][batch]
+    sources: list[Readings] = field(default_factory=list)
+    columns: list[np.ndarray] = field(default_factory=list)  # [(1 + strengths) * N, N, 3] uint8
+
+
+def sweep(
+    job: Job, direction: str, strengths: Sequence[float], every: int | None = None, grid: Path | None = None
+) -> dict[str, Any]:
+    """Label readings and slopes of `direction` on a locked project whose codes are there; writes `grid` (PNG).
+
+    Raises `UsageError` when the clip has not been inverted or the direction is unknown.
+    """
+    if job.project.status("invert") != "done":
+        what = f"{job.project.path} holds no codes that are up to date"
+        raise UsageError(what, f"run `sg3 finetune {job.project.path}` first")
+    subject = open_subject(job, job.project.status("finetune") == "done")
+    if subject.tuned is None:
+        job.console.notice("evaluate: finetune is not done, the untuned generator is shown")
+    vector = direction_vector(job, direction)
+    present = np.flatnonzero(subject.track.status != ABSENT)
+    frames = present[::every] if every else spread(present, FRAMES)
+    shown = set(spread(frames, COLUMNS).tolist())
+    sheet = Sheet([[] for _ in strengths])
+    for batch, crops in face_batches(job, subject.track, frames, subject.G.img_resolution, "sweep"):
+        index = np.array([frame.index for frame in batch])
+        rows = [strong_faces(subject, index, vector, strength) for strength in strengths]
+        read_batch(sheet, subject, crops, rows)
+        for k in [k for k, frame in enumerate(index.tolist()) if frame in shown]:
+            sheet.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
+    if grid is not None:
+        write_png(grid, np.concatenate(sheet.columns, axis=1))
+    judged = summary(subject, sheet, strengths)
+    return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **judged}
+
+
+def direction_vector(job: Job, name: str) -> np.ndarray:
+    """The direction's vector, `[num_ws, w_dim]` or `[1, w_dim]`; raises when it belongs to another generator."""
+    bundle, invert = job.bundle(), job.project.record("invert")
+    loaded = load_direction(job.direction_file(name, bundle))
+    loaded.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
+    return loaded.vector
+
+
+def strong_faces(subject: Subject, index: np.ndarray, vector: np.ndarray, strength: float) -> list[np.ndarray]:
+    """Aligned faces `[N, N, 3]` uint8 of the frames `index [n]` moved by `strength` along `vector`, no other edit."""
+    edit = make_edit("swept", repr(strength))
+    ws = apply_edits(subject.face.codes.take(index), subject.track.times[index], [edit], {"swept": vector})
+    return list(render_crops(subject.G, ws, None, len(ws)))
+
+
+def read_batch(sheet: Sheet, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:
+    """Add the probe's readings of a batch, if there is a probe."""
+    if subject.judge is not None:
+        sheet.sources.append(read_faces(subject.judge, crops))
+        for readings, pictures in zip(sheet.readings, rows, strict=True):
+            readings.append(read_faces(subject.judge, pictures))
+
+
+def levels(crop: np.ndarray) -> np.ndarray:
+    """A crop in [-1, 1] as uint8."""
+    return np.rint(np.clip((crop + 1) * 127.5, 0, 255)).astype(np.uint8)
+
+
+def summary(subject: Subject, sheet: Sheet, strengths: Sequence[float]) -> dict[str, Any]:
+    """Mean readings and slopes per label, and the identity kept at each strength; None without a probe."""
+    if subject.judge is None:
+        return {"labels": None, "identity": None}
+    means = np.stack([np.concatenate([part.labels for part in parts]).mean(axis=0) for parts in sheet.readings])
+    std = subject.judge.std.double().numpy()
+    source = np.concatenate([part.embedding for part in sheet.sources])
+    kept = [(np.concatenate([part.embedding for part in parts]) * source).sum(1).mean() for parts in sheet.readings]
+    names = subject.judge.config.labels
+    return {
+        "labels": {name: response(strengths, means[:, k], float(std[k])) for k, name in enumerate(names)},
+        "identity": [float(value) for value in kept],
+    }
+
+
+def response(strengths: Sequence[float], means: np.ndarray, std: float) -> dict[str, Any]:
+    """Least-squares slope of the mean readings `[S]` against the strengths, per unit of strength."""
+    order = np.argsort(strengths)
+    steps = np.diff(means[order])
+    s = np.asarray(strengths, np.float64) - np.mean(strengths)
+    spread_of = float((s * s).sum())
+    slope = float((s * means).sum() / spread_of) if spread_of > 0 else None
+    return {
+        "means": [float(value) for value in means],
+        "slope": slope,
+        "slope_std": None if slope is None else slope / std,
+        "monotone": bool((steps > 0).all() or (steps < 0).all()) if len(steps) else None,
+    }

@@ -1,0 +1,87 @@
+"""What pasting needs of a whole clip, made or found in the project before the first frame is pasted."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sg3cli.compositing.occlusion import GRID
+from sg3cli.compositing.user_mask import UserMask
+from sg3cli.nets.generator import Generator
+from sg3cli.pipeline.face_crops import FaceEdits
+from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
+from sg3cli.pipeline.occlusion_maps import VisibleMaps, mapped_frames
+from sg3cli.pipeline.seam import REVISION, seam_generator
+from sg3cli.project import Chunks, content_key, of_face
+from sg3cli.video import VideoReader
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job
+
+VISIBLE = "stitch/visible"
+VISIBLE_IN_RANGE = "stitch/visible-in-range"  # the same of a render with --range, which has them near the range alone
+CHUNK = 32  # frames between two saves of the maps
+
+
+def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> CompositingInputs:
+    """Maps, user mask and generator for a render: made, or found in the project.
+
+    `keys` are those of what the faces without and with the edits depend on. Raises `InputError` when the user's mask
+    does not fit the source.
+    """
+    paster = FacePaster(face.track, job.configs["render"], G.img_resolution)
+    if paster.config.view == "face":
+        return CompositingInputs(seam=seam_generator(job, face, paster, G, keys[1]))
+    mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0])
+    return CompositingInputs(maps, mask, seam_generator(job, face, paster, G, keys[1]))
+
+
+def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
+    """The mask of `--mask`, checked against the source; None without one."""
+    path = job.configs["render"].mask
+    if path is None:
+        return None
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+        return UserMask(Path(path), reader.info.width, reader.info.height, len(face.track.pts))
+
+
+def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, inputs: str) -> VisibleMaps | None:
+    """What of the face may change in each frame of the clip; None where nothing is protected."""
+    if not paster.protects:
+        return None
+    config, count = paster.config, len(face.track.pts)
+    settings = {"protect": config.protect, "expand": paster.sides, "smooth": job.smooth(), "revision": REVISION}
+    settings |= {"precision": config.precision}
+    chunks = Chunks(job.project.path / of_face(VISIBLE, face.order), content_key(inputs=inputs, **settings))
+    if config.range is not None and chunks.rows < count:
+        key = content_key(inputs=inputs, range=config.range, **settings)
+        chunks = Chunks(job.project.path / of_face(VISIBLE_IN_RANGE, face.order), key)
+    if chunks.rows < count:
+        make_maps(job, face, paster, G, chunks)
+    return VisibleMaps(chunks, face.track)
+
+
+def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks) -> None:
+    """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
+    batch, wanted = paster.config.batch, mapped_frames(paster.track, paster.config)
+    size = batch * -(-CHUNK // batch)
+    maps: list[np.ndarray] = []
+    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+        frames = job.console.progress(reader.frames(chunks.rows), len(paster.track.pts), "render: masks", chunks.rows)
+        while part := list(islice(frames, batch)):
+            shown = [frame for frame in part if wanted[frame.index]]
+            drawn = face.crops(shown, G, False, paster.sides)
+            plain = dict(zip([frame.index for frame in shown], drawn, strict=True))
+            for frame in part:
+                seen = np.ones(paster.shape(GRID), np.float32)
+                if frame.index in plain:
+                    seen = paster.judge(frame, plain[frame.index])
+                maps.append(np.rint(seen * 255).astype(np.uint8))
+            if len(maps) >= size:
+                chunks.append({"visible": np.stack(maps)}, len(maps))
+                maps = []
+    if maps:
+        chunks.append({"visible": np.stack(maps)}, len(maps))

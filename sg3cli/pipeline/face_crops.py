@@ -1,0 +1,67 @@
+"""One face of a clip: its codes with and without its edits, the generator's crops of them, its presence over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sg3cli.compositing.face_mask import smooth_landmarks
+from sg3cli.faces.alignment import ABSENT, Track, shot_slices
+from sg3cli.files import RowFile
+from sg3cli.latents.edits import Edit, apply_edits
+from sg3cli.latents.rendering import render_crops
+from sg3cli.nets.generator import Generator
+from sg3cli.nets.synthesis import NO_MARGIN, Sides
+from sg3cli.video import Frame
+
+FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
+
+
+def with_smooth_landmarks(track: Track) -> Track:
+    """The track with the landmarks that the mask follows: smoothed, so that its edge does not tremble."""
+    landmarks = track.landmarks.copy()
+    for shot in shot_slices(track.shots):
+        landmarks[shot] = smooth_landmarks(track.landmarks[shot], track.times[shot])
+    return replace(track, landmarks=landmarks)
+
+
+@dataclass(frozen=True)
+class FaceEdits:
+    """One face of the clip and what is done to it: where it is, its codes, its own edits.
+
+    `number` is that of `sg3 faces`; `order` counts the faces that the project edits, and names their files.
+    """
+
+    track: Track
+    codes: RowFile  # [T, num_ws, w_dim], smoothed: the pivots
+    edits: list[Edit]
+    directions: dict[str, np.ndarray]  # title of an edit -> [num_ws, w_dim] or [1, w_dim]
+    number: int = 0
+    order: int = 0
+
+    def edited_codes(self, index: np.ndarray) -> np.ndarray:
+        """Codes `[n, num_ws, w_dim]` of the frames `index [n]`, moved along the edits."""
+        return apply_edits(self.codes.take(index), self.track.times[index], self.edits, self.directions)
+
+    def crops(self, frames: list[Frame], G: Generator, edited: bool, sides: Sides = NO_MARGIN) -> Iterator[np.ndarray]:
+        """The face of each frame as seen through its window, `[N, N, 3]` uint8; `sides`: pixels more on each side."""
+        if not frames:
+            return iter(())
+        index = np.array([frame.index for frame in frames])
+        ws = self.edited_codes(index) if edited else self.codes.take(index)
+        return render_crops(G, ws, self.track.transforms[index], len(index), sides)
+
+
+def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray | None = None) -> np.ndarray:
+    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames of its shot that show none."""
+    opacity, shots = np.ones(len(times)), np.zeros(len(times), np.int32) if shots is None else shots
+    for shot in shot_slices(shots):
+        gaps = times[shot][status[shot] == ABSENT]
+        if len(gaps):
+            after = np.searchsorted(gaps, times[shot])
+            before, after = np.clip(after - 1, 0, None), np.clip(after, None, len(gaps) - 1)
+            distance = np.minimum(np.abs(times[shot] - gaps[before]), np.abs(gaps[after] - times[shot]))
+            opacity[shot] = np.clip(distance / FADE, 0.0, 1.0)
+    return opacity

@@ -1,0 +1,137 @@
+"""How one person's edited face is pasted into its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_window
+from sg3cli.compositing.occlusion import GRID, visible
+from sg3cli.compositing.paste import paste
+from sg3cli.compositing.user_mask import UserMask
+from sg3cli.config import RenderConfig, parse_sides
+from sg3cli.faces.alignment import Track
+from sg3cli.geometry import expanded_quad, warp_quad
+from sg3cli.nets.generator import Generator
+from sg3cli.nets.synthesis import Sides
+from sg3cli.pipeline.occlusion_maps import VisibleMaps
+from sg3cli.video import Frame
+from sg3cli.video.image_sequence import fingerprint
+
+
+def pixel_sides(config: RenderConfig, resolution: int) -> Sides:
+    """By how many pixels the view of `resolution` is expanded to the left, right, top and bottom."""
+    left, right, top, bottom = (round(share * resolution) for share in parse_sides(config.expand))
+    return left, right, top, bottom
+
+
+def mask_digest(config: RenderConfig) -> str | None:
+    """What a user's mask contributes to the content key."""
+    if config.mask is None:
+        return None
+    return fingerprint(Path(config.mask))[1]
+
+
+@dataclass(frozen=True)
+class CompositingInputs:
+    """What pasting needs of the whole clip; without, each frame is judged on its own."""
+
+    maps: VisibleMaps | None = None
+    mask: UserMask | None = None
+    seam: Generator | None = None
+
+
+NO_INPUTS = CompositingInputs()
+
+
+@dataclass(frozen=True)
+class FacePaster:
+    """How one person is pasted: through which windows, and what of the face may change."""
+
+    track: Track  # with smooth landmarks
+    config: RenderConfig
+    resolution: int  # the generator's
+    inputs: CompositingInputs = NO_INPUTS
+
+    @property
+    def sides(self) -> Sides:
+        """Pixels by which the crops are larger than the generator's square."""
+        return pixel_sides(self.config, self.resolution)
+
+    def window(self, index: int) -> np.ndarray:
+        """What the crop of a frame shows, `[4, 2]`: the track's window and what it is expanded by."""
+        left, right, top, bottom = (side / self.resolution for side in self.sides)
+        return expanded_quad(self.track.windows[index], (left, right, top, bottom))
+
+    def shape(self, size: int) -> tuple[int, int]:
+        """(height, width) of the crop where the generator's square counts `size` pixels."""
+        left, right, top, bottom = (side * size / self.resolution for side in self.sides)
+        return round(size + top + bottom), round(size + left + right)
+
+    def opacity(self, index: int) -> np.ndarray:
+        """The crop's opacity `[H, W]` float32 from the landmarks (or its edge alone: `replace`)."""
+        size, feather = self.shape(self.resolution), self.config.feather
+        if self.config.stitch == "none":
+            return np.ones(size, np.float32)
+        if self.replaced:
+            return edge_mask(size, feather)
+        return face_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), size), size, feather)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the user's mask stands in the place of all other masks."""
+        return self.config.mask is not None and self.config.mask_mode == "replace"
+
+    @property
+    def protects(self) -> bool:
+        """Whether hair or what stands before the face is looked for."""
+        return self.config.protect != "none" and self.config.stitch != "none" and not self.replaced
+
+    @property
+    def wants_plain(self) -> bool:
+        """Whether pasting needs the generator's face without the edit."""
+        if self.config.view == "face" or self.config.stitch == "none":
+            return False
+        looks = self.protects and self.config.protect != "hair" and self.inputs.maps is None
+        return self.config.detail > 0 or looks
+
+    def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
+        """What of the crop may change: from the maps that were made before, else from this frame alone."""
+        if not self.protects:
+            return None
+        maps = self.inputs.maps
+        return self.judge(frame, plain) if maps is None else maps.at(frame.index)
+
+    def judge(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray:
+        """What of the crop may change in one frame, not smoothed: `[h, w]` float32."""
+        shape, window = self.shape(GRID), self.window(frame.index)
+        source = warp_quad(frame.rgb, window, shape)
+        small = None
+        if plain is not None and self.config.protect in ("all", "occlusion"):
+            small = cv2.resize(plain.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+        landmarks = landmarks_in_window(self.track.landmarks[frame.index], window, shape)
+        return visible(source, small, landmarks, hair=self.config.protect in ("all", "hair"))
+
+    def paste(
+        self, frame: Frame, crop: np.ndarray, plain: np.ndarray | None, presence: float | np.ndarray
+    ) -> np.ndarray:
+        """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits.
+
+        `presence` is an opacity, or one for each pixel of the crop `[h, w]`.
+        """
+        config, mask = self.config, self.inputs.mask
+        return paste(
+            frame.rgb,
+            crop,
+            self.window(frame.index),
+            self.opacity(frame.index) * np.asarray(presence, np.float32),
+            match_ring=config.match,
+            plain=plain,
+            detail=config.detail,
+            visible=self.visible(frame, plain),
+            user_mask=None if mask is None else mask.at(frame.index),
+            blend=config.blend if config.stitch != "none" else "alpha",
+        )

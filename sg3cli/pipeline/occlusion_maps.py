@@ -1,0 +1,55 @@
+"""What of a face may change, for each frame of a whole clip: kept in chunks, steadied over time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sg3cli.compositing.occlusion import STEADY, smooth_maps, stretches
+from sg3cli.config import RenderConfig
+from sg3cli.faces.alignment import ABSENT, Track
+from sg3cli.files import read_arrays
+from sg3cli.pipeline.partial_render import opacity, whole_batches, within_reach
+from sg3cli.project import Chunks
+from sg3cli.smoothing import REACH
+from sg3cli.time_ranges import parse_ranges
+
+
+class VisibleMaps:
+    """The maps of a whole clip, kept in pieces and steadied over time when they are asked for."""
+
+    def __init__(self, chunks: Chunks, track: Track) -> None:
+        self.chunks, self.times = chunks, track.times
+        self.numbers = stretches(track.status != ABSENT, track.shots)
+        self.firsts = [int(path.stem) for path in chunks.pieces]
+        self._smooth: tuple[int, np.ndarray] | None = None
+
+    def at(self, index: int) -> np.ndarray:
+        """The map of frame `index`, `[h, w]` float32."""
+        piece = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        if self._smooth is None or self._smooth[0] != piece:
+            self._smooth = (piece, self._steady(piece))
+        return self._smooth[1][index - self.firsts[piece]]
+
+    def _steady(self, piece: int) -> np.ndarray:
+        """The maps of one piece, smoothed together with what is near in time: as if the whole clip were at once."""
+        first, last = self.firsts[piece], [*self.firsts, self.chunks.rows][piece + 1]
+        near = REACH * STEADY + 1e-6
+        begin, end = np.searchsorted(self.times, [self.times[first] - near, self.times[last - 1] + near])
+        wanted = range(
+            int(np.searchsorted(self.firsts, begin, side="right")) - 1, int(np.searchsorted(self.firsts, end))
+        )
+        maps = np.concatenate([read_arrays(self.chunks.pieces[k])[0]["visible"] for k in wanted])
+        start = self.firsts[wanted[0]]
+        rows = slice(int(begin), min(int(end), start + len(maps)))
+        smooth = smooth_maps(maps[rows.start - start : rows.stop - start] / 255, self.times[rows], self.numbers[rows])
+        return smooth[first - rows.start : last - rows.start]
+
+
+def mapped_frames(track: Track, config: RenderConfig) -> np.ndarray:
+    """Which frames `[T]` bool need a map: those with a face, as far as `--range` and the smoothing reach."""
+    present = track.status != ABSENT
+    if config.range is None:
+        return present
+    shown = opacity(track.times, parse_ranges(config.range)) > 0
+    near = within_reach(track.times, shown, REACH * STEADY + 1e-6)
+    return present & whole_batches(near, config.batch)

@@ -1,0 +1,132 @@
+"""What a media file holds, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sg3cli.video.chroma_siting import CENTER, location_of
+from sg3cli.video.color import ColorTags
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """A sound track; `index` is its stream number in the file."""
+
+    index: int
+    codec: str
+    rate: int
+    channels: int
+    language: str
+
+
+@dataclass(frozen=True)
+class SubtitleInfo:
+    """A subtitle track."""
+
+    index: int
+    codec: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
+
+    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them. `dropped` counts
+    frames before the first key frame (a recording that was joined late), which no player can show.
+    """
+
+    pts: np.ndarray
+    durations: np.ndarray
+    seekable: bool = True
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts about a video. Sizes are upright (after rotation), `duration` is seconds from first frame to last's end."""
+
+    path: Path
+    format: str
+    codec: str
+    pix_fmt: str
+    bit_depth: int
+    width: int
+    height: int
+    time_base: Fraction
+    average_rate: Fraction
+    start_pts: int
+    duration: float
+    frames: int
+    variable_rate: bool
+    rotation: int  # degrees counter-clockwise that make the stored picture upright
+    orientation: tuple[bool, bool, bool]  # what that is on an array: transpose, then mirror columns, then mirror rows
+    color: ColorTags  # as tagged; `color.resolve` fills the gaps
+    sample_aspect_ratio: Fraction
+    interlaced: bool
+    stream: int
+    alpha: bool = False  # some of it is transparent
+    chroma: str = CENTER  # where colour samples lie: left, topleft, center
+    audio: tuple[AudioInfo, ...] = ()
+    subtitles: tuple[SubtitleInfo, ...] = ()
+    others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; fractions as text `num/den`."""
+        plain = asdict(self)
+        plain |= {"path": str(self.path), "color": self.color.to_dict()}
+        for name in ("time_base", "average_rate", "sample_aspect_ratio"):
+            plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
+        return plain
+
+
+def describe_picture(first: Any) -> dict[str, Any]:
+    """Those fields of `VideoInfo` that a decoded picture tells."""
+    orientation = orientation_of(first)
+    width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
+    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
+    return {
+        "pix_fmt": first.format.name,
+        "bit_depth": max((component.bits for component in first.format.components), default=8),
+        "width": width,
+        "height": height,
+        "rotation": int(first.rotation) % 360,
+        "orientation": orientation,
+        "color": ColorTags(*(int(tag) for tag in tags)),
+        "interlaced": bool(first.interlaced_frame),
+        "alpha": _is_transparent(first),
+        "chroma": location_of(first),
+    }
+
+
+def orientation_of(frame: Any) -> tuple[bool, bool, bool]:
+    """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives up all side data for one of a kind it does not know, as a photograph's Exif
+        turns = round(frame.rotation / 90) % 4
+        return ((False, False, False), (True, False, True), (False, True, True), (True, True, False))[turns]
+    if data is None:
+        return (False, False, False)
+    a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return (True, c < 0, b < 0)
+    return (False, a < 0, d < 0)
+
+
+def has_alpha(shape: Any) -> bool:
+    """Whether a pixel format (PyAV's `VideoFormat`) holds transparency."""
+    return shape.has_palette or any(component.is_alpha for component in shape.components)
+
+
+def _is_transparent(frame: Any) -> bool:
+    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose picture uses it."""
+    if not has_alpha(frame.format):
+        return False
+    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255

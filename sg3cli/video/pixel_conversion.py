@@ -1,0 +1,275 @@
+"""From decoded pictures to RGB and back, keeping what was stored wherever nothing was changed.
+
+A frame carries, beside its RGB picture, the picture as it was decoded (`Stored`). Where an edit left the RGB values
+alone, the writer takes the stored values instead of converting back: bit depth, chroma and transparency survive there,
+and what was not touched is not even rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from sg3cli.video.chroma_siting import CENTER, is_subsampled, shifted
+from sg3cli.video.color import FULL, RGB, ColorTags, resolve
+from sg3cli.video.info import VideoInfo, has_alpha
+from sg3cli.video.tone_mapping import to_sdr
+
+# swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
+BLOCK, MARGIN = 32, 8  # pixels, of the part of a picture that is converted
+
+Orientation = tuple[bool, bool, bool]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture as it was decoded, upright, and the RGB `[H, W, 3]` uint8 that was made of it."""
+
+    picture: Any
+    rgb: np.ndarray
+    colors: ColorTags  # resolved: how the two belong together
+
+
+class ToRgb:
+    """Decoded picture -> upright RGB, by the stream's colour tags. One swscale context per pass."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        self._reformatter = VideoReformatter()
+        self._orientation = info.orientation
+        self._size = stored_size(info)
+        self._colors = stored_colors(info)
+        self._hdr = info.color.hdr
+        self.scaled = 0  # pictures of another size than the stream's first
+
+    def __call__(self, picture: Any) -> tuple[np.ndarray, Stored | None]:
+        """RGB `[H, W, 3]` uint8, and the picture to keep; None when it was scaled or tone-mapped."""
+        fits = (picture.width, picture.height) == self._size
+        self.scaled += not fits
+        matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
+        values = self._reformatter.reformat(
+            picture,
+            *self._size,
+            format="rgb48le" if self._hdr else "rgb24",
+            src_colorspace=matrix,
+            src_color_range=self._colors.range,
+            dst_color_range=FULL,
+            interpolation=EXACT,
+            threads=1,
+        ).to_ndarray()
+        rgb = np.ascontiguousarray(turned(to_sdr(values, self._colors) if self._hdr else values, self._orientation))
+        keeps = fits and not self._hdr
+        return rgb, Stored(upright(picture, self._orientation), rgb, self._colors) if keeps else None
+
+
+def stored_size(info: VideoInfo) -> tuple[int, int]:
+    """(width, height) of the pictures in the file, before they are turned upright."""
+    return (info.height, info.width) if info.orientation[0] else (info.width, info.height)
+
+
+def stored_colors(info: VideoInfo) -> ColorTags:
+    """The source's colour tags without gaps."""
+    return resolve(info.color, *stored_size(info), info.pix_fmt)
+
+
+# ---- planes ----------------------------------------------------------------------------------------------------------
+
+
+def turned(array: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """`[H, W, ...]` turned upright; a view."""
+    transpose, mirror_columns, mirror_rows = orientation
+    array = array.swapaxes(0, 1) if transpose else array
+    return array[:: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
+
+
+def upright(picture: Any, orientation: Orientation) -> Any:
+    """The picture turned, plane by plane. Formats whose planes cannot be turned become 4:4:4 of the same depth."""
+    if orientation == (False, False, False):
+        return picture
+    shape = picture.format
+    even = shape.chroma_width(64) == shape.chroma_height(64)
+    if not (is_planar(shape) and even):
+        picture = picture.reformat(format=full_chroma(shape), interpolation=EXACT, threads=1)
+    width, height = (picture.height, picture.width) if orientation[0] else (picture.width, picture.height)
+    result = av.VideoFrame(width, height, picture.format.name)
+    for source, target in zip(planes(picture), planes(result), strict=True):
+        target[...] = turned(source, orientation)
+    return result
+
+
+def is_planar(shape: Any) -> bool:
+    """One plane per component, whole bytes: planes that arrays can be made of."""
+    return not shape.has_palette and not shape.is_bit_stream and len({c.plane for c in shape.components}) == len(
+        shape.components
+    )  # fmt: skip
+
+
+def full_chroma(shape: Any) -> str:
+    """The planar format without chroma subsampling of the same depth, kind and transparency."""
+    bits = max(component.bits for component in shape.components)
+    depth = "" if bits <= 8 else f"{min(b for b in (10, 12, 16) if b >= bits)}le"
+    alpha = "a" if has_alpha(shape) else ""
+    return f"gbr{alpha}p{depth}" if shape.is_rgb or shape.has_palette else f"yuv{alpha}444p{depth}"
+
+
+def planes(picture: Any) -> list[np.ndarray]:
+    """The planes of a planar picture as arrays `[h, w]` (views; uint8 or uint16)."""
+    views = []
+    for index, plane in enumerate(picture.planes):
+        component = next(c for c in picture.format.components if c.plane == index)
+        dtype = np.dtype("u1") if component.bits <= 8 else np.dtype(">u2" if picture.format.is_big_endian else "<u2")
+        rows = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+        views.append(rows[:, : plane.width])
+    return views
+
+
+# ---- what is written -------------------------------------------------------------------------------------------------
+
+
+class FromRgb:
+    """RGB -> pictures for an encoder in `pix_fmt`, with colours as `tags` say (resolved), sampled at `chroma`."""
+
+    def __init__(self, pix_fmt: str, tags: ColorTags, chroma: str = CENTER) -> None:
+        self._pix_fmt, self._tags, self._chroma = pix_fmt, tags, chroma
+        self._shape = av.VideoFormat(pix_fmt)
+        self._converter, self._recoder = VideoReformatter(), VideoReformatter()
+
+    def __call__(self, rgb: np.ndarray, stored: Stored | None) -> Any:
+        """The picture of `rgb [H, W, 3]`: converted where it differs from `stored`, elsewhere as it was stored."""
+        if stored is None or stored.rgb.shape != rgb.shape:
+            return self._converted(rgb)
+        kept = self._recoded(stored)
+        if rgb is stored.rgb:
+            return kept
+        differs = rgb != stored.rgb
+        touched = differs[..., 0] | differs[..., 1] | differs[..., 2]
+        if not touched.any():
+            return kept
+        if not is_planar(self._shape):
+            return self._converted(rgb)
+        box = surrounding(touched)
+        overlay(kept, self._converted(rgb[box]), touched[box], box)
+        return kept
+
+    def _converted(self, rgb: np.ndarray) -> Any:
+        picture = self._plain(rgb)
+        if self._chroma == CENTER or not (is_subsampled(self._shape) and is_planar(self._shape)):
+            return picture
+        beside = self._plain(shifted(rgb, self._chroma))  # swscale samples between pixels
+        for target, source in list(zip(planes(picture), planes(beside), strict=True))[1:3]:
+            target[...] = source
+        return picture
+
+    def _plain(self, rgb: np.ndarray) -> Any:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._reformat(self._converter, picture, RGB, FULL)
+
+    def _recoded(self, stored: Stored) -> Any:
+        """A copy of the stored picture in our format, the same bytes if that is its own."""
+        picture, colors = stored.picture, stored.colors
+        same = picture.format.name.replace("yuvj", "yuv") == self._pix_fmt.replace("yuvj", "yuv")
+        if same and (colors.matrix, colors.range) == (self._tags.matrix, self._tags.range) and is_planar(self._shape):
+            copy = av.VideoFrame(picture.width, picture.height, self._pix_fmt)
+            for source, target in zip(planes(picture), planes(copy), strict=True):
+                target[...] = source
+            return copy
+        return self._reformat(self._recoder, picture, colors.matrix, colors.range)
+
+    def _reformat(self, reformatter: VideoReformatter, picture: Any, matrix: int, color_range: int) -> Any:
+        return reformatter.reformat(
+            picture,
+            format=self._pix_fmt,
+            src_colorspace=SWS_MATRIX.get(matrix),
+            src_color_range=color_range,
+            dst_colorspace=SWS_MATRIX.get(self._tags.matrix),
+            dst_color_range=self._tags.range,
+            interpolation=EXACT,
+            threads=1,
+        )
+
+
+def surrounding(touched: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns around what is set in `touched [H, W]`, on whole blocks, with room for chroma's filters."""
+    bounds = []
+    for axis, size in enumerate(touched.shape):
+        found = np.flatnonzero(touched.any(axis=1 - axis))
+        low, high = int(found[0]) - MARGIN, int(found[-1]) + 1 + MARGIN
+        bounds.append(slice(max(0, low // BLOCK * BLOCK), min(size, -(-high // BLOCK) * BLOCK)))
+    return bounds[0], bounds[1]
+
+
+def overlay(below: Any, above: Any, touched: np.ndarray, box: tuple[slice, slice]) -> None:
+    """Write the values of `above`, a picture of the `box` of `below`, where `touched`; transparency stays.
+
+    Both are of one planar format; the box begins on a multiple of `BLOCK`.
+    """
+    alphas = [component.plane for component in below.format.components if component.is_alpha]
+    for index, (plane, source) in enumerate(zip(planes(below), planes(above), strict=True)):
+        if index not in alphas:
+            steps = [-(-size // part) for size, part in zip((below.height, below.width), plane.shape, strict=True)]
+            starts = [side.start // step for side, step in zip(box, steps, strict=True)]
+            rows, columns = (slice(start, start + size) for start, size in zip(starts, source.shape, strict=True))
+            np.copyto(plane[rows, columns], source, where=_coarse(touched, source.shape))
+
+
+def _coarse(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask for a plane of fewer pixels: set where any pixel under it is."""
+    for axis in (0, 1):
+        step = -(-mask.shape[axis] // shape[axis])
+        if step > 1:
+            starts = np.arange(0, mask.shape[axis], step)
+            mask = np.logical_or.reduceat(mask, starts, axis=axis)
+    return mask
+
+
+# ---- interlaced pictures ---------------------------------------------------------------------------------------------
+
+
+def deinterlaced(stream_pictures: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """(pts, picture) with each interlaced picture made whole, one for one (bwdif in its `send_frame` mode)."""
+    graph: Any = None
+    stamps: list[int] = []
+    for stamp, picture in stream_pictures:
+        shape = (picture.width, picture.height, picture.format.name)
+        if graph is None or graph[0] != shape:
+            yield from _drained(graph, stamps)
+            graph = (shape, _bwdif(picture))
+        # The filter counts in half units and invents pts for its last picture: the order tells which is which.
+        stamps.append(stamp)
+        graph[1].push(picture)
+        yield from _available(graph, stamps)
+    yield from _drained(graph, stamps)
+
+
+def _bwdif(picture: Any) -> Any:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format.name, time_base=picture.time_base or 1
+    )
+    graph.link_nodes(
+        source, graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"), graph.add("buffersink")
+    ).configure()
+    return graph
+
+
+def _available(graph: Any, stamps: list[int]) -> Iterator[tuple[int, Any]]:
+    while True:
+        try:
+            picture = graph[1].pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        if stamps:
+            yield stamps.pop(0), picture
+
+
+def _drained(graph: Any, stamps: list[int]) -> Iterator[tuple[int, Any]]:
+    if graph is not None:
+        graph[1].push(None)
+        yield from _available(graph, stamps)
+        stamps.clear()

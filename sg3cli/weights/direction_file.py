@@ -1,0 +1,96 @@
+"""Direction files: our own safetensors, InterFaceGAN's `*_boundary.npy`, arrays in pickles and `.pt` files.
+
+All are read without executing anything in them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sg3cli.errors import ModelError, UsageError
+from sg3cli.weights.import_arrays import SHAPES, as_direction, read_direction_array
+from sg3cli.weights.safe_pickle.values import Refused
+
+SUFFIXES = (".safetensors", ".npy", ".pkl", ".pickle", ".pt")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """`vector` `[num_ws, w_dim]` or `[1, w_dim]` float32, scaled so that strength 1 is one unit.
+
+    `generator` is the digest of the generator it was fitted on; None when the file does not say (InterFaceGAN's).
+    """
+
+    name: str
+    vector: np.ndarray
+    generator: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def check_fits(self, num_ws: int, w_dim: int, generator: str | None = None) -> None:
+        """Raise `ModelError` when the direction belongs to a generator of another shape or another digest."""
+        rows, width = self.vector.shape
+        if width != w_dim or rows not in (1, num_ws):
+            raise ModelError(
+                f"direction {self.name} has shape {rows}x{width}, the codes have {num_ws}x{w_dim}",
+                "use a direction that was fitted on this generator",
+            )
+        if self.generator and generator and self.generator != generator:
+            raise ModelError(
+                f"direction {self.name} was fitted on another generator ({self.generator[:19]}...)",
+                "directions do not carry over between generators; see `sg3 directions list`",
+            )
+
+
+def is_direction_file(name: str) -> bool:
+    """Whether `name` means a file rather than one of the model's directions."""
+    return name.endswith(SUFFIXES)
+
+
+def load_direction(path: Path) -> Direction:
+    """Read a direction file. Raises `UsageError` when it is missing, `ModelError` when it does not hold one."""
+    if not path.is_file():
+        raise UsageError(f"there is no direction file {path}", "give a name of `sg3 directions list` or a file")
+    if path.suffix == ".safetensors":
+        vector, meta = _read_safetensors(path)
+    else:
+        vector, meta = read_direction_array(path), {}
+    name, generator = str(meta.get("name") or path.stem.removesuffix("_boundary")), meta.get("generator")
+    return Direction(name, vector, generator if isinstance(generator, str) else None, meta)
+
+
+def _read_safetensors(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np") as file:
+            return as_direction(file.get_tensor("direction")), _metadata(file.metadata() or {})
+    except Refused as cause:
+        raise ModelError(f"cannot read the direction {path}: {cause}", SHAPES) from cause
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelError(f"cannot read the direction {path}: {error}", "it must hold a `direction`") from error
+
+
+def _metadata(entries: dict[str, str]) -> dict[str, Any]:
+    """safetensors metadata are strings; an entry `sg3` holds ours as JSON, otherwise they are taken as they stand."""
+    return dict(json.loads(entries["sg3"])) if "sg3" in entries else dict(entries)
+
+
+def find_direction(name: str, known: Mapping[str, Path]) -> Path:
+    """The file of a direction given by name or as a file. Raises `UsageError` that lists the `known` names."""
+    if name in known:
+        return known[name]
+    if is_direction_file(name):
+        if Path(name).is_file():
+            return Path(name)
+        raise UsageError(f"there is no direction file {name}", _known(known))
+    raise UsageError(f"unknown direction '{name}'", _known(known))
+
+
+def _known(known: Mapping[str, Path]) -> str:
+    return f"known directions: {', '.join(sorted(known)) or 'none'}; or give a .npy, .pt or .safetensors file"

@@ -1,0 +1,251 @@
+"""Parts of a film by time: how they are written, how the edit fades at their ends, and what the other frames keep."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import make_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sg3cli import cli
+from sg3cli.errors import UsageError
+from sg3cli.pipeline.partial_render import FADE, only_inside, opacity, whole_batches, within_reach
+from sg3cli.time_ranges import Ranges, parse_ranges
+from sg3cli.video import VideoReader
+
+INF = math.inf
+
+
+# ---- as the user writes them
+
+
+@pytest.mark.parametrize(
+    ("text", "ranges"),
+    [
+        ("10-20", ((10, 20),)),
+        ("0:10-0:20", ((10, 20),)),
+        ("1:02:03.5-1:02:10", ((3723.5, 3730),)),
+        ("90:00-1:31:00", ((5400, 5460),)),  # minutes alone may pass sixty
+        ("10s..20s", ((10, 20),)),
+        ("300ms..1.5m", ((0.3, 90),)),
+        (".5..1h", ((0.5, 3600),)),
+        (" 1 - 2 ", ((1, 2),)),
+        ("10s..", ((10, INF),)),
+        ("0:10-", ((10, INF),)),
+        ("..2m", ((0, 120),)),
+        ("-3", ((0, 3),)),
+        ("5..6,1..2, 8..", ((1, 2), (5, 6), (8, INF))),
+        ("1..2,2..3", ((1, 2), (2, 3))),  # the end is not included, so they touch and do not overlap
+    ],
+)
+def test_every_form_of_a_range(text: str, ranges: Ranges) -> None:
+    assert parse_ranges(text) == ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "cannot read"),
+        ("..", "cannot read"),
+        ("-", "cannot read"),
+        ("10", "cannot read"),
+        ("1..2,", "cannot read"),
+        ("2..1", "ends before it starts"),
+        ("1..1", "ends before it starts"),
+        ("..0", "ends before it starts"),
+        ("1..3,2..4", "overlap"),
+        ("1..,5..6", "overlap"),
+        ("1..2..3", "not a time"),
+        ("1-2-3", "not a time"),
+        ("a..b", "not a time"),
+        ("nan..2", "not a time"),
+        ("0..inf", "not a time"),
+        ("-1..2", "not a time"),
+        ("1e3..", "not a time"),
+        ("0:60-2:00", "not a time"),
+        ("1:60:00-2:00:00", "not a time"),
+        ("5d..", "not a time"),
+    ],
+)
+def test_what_is_no_range_is_an_error_that_names_it(text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what) as caught:
+        parse_ranges(text)
+    assert repr(text) in str(caught.value) and caught.value.hint.startswith("a range is 0:10-0:20")
+
+
+@given(st.lists(st.integers(1, 400_000), min_size=2, max_size=12, unique=True))
+def test_milliseconds_seconds_and_the_clock_say_the_same(bounds: list[int]) -> None:
+    bounds = sorted(bounds)[: len(bounds) // 2 * 2]
+    parts = list(zip(bounds[::2], bounds[1::2], strict=True))
+
+    def clock(ms: int) -> str:
+        return f"{ms // 3_600_000}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+    for written in (lambda ms: f"{ms}ms", lambda ms: f"{ms / 1000}s", clock):
+        found = parse_ranges(",".join(f"{written(a)}-{written(b)}" for a, b in reversed(parts)))
+        assert np.allclose(found, np.array(parts) / 1000)
+
+
+# ---- opacity
+
+
+@st.composite
+def ranges_of_time(draw: st.DrawFn) -> Ranges:
+    """Up to three ranges that do not overlap; the first may begin with the film, the last be open."""
+    ms = sorted(draw(st.lists(st.integers(0, 20_000), min_size=2, max_size=6, unique=True)))
+    parts = [(a / 1000, b / 1000) for a, b in zip(ms[::2], ms[1::2], strict=False)]
+    if draw(st.booleans()):
+        parts[-1] = (parts[-1][0], INF)
+    return tuple(parts)
+
+
+@given(ranges_of_time(), st.integers(5, 60))
+def test_opacity_is_none_outside_all_well_inside_and_never_jumps_at_an_end(ranges: Ranges, rate: int) -> None:
+    times = np.arange(25 * rate) / rate
+    shown = opacity(times, ranges)
+    assert shown.shape == times.shape and (shown >= 0).all() and (shown <= 1).all()
+    for time, value in zip(times, shown, strict=True):
+        around = [(a, b) for a, b in ranges if a <= time < b]
+        if not around:
+            assert value == 0
+            continue
+        ((start, end),) = around
+        room = min(INF if start == 0 else time - start, end - time)
+        assert value == pytest.approx(min(room / FADE, 1))
+    for start, end in ranges:  # just inside a closed end there is next to nothing, so that no frame pops
+        for at, edge in ((start + 1e-4, start), (end - 1e-4, end)):
+            if 0 < edge < INF and end - start > 1e-3:
+                assert opacity(np.array([at]), ranges)[0] < 0.01
+
+
+# ---- frames
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A frame of which `only_inside` needs the index; `value` says what has been done to it."""
+
+    index: int
+    value: float = 0.0
+
+
+@given(st.data())
+def test_the_edit_is_given_whole_batches_and_its_results_are_those_of_the_whole_film(data: st.DataObject) -> None:
+    batch, count = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))
+    shares = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0])
+    shown = np.array(data.draw(st.lists(shares, min_size=count, max_size=count)))
+    start = batch * data.draw(st.integers(0, (count - 1) // batch))  # a film that goes on from an earlier run
+    seen: list[int] = []
+
+    def edited(frames: Iterator[Numbered]) -> Iterator[Numbered]:
+        """Depends on the batch, as the rounding of a network does; holds a batch back, as composing does."""
+        held: list[Numbered] = []
+        for frame in frames:
+            held.append(frame)
+            seen.append(frame.index)
+            if len(held) == batch or frame.index == count - 1:
+                assert held[0].index % batch == 0
+                yield from (replace(one, value=100.0 + 0.1 * held[0].index) for one in held)
+                held = []
+        assert not held, "a batch was cut short"
+
+    def blend(below: Numbered, above: Numbered, share: float) -> Numbered:
+        return replace(below, value=below.value + share * (above.value - below.value))
+
+    def plain(frame: Numbered) -> Numbered:
+        return replace(frame, value=-1.0)
+
+    results = list(only_inside(map(Numbered, range(start, count)), shown, batch, edited, plain, blend))
+    assert [frame.index for frame in results] == list(range(start, count))
+    for frame in results:
+        whole, share = 100.0 + 0.1 * (frame.index // batch * batch), shown[frame.index]
+        assert frame.value == pytest.approx(-1 + share * (whole + 1))
+        assert share or frame.value == -1
+    wanted = {k // batch for k in range(start, count) if shown[k] > 0}
+    assert {index // batch for index in seen} == wanted  # the rest cost nothing
+
+
+# ---- the whole chain
+
+
+@pytest.fixture
+def clip(tmp_path: Path, talk: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a finished project whose only edit holds from beginning to end."""
+    folder = tmp_path / "clip"
+    shutil.copytree(tuned, folder)
+    manifest = folder / "talk.sg3" / "project.json"
+    manifest.write_text(manifest.read_text().replace(str(tuned), str(folder)))
+    monkeypatch.chdir(folder)
+    assert cli.run(["edit", "talk.sg3", "--clear", "--direction", "age", "--strength", "4", "-q"]) == 0
+    return folder
+
+
+def rendered(out: str, *more: str) -> list[np.ndarray]:
+    assert cli.run(["render", "talk.sg3", "-o", out, "--codec", "ffv1", "-q", *more]) == 0
+    return frames_of(Path(out))
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with VideoReader(path) as reader:
+        return [frame.rgb for frame in reader]
+
+
+def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(clip: Path) -> None:
+    """Both ranges end or begin in the middle of a batch, and of a piece when the film is kept in pieces."""
+    source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
+    with VideoReader("talk.mp4") as reader:
+        times = reader.times
+    text = "0-0.26,0.41-"
+    shown = opacity(times, parse_ranges(text))
+    assert [int(share) if share in (0, 1) else "fades" for share in shown] == [1, 1, *["fades"] * 5, *[0] * 4, "fades"]
+    part = rendered("part.mkv", "--range", text)
+    for before, after, all_edited, share in zip(source, part, whole, shown, strict=True):
+        assert (before != all_edited).any()
+        if share == 0:
+            assert (after == before).all()
+        elif share == 1:
+            assert (after == all_edited).all()
+        else:
+            assert (after != before).any() and (after != all_edited).any()
+    pieces = rendered("pieces.mkv", "--range", text, "--segment", "0.1")
+    assert all((a == b).all() for a, b in zip(part, pieces, strict=True))
+
+
+def test_a_range_of_everything_is_the_whole_edit_and_one_beyond_the_end_none(clip: Path) -> None:
+    source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
+    assert all((a == b).all() for a, b in zip(rendered("all.mkv", "--range", "0.."), whole, strict=True))
+    assert all((a == b).all() for a, b in zip(rendered("none.mkv", "--range", "1:00-"), source, strict=True))
+
+
+def test_an_unreadable_range_ends_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "in.mp4", 4, size=(128, 96))
+    assert cli.run(["run", "in.mp4", "-o", "out.mp4", "--edit", "age=1", "--range", "2..1"]) == 2
+    what, hint = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert what == "error: the range '2..1' ends before it starts" and hint.startswith("hint: a range is")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@given(
+    steps=st.lists(st.floats(0.001, 0.5), min_size=1, max_size=30),
+    picked=st.integers(0, 2**30 - 1),
+    batch=st.integers(1, 5),
+    reach=st.floats(0.01, 1),
+)
+def test_frames_near_the_wanted_and_in_their_batches(steps: list[float], picked: int, batch: int, reach: float) -> None:
+    times = np.cumsum(steps)
+    wanted = np.array([bool(picked >> k & 1) for k in range(len(times))])
+    near = within_reach(times, wanted, reach)
+    distance = np.abs(times[:, None] - times[wanted][None]).min(axis=1, initial=np.inf)
+    assert near[distance < reach - 1e-9].all() and not near[distance > reach + 1e-9].any()
+    batches = whole_batches(wanted, batch)
+    assert batches.tolist() == [bool(wanted[k // batch * batch :][:batch].any()) for k in range(len(times))]
