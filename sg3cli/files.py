@@ -8,14 +8,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sg3cli.errors import InputError
 
+T = TypeVar("T")
+
+SAVE_SECONDS = 10.0  # of work that a kill may cost
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -175,3 +179,72 @@ class HeldRows(RowFile):
     def rows(self, first: int, last: int) -> np.ndarray:
         """See `RowFile.rows`."""
         return self.array[max(first, 0) : max(last, 0)]
+
+
+# ---- progress inside a stage ---------------------------------------------------------------------------------------
+
+
+def in_chunks(items: Iterable[T], rows: int, multiple: int = 1, seconds: float = SAVE_SECONDS) -> Iterator[list[T]]:
+    """Lists of `rows` items, or earlier of those that came within `seconds`, so that a kill costs no more than that.
+
+    Their lengths are multiples of `multiple`, all but the last one's.
+    """
+    chunk: list[T] = []
+    began = time.monotonic()
+    for item in items:
+        chunk.append(item)
+        due = len(chunk) >= rows or time.monotonic() - began >= seconds
+        if due and len(chunk) % multiple == 0:
+            yield chunk
+            chunk, began = [], time.monotonic()
+    if chunk:
+        yield chunk
+
+
+class Chunks:
+    """Rows of a running stage, kept in pieces, so that a killed run continues where its last piece ends.
+
+    Every piece carries the stage's content key (a piece of other parameters is discarded) and a JSON state that the
+    stage needs to go on (the detector's tracks, for instance).
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+        self.pieces: list[Path] = []
+        self.rows = 0
+        self.state: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._take(path)
+
+    def _take(self, path: Path) -> None:
+        meta: dict[str, Any] = {}
+        with contextlib.suppress(InputError):
+            _, meta = read_arrays(path)
+        if meta.get("key") != self.key or meta.get("first") != self.rows:
+            path.unlink()
+            return
+        self.pieces.append(path)
+        self.rows += int(meta["rows"])
+        self.state = meta["state"]
+
+    def append(self, arrays: Mapping[str, np.ndarray], rows: int, state: Mapping[str, Any] | None = None) -> None:
+        """Keep `rows` more rows, on disk when this returns."""
+        path = self.folder / f"{self.rows:09d}.safetensors"
+        meta = {"key": self.key, "first": self.rows, "rows": rows, "state": dict(state or {})}
+        write_arrays(path, arrays, meta)
+        self.pieces.append(path)
+        self.rows += rows
+        self.state = dict(state or {})
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for path in self.pieces:
+            yield read_arrays(path)[0]
+
+    def clear(self) -> None:
+        """Forget the pieces, once the stage's result stands."""
+        for path in self.pieces:
+            path.unlink(missing_ok=True)
+        self.pieces, self.rows, self.state = [], 0, {}
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()

@@ -12,16 +12,14 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import RowFile, read_arrays, write_arrays, write_error, write_json
+from sg3cli.files import RowFile, read_arrays, write_error, write_json
 from sg3cli.latents.edits import Edit
 from sg3cli.video.color import HLG, PQ
 from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, is_pictures, outside
@@ -29,15 +27,12 @@ from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, i
 if TYPE_CHECKING:
     from sg3cli.faces.alignment import Track
 
-T = TypeVar("T")
-
 SCHEMA = 1
 SUFFIX = ".sg3"
 MANIFEST = "project.json"
 LOCK, OWNER = ".lock", ".owner.json"
 LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
-SAVE_SECONDS = 10.0  # of work that a kill may cost
 UNDO = 20  # changes of the edits that can be taken back
 TRACK, CODES = "align/track.safetensors", "invert/ws.npy"  # of the first face; `of_face` names the others'
 
@@ -389,72 +384,3 @@ def default_path(source: Path) -> Path:
         return Path(source.stem + SUFFIX)
     folder = source.parent if is_pattern(source) and not source.is_dir() else source
     return Path((folder.resolve().name or "frames") + SUFFIX)
-
-
-# ---- progress inside a stage ---------------------------------------------------------------------------------------
-
-
-def in_chunks(items: Iterable[T], rows: int, multiple: int = 1, seconds: float = SAVE_SECONDS) -> Iterator[list[T]]:
-    """Lists of `rows` items, or earlier of those that came within `seconds`, so that a kill costs no more than that.
-
-    Their lengths are multiples of `multiple`, all but the last one's.
-    """
-    chunk: list[T] = []
-    began = time.monotonic()
-    for item in items:
-        chunk.append(item)
-        due = len(chunk) >= rows or time.monotonic() - began >= seconds
-        if due and len(chunk) % multiple == 0:
-            yield chunk
-            chunk, began = [], time.monotonic()
-    if chunk:
-        yield chunk
-
-
-class Chunks:
-    """Rows of a running stage, kept in pieces, so that a killed run continues where its last piece ends.
-
-    Every piece carries the stage's content key (a piece of other parameters is discarded) and a JSON state that the
-    stage needs to go on (the detector's tracks, for instance).
-    """
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder
-        self.key = key
-        self.pieces: list[Path] = []
-        self.rows = 0
-        self.state: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            self._take(path)
-
-    def _take(self, path: Path) -> None:
-        meta: dict[str, Any] = {}
-        with contextlib.suppress(InputError):
-            _, meta = read_arrays(path)
-        if meta.get("key") != self.key or meta.get("first") != self.rows:
-            path.unlink()
-            return
-        self.pieces.append(path)
-        self.rows += int(meta["rows"])
-        self.state = meta["state"]
-
-    def append(self, arrays: Mapping[str, np.ndarray], rows: int, state: Mapping[str, Any] | None = None) -> None:
-        """Keep `rows` more rows, on disk when this returns."""
-        path = self.folder / f"{self.rows:09d}.safetensors"
-        meta = {"key": self.key, "first": self.rows, "rows": rows, "state": dict(state or {})}
-        write_arrays(path, arrays, meta)
-        self.pieces.append(path)
-        self.rows += rows
-        self.state = dict(state or {})
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        for path in self.pieces:
-            yield read_arrays(path)[0]
-
-    def clear(self) -> None:
-        """Forget the pieces, once the stage's result stands."""
-        for path in self.pieces:
-            path.unlink(missing_ok=True)
-        self.pieces, self.rows, self.state = [], 0, {}
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import RowFile, atomic_path, npy_writer, read_arrays, write_arrays
-from sg3cli.project import Chunks, Project, Source, content_key
+from sg3cli.files import Chunks, RowFile, atomic_path, npy_writer, read_arrays, write_arrays
+from sg3cli.project import Project, Source, content_key
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from sg3cli.faces.face import Detector, Face
 from sg3cli.faces.identity_embedding import Embedder, make_embedder
 from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_picture, split_choice
 from sg3cli.faces.visibility import hidden, trusted
-from sg3cli.files import digest_of, read_arrays, write_arrays
-from sg3cli.project import TRACK, Chunks, Project, content_key, in_chunks, of_face
+from sg3cli.files import Chunks, digest_of, in_chunks, read_arrays, write_arrays
+from sg3cli.project import TRACK, Project, content_key, of_face
 from sg3cli.video import Frame, VideoReader
 from sg3cli.video.shot_detection import find_shots, thumbnail
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from sg3cli.compositing.occlusion import GRID
 from sg3cli.compositing.user_mask import UserMask
+from sg3cli.files import Chunks, in_chunks
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
 from sg3cli.pipeline.occlusion_maps import VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
-from sg3cli.project import Chunks, content_key, in_chunks, of_face
+from sg3cli.project import content_key, of_face
 from sg3cli.video import Frame, VideoReader
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.faces.crops import window_crops
-from sg3cli.files import atomic_path, safetensors_errors
+from sg3cli.files import SAVE_SECONDS, atomic_path, safetensors_errors
 from sg3cli.latents.pivotal_tuning import (
     TARGET_BYTES,
     PivotalTuner,
@@ -31,7 +31,7 @@ from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import SAVE_SECONDS, Project
+from sg3cli.project import Project
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.loaded_nets import LoadedNets

@@ -13,10 +13,10 @@ from sg3cli.errors import ModelError
 from sg3cli.faces import alignment
 from sg3cli.faces import crops as crops_
 from sg3cli.faces.alignment import Track
-from sg3cli.files import RowFile, npy_writer, write_json
+from sg3cli.files import Chunks, RowFile, in_chunks, npy_writer, write_json
 from sg3cli.latents import inversion
 from sg3cli.pipeline.device import choose_device
-from sg3cli.project import CODES, Chunks, Project, content_key, in_chunks, of_face
+from sg3cli.project import CODES, Project, content_key, of_face
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 

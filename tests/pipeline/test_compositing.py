@@ -16,7 +16,7 @@ from sg3cli.compositing.occlusion import smooth_maps
 from sg3cli.compositing.paste import warp_alpha
 from sg3cli.config import RenderConfig, Settings
 from sg3cli.errors import InputError
-from sg3cli.files import digest_of, read_arrays
+from sg3cli.files import Chunks, digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import (
     Job,
@@ -30,7 +30,7 @@ from sg3cli.pipeline import (
 )
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import Chunks, Project
+from sg3cli.project import Project
 from sg3cli.video import VideoReader
 from sg3cli.video.probe import probe
 
