@@ -34,7 +34,7 @@ PYTHON
 # From here on nothing may use the network: a proxy that does not answer stands before it.
 export SG3_OFFLINE=1 http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9
 "$python" - "$clone/examples/woman_talks.mp4" talk.mp4 <<'PYTHON'
-"""The first twelve frames of a clip, its packets as they are."""
+"""The first half second of a clip, its packets as they are."""
 
 import sys
 
