@@ -1,7 +1,7 @@
 """What README and guides print: each command runs on a short clip with the tiny model, and each option exists.
 
-A fenced block ```sh is run line by line, in a folder of its own. In ```sh network and ```sh long, which need a network or
-much time, each `sg3` command is only parsed. The Python of the guides runs too.
+A fenced block ```sh is run line by line, in a folder of its own. In ```sh network and ```sh long, which need a network
+or much time, each `sg3` command is only parsed. The Python of the guides runs too.
 """
 
 from __future__ import annotations
