@@ -208,6 +208,19 @@ def test_long_commands_parse(block: Block) -> None:
             assert (ROOT / words[1]).is_file(), line
 
 
+def test_generators_are_trained_as_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the command itself checks; the training is replaced."""
+    begun: list[Any] = []
+    monkeypatch.setattr("sg3cli.training.generator.run.train_generator", lambda job, *rest: begun.append(job) or {})
+    text = (ROOT / "examples" / "training.md").read_text(encoding="utf8")
+    recipes = [span for span in INLINE.findall(text) if span.startswith("train generator ")]
+    printed = re.findall(r"^sg3 (train generator .*)$", text, re.MULTILINE)
+    assert len(recipes) >= 3 and printed
+    for line in [*printed, *(f"{recipe} --work run-g --out my-model" for recipe in recipes)]:
+        run_command(["sg3", *shlex.split(line)], None)
+    assert len(begun) == len(recipes) + len(printed)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_in_the_text_exist(page: Path) -> None:
     """`sg3 run --draft` in a sentence or a table: the command is there and has the option."""
