@@ -1,166 +1,335 @@
-"""Defaults of every stage, one frozen dataclass each; the command line and the Python API share them.
+"""The settings: one typed table from which the command line, `sg3.toml`, `SG3_*` and the Python API come.
 
-Times are in seconds, never in frames, so that a setting means the same at 12.5 and at 60 frames a second.
+A field's type says what it takes (`Literal`: a choice), its `Option` what it means, its unit and its range. Times are
+in seconds, never in frames, so that a setting means the same at 12.5 and at 60 frames a second.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from sg3cli.errors import UsageError
+from sg3cli.time_ranges import parse_ranges, parse_rate
 
 SIDES = ("left", "right", "top", "bottom")
 WIDEST = 1.0  # share of the face square by which a side may be expanded
 PRECISIONS = ("fp32", "bf16")
+SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+KINDS = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
 
 
-@dataclass(frozen=True)
-class InputConfig:
-    """How the source is read."""
-
-    rate: str | None = None  # frames a second of pictures, which have no times; None: as the project has it, else 25
-
-
-@dataclass(frozen=True)
-class AlignConfig:
-    """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
-
-    landmarks: str = "mesh"  # mesh | fan
-    face: str = "largest"  # largest | left | right | all | N | x,y[@time] | x0,y0,x1,y1[@time] | picture; joined by +
-    rule: str = "ffhq"  # ffhq: max(eyes, mouth) | eyes: the reference video code's rule
-    crop: str = "hybrid"  # fixed | smooth | hybrid: how the window follows the face
-    smooth_centre: float = 0.04  # Gaussian sigma of the quad's centre
-    smooth_axes: float = 0.12  # Gaussian sigma of its angle and size
-    window: float = 0.5  # Gaussian sigma of the `hybrid` window
-    max_gap: float = 0.5  # longest stretch without a face that is interpolated
-    on_no_face: str = "pass"  # pass | hold | fail: what becomes of frames without the face
-    embedder: str | None = None  # ONNX face recognition network that tells people apart; None: what they look like
-
-
-@dataclass(frozen=True)
-class InvertConfig:
-    """ReStyle inversion of the aligned crops."""
-
-    model: str = "people-128"  # a name of `sg3 models list` or a folder
-    steps: int = 3
-    batch: int = 8
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """Pivotal tuning of the generator on the clip."""
-
-    steps: int = 500
-    lr: float = 3e-3  # 3e-4 for generators of 1024 px
-    batch: int = 4
-    l2: float = 1.0
-    perceptual: float = 1.0
-    loss: str = "auto"  # auto | lpips | structural
-    patience: int = 100  # plateau stop: steps without improvement of the smoothed loss
-    save_every: int = 25
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """From codes to the output video."""
-
-    view: str = "frame"  # frame | face | compare
-    labels: str = "on"  # on | off: what stands over the two sides of `compare`
-    stitch: str = "paste"  # none | paste | tune
-    smooth: str = "paper"  # paper | none | gauss:SECONDS
-    feather: float = 0.08  # width of the mask's soft edge, as a share of the crop
-    detail: float = 1.0  # share of the source's fine detail that is put back where the edit keeps the shape
-    protect: str = "all"  # all | hair | occlusion | none: what of the face the source keeps
-    mask: str | None = None  # the user's mask: video, picture or folder of pictures; white may change
-    mask_mode: str = "multiply"  # multiply | replace: with the face's mask, or in its place
-    match: float = 0.0  # share of the mean colour difference at the seam that is taken out
-    blend: str = "alpha"  # alpha | gradient
-    expand: str | None = None  # left=0.15,top=0.1: more field of view, in shares of the face square
-    stitch_steps: int = 100  # most steps of `tune`
-    stitch_threshold: float = 0.002  # squared error of the seam at which `tune` stops
-    precision: str = "fp32"  # fp32 | bf16: half the time on a CPU with AVX-512-BF16, errors of about a level
-    range: str | None = None  # what is edited: 0:10-0:20, 10s..20s, several with commas; None: everything
-    batch: int = 2  # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
-
-
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How the output video is written."""
-
-    codec: str = "libx264"
-    crf: float = 16.0
-    preset: str = "medium"
-    pix_fmt: str | None = None  # None: as the source where the codec can; 8 bits as yuv420p
-    lossless: bool = False
-    segment: float = 10.0  # seconds of film that are kept when a render is killed; 0: the film is one piece
-    format: str | None = None  # container; None: by the output's suffix, Matroska for `-`
+# ---- what a text may say -------------------------------------------------------------------------------------------
 
 
 def parse_sides(text: str | None) -> tuple[float, float, float, float]:
-    """`left=0.15,top=0.1` as shares (left, right, top, bottom); raises `ValueError` that says what is wrong."""
+    """`left=0.15,top=0.1` as shares (left, right, top, bottom); raises `UsageError` that says what is wrong."""
+    hint = "for example left=0.15,top=0.1"
     shares = dict.fromkeys(SIDES, 0.0)
     for part in (text or "").split(",") if text else ():
         name, _, number = part.strip().partition("=")
         if name not in shares:
-            raise ValueError(f"'{name}' is no side; sides are {', '.join(SIDES)}")
+            raise UsageError(f"'{name}' is no side; sides are {', '.join(SIDES)}", hint)
         try:
             share = float(number)
         except ValueError:
-            raise ValueError(f"{name} is '{number}', it must be a number") from None
+            raise UsageError(f"{name} is '{number}', it must be a number", hint) from None
         if not 0 <= share <= WIDEST:
-            raise ValueError(f"{name} is {number}, it must be from 0 to {WIDEST:g} of the face square")
+            raise UsageError(f"{name} is {number}, it must be from 0 to {WIDEST:g} of the face square", hint)
         shares[name] = share
     return shares["left"], shares["right"], shares["top"], shares["bottom"]
 
 
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Raw pictures and films to square training pictures."""
+def smoothing_sigma(text: str) -> float:
+    """Seconds of `gauss:SECONDS`, 0 for `paper` and `none`; raises `UsageError` for anything else."""
+    if text in ("none", "paper"):
+        return 0.0
+    kind, _, value = text.partition(":")
+    try:
+        sigma = float(value) if kind == "gauss" else -1.0
+    except ValueError:
+        sigma = -1.0
+    if not 0 < sigma < math.inf:
+        raise UsageError(f"{text!r} is no smoothing", "choose paper, none or gauss:SECONDS, for example gauss:0.1")
+    return sigma
 
-    size: int = 256  # pixels of the squares that are written
-    crop: str = "align"  # align: the FFHQ square | unaligned: the same size, upright, shifted | none: the middle
-    shift: float = 0.05  # unaligned: standard deviation of the shift, in sides of the square
-    every: float = 1.0  # seconds between the frames of a film that are looked at; 0: every frame
-    min_side: int | None = None  # least side of a square in the source, in pixels; None: half of the size
-    outside: float = 0.2  # largest share of a square that may lie beyond the picture, where it is mirrored
-    faces: str = "all"  # all | largest
-    landmarks: str = "mesh"  # as for align
-    seed: int = 0  # of the shifts
 
-
-@dataclass(frozen=True)
-class TrainEncoderConfig:
-    """Training of a ReStyle encoder (`spec`: the published recipe, which samples 8 pictures a step)."""
-
-    kind: str = "psp"  # psp | e4e
-    steps: int = 500_000
-    batch: int = 8
-    lr: float = 1e-4
-    passes: int = 3  # ReStyle steps of each picture; each is back-propagated by itself and their gradients are summed
-    l2: float = 1.0
-    perceptual: float = 0.8
-    loss: str = "auto"  # auto | lpips | structural
-    identity: float = 0.1  # used with an identity network only
-    w_norm: float = 0.0  # distance of the codes from their mean
-    adversarial: float = 0.1  # e4e: what the discriminator of codes says
-    delta: float = 2e-4  # e4e: length of the offsets from the first code
-    critic_lr: float = 2e-5
-    truncation: float = 0.7  # e4e: psi of the real codes that the discriminator sees
-    stage_start: int | None = None  # e4e: step at which the second code gets an offset; None: steps / 25
-    stage_every: int | None = None  # e4e: steps until the next code gets one; None: steps / 250
-    augment: float = 0.5  # share of the pictures whose colours are changed, and of those that the encoder sees spoiled
-    held_out: int = 64  # pictures at the end of the data for validation, a tenth of them at most
-    snapshot_every: int = 1000
-    seed: int = 0
+# ---- the table -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class TrainDirectionsConfig:
-    """Fitting of directions to labelled codes (InterFaceGAN)."""
+class Option:
+    """What a setting means: `unit` of a number, and its range (`above < value <= most`, never below zero).
 
-    method: str = "auto"  # auto | svm | logistic | regression
-    share: float = 0.02  # of the codes at each end of an attribute's scores
-    samples: int = 10_000  # pictures that a classifier is shown
-    truncation: float = 0.7
-    unaligned: bool = False  # the first code, which moves the picture, is the mean while a classifier looks
-    batch: int = 8
-    seed: int = 0
+    `parse` raises `UsageError` for a text that does not mean anything.
+    """
+
+    help: str
+    unit: str = ""
+    above: float = -math.inf
+    most: float = math.inf
+    parse: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a stage's settings, as its annotation says it."""
+
+    name: str
+    kind: type  # bool, str, int or float; that of the elements where None is allowed, too
+    choices: tuple[str, ...]
+    default: Any
+    option: Option
+
+    def check(self, value: Any, origin: str) -> Any:
+        """The value in the setting's type; raises `UsageError` that names where it came from."""
+        try:
+            if self.kind is bool:
+                value = SWITCHES[str(value).lower()]
+            value = int(str(value)) if self.kind is int and isinstance(value, float) else self.kind(value)
+        except (TypeError, ValueError, KeyError):
+            raise UsageError(f"{origin} is {value!r}", f"it must be {KINDS[self.kind]}") from None
+        if self.choices and value not in self.choices:
+            raise UsageError(f"{origin} is {value!r}", f"choose one of: {', '.join(self.choices)}")
+        if self.kind in (int, float):
+            self._check_range(value, origin)
+        if self.option.parse is not None:
+            try:
+                self.option.parse(value)
+            except UsageError as error:
+                raise UsageError(f"{origin}: {error}", error.hint) from None
+        return value
+
+    def _check_range(self, value: float, origin: str) -> None:
+        if not math.isfinite(value) or value < 0:
+            raise UsageError(f"{origin} is {value}", "it must be a number, zero or more")
+        if value <= self.option.above:
+            raise UsageError(f"{origin} is {value}", "it must be more than zero")
+        if value > self.option.most:
+            raise UsageError(f"{origin} is {value}", f"it is a share: 0 to {self.option.most:g}")
+
+
+class StageSettings:
+    """Base of the stages' settings: whatever made them, their values are checked."""
+
+    def __post_init__(self) -> None:
+        stage: Any = type(self)
+        for name, setting in table(stage).items():
+            if (value := getattr(self, name)) is not None:
+                setting.check(value, name)
+
+
+@functools.cache
+def table(stage: Any) -> Mapping[str, Setting]:
+    """The settings of a stage's dataclass by name, in their order."""
+    hints = get_type_hints(stage, include_extras=True)
+    return {item.name: _setting(item.name, hints[item.name], item.default) for item in fields(stage)}
+
+
+def _setting(name: str, hint: Any, default: Any) -> Setting:
+    inner, option = get_args(hint)
+    choices = get_args(inner) if get_origin(inner) is Literal else ()
+    kind = str if choices else next(kind for kind in (bool, str, int, float) if inner in (kind, kind | None))
+    return Setting(name, kind, choices, default, option)
+
+
+@dataclass(frozen=True)
+class InputConfig(StageSettings):
+    """How the source is read."""
+
+    # frames a second of pictures, which have no times; None: as the project has it, else 25
+    rate: Annotated[
+        str | None,
+        Option(
+            "Frames a second of pictures (a folder, a pattern, a still). [default: 25]",
+            unit="frames a second",
+            parse=parse_rate,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class AlignConfig(StageSettings):
+    """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
+
+    landmarks: Annotated[Literal["mesh", "fan"], Option("Landmark model.")] = "mesh"
+    # largest | left | right | all | N | x,y[@time] | x0,y0,x1,y1[@time] | picture; joined by +
+    face: Annotated[
+        str,
+        Option(
+            "Whose face: largest, left, right, all, a number of `sg3 faces`, a point X,Y or a box X0,Y0,X1,Y1 (pixels, "
+            "or shares of the frame; @2.5s for a time), or a picture of the person; several joined by +."
+        ),
+    ] = "largest"
+    # ffhq: max(eyes, mouth) | eyes: the reference video code's rule
+    rule: Annotated[
+        Literal["ffhq", "eyes"], Option("Size of the face square: by eyes and mouth, or by the eyes alone.")
+    ] = "ffhq"
+    # fixed | smooth | hybrid: how the window follows the face
+    crop: Annotated[Literal["fixed", "smooth", "hybrid"], Option("How the window follows the face.")] = "hybrid"
+    # Gaussian sigma of the quad's centre
+    smooth_centre: Annotated[float, Option("Smoothing of the square's centre, in seconds.", unit="seconds")] = 0.04
+    # Gaussian sigma of its angle and size
+    smooth_axes: Annotated[float, Option("Smoothing of its angle and size, in seconds.", unit="seconds")] = 0.12
+    # Gaussian sigma of the `hybrid` window
+    window: Annotated[float, Option("Smoothing of the `hybrid` window, in seconds.", unit="seconds")] = 0.5
+    # longest stretch without a face that is interpolated
+    max_gap: Annotated[float, Option("Longest stretch without a face that is bridged, in seconds.", unit="seconds")] = (
+        0.5
+    )
+    # pass | hold | fail: what becomes of frames without the face
+    on_no_face: Annotated[
+        Literal["pass", "hold", "fail"],
+        Option("Frames without the face: passed through, the face held where it was, or an error."),
+    ] = "pass"
+    # ONNX face recognition network that tells people apart; None: what they look like
+    embedder: Annotated[
+        str | None, Option("ONNX face recognition network (112x112) that tells people apart, instead of their looks.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class InvertConfig(StageSettings):
+    """ReStyle inversion of the aligned crops."""
+
+    # a name of `sg3 models list` or a folder
+    model: Annotated[str, Option("Model: a name of `sg3 models list` or a bundle folder.")] = "people-128"
+    steps: Annotated[int, Option("Refinement steps of the inversion.", above=0)] = 3
+    batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(StageSettings):
+    """Pivotal tuning of the generator on the clip."""
+
+    steps: Annotated[int, Option("Most tuning steps.")] = 500
+    # 3e-4 for generators of 1024 px
+    lr: Annotated[float, Option("Learning rate of the tuning.", above=0)] = 3e-3
+    batch: Annotated[int, Option("Frames per tuning step.", above=0)] = 4
+    l2: Annotated[float, Option("Weight of the pixel loss.")] = 1.0
+    perceptual: Annotated[float, Option("Weight of the perceptual loss.")] = 1.0
+    loss: Annotated[Literal["auto", "lpips", "structural"], Option("Perceptual loss.")] = "auto"
+    # plateau stop: steps without improvement of the smoothed loss
+    patience: Annotated[int, Option("Stop after so many steps without improvement.", above=0)] = 100
+    save_every: Annotated[int, Option("Steps between checkpoints.", above=0)] = 25
+    seed: Annotated[int, Option("Seed of the order in which frames are seen.")] = 0
+
+
+@dataclass(frozen=True)
+class RenderConfig(StageSettings):
+    """From codes to the output video."""
+
+    view: Annotated[Literal["frame", "face", "compare"], Option("What the output shows.")] = "frame"
+    # on | off: what stands over the two sides of `compare`
+    labels: Annotated[
+        Literal["on", "off"], Option("Write into the compare view which side is which, and the edits at that time.")
+    ] = "on"
+    stitch: Annotated[
+        Literal["none", "paste", "tune"],
+        Option("The bare square, a paste with a soft mask, or a generator tuned to meet the frame there."),
+    ] = "paste"
+    # paper | none | gauss:SECONDS
+    smooth: Annotated[
+        str, Option("Smoothing of the codes over time: paper, none or gauss:SECONDS.", parse=smoothing_sigma)
+    ] = "paper"
+    # width of the mask's soft edge, as a share of the crop
+    feather: Annotated[
+        float, Option("Width of the mask's soft edge, as a share of the face square.", unit="shares of the crop")
+    ] = 0.08
+    # share of the source's fine detail that is put back where the edit keeps the shape
+    detail: Annotated[
+        float, Option("Share of the source's fine detail that is kept where the edit leaves the shape.", most=1)
+    ] = 1.0
+    # all | hair | occlusion | none: what of the face the source keeps
+    protect: Annotated[
+        Literal["all", "hair", "occlusion", "none"],
+        Option("What of the face the source keeps: hair before it, and what stands before it."),
+    ] = "all"
+    # the user's mask: video, picture or folder of pictures; white may change
+    mask: Annotated[
+        str | None, Option("Your own mask, of the source's size: a video, a picture or a folder; white may change.")
+    ] = None
+    # multiply | replace: with the face's mask, or in its place
+    mask_mode: Annotated[
+        Literal["multiply", "replace"], Option("Whether your mask limits the face's mask or takes its place.")
+    ] = "multiply"
+    # share of the mean colour difference at the seam that is taken out
+    match: Annotated[
+        float, Option("Share of the mean colour difference at the seam that is taken out of the face.", most=1)
+    ] = 0.0
+    blend: Annotated[
+        Literal["alpha", "gradient"],
+        Option("Mix by opacity alone, or let the colour around the mask flow into the face."),
+    ] = "alpha"
+    # left=0.15,top=0.1: more field of view, in shares of the face square
+    expand: Annotated[
+        str | None, Option("More field of view, in shares of the face square: left=0.15,top=0.1.", parse=parse_sides)
+    ] = None
+    # most steps of `tune`
+    stitch_steps: Annotated[int, Option("Most tuning steps of `--stitch tune`.")] = 100
+    # squared error of the seam at which `tune` stops
+    stitch_threshold: Annotated[float, Option("Squared error of the seam at which `--stitch tune` stops.")] = 0.002
+    # fp32 | bf16: half the time on a CPU with AVX-512-BF16, errors of about a level
+    precision: Annotated[
+        Literal["fp32", "bf16"], Option("Arithmetic of the convolutions; bf16 is faster where the processor has it.")
+    ] = "fp32"
+    # what is edited: 0:10-0:20, 10s..20s, several with commas; None: everything
+    range: Annotated[
+        str | None, Option("Edit only this part, e.g. 0:10-0:20 or 10s..; the rest passes through.", parse=parse_ranges)
+    ] = None
+    # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
+    batch: Annotated[int, Option("Frames per rendering batch.", above=0)] = 2
+
+
+@dataclass(frozen=True)
+class EncodeConfig(StageSettings):
+    """How the output video is written."""
+
+    codec: Annotated[str, Option("Video encoder.")] = "libx264"
+    crf: Annotated[float, Option("Quality of the encoder; lower is better and larger.")] = 16.0
+    preset: Annotated[str, Option("Speed of the encoder.")] = "medium"
+    # None: as the source where the codec can; 8 bits as yuv420p
+    pix_fmt: Annotated[
+        str | None, Option("Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.")
+    ] = None
+    lossless: Annotated[bool, Option("Encode without loss.")] = False
+    # seconds of film that are kept when a render is killed; 0: the film is one piece
+    segment: Annotated[
+        float, Option("Seconds of film that a killed render keeps; 0 writes the film in one piece.", unit="seconds")
+    ] = 10.0
+    # container; None: by the output's suffix, Matroska for `-`
+    format: Annotated[str | None, Option("Container, if the output's suffix does not say it.")] = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of all stages. `Settings().having(render={"crop": "fixed"})` changes some of them."""
+
+    input: InputConfig = field(default_factory=InputConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    invert: InvertConfig = field(default_factory=InvertConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+
+    def having(self, **stages: Mapping[str, Any]) -> Settings:
+        """A copy with some values changed, stage by stage; raises `UsageError` for a value that cannot be."""
+        return replace(self, **{name: replace(getattr(self, name), **dict(values)) for name, values in stages.items()})
+
+
+CONFIGS: Mapping[str, type] = {
+    item.name: hint
+    for item, hint in zip(
+        fields(Settings),
+        (InputConfig, AlignConfig, InvertConfig, FinetuneConfig, RenderConfig, EncodeConfig),
+        strict=True,
+    )
+}
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "draft": {"finetune": {"steps": 0}},  # the untuned generator: seconds instead of minutes, less alike
+    "quality": {"invert": {"steps": 5}, "finetune": {"steps": 1500, "patience": 300}},
+}

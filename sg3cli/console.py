@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -113,6 +113,31 @@ class Console:
             if now - last >= LINE_EVERY:
                 last = now
                 self._line(progress_line(label, start + done, total, done / (now - began)))
+
+
+class CallbackConsole(Console):
+    """A console that writes nothing: progress and notices go to functions (None: to nobody)."""
+
+    def __init__(
+        self,
+        progress: Callable[[str, int, int | None], None] | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(quiet=True)
+        self._tell_progress, self._tell_notice = progress, notice
+
+    def notice(self, message: str) -> None:
+        """Hand a notice on, once."""
+        if message not in self.notices and self._tell_notice is not None:
+            self._tell_notice(message)
+        super().notice(message)
+
+    def progress(self, items: Iterable[T], total: int | None, label: str, start: int = 0) -> Iterator[T]:
+        """Pass `items` on and tell `progress(label, done, total)` after each; what it raises ends the work."""
+        for done, item in enumerate(items, start=start + 1):
+            yield item
+            if self._tell_progress is not None:
+                self._tell_progress(label, done, total)
 
 
 def progress_line(label: str, done: int, total: int | None, rate: float) -> str:

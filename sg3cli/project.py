@@ -12,18 +12,22 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import read_arrays, write_arrays, write_error, write_json
+from sg3cli.files import RowFile, read_arrays, write_arrays, write_error, write_json
+from sg3cli.latents.edits import Edit
 from sg3cli.video.color import HLG, PQ
 from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, is_pictures, outside
+
+if TYPE_CHECKING:
+    from sg3cli.faces.alignment import Track
 
 SCHEMA = 1
 SUFFIX = ".sg3"
@@ -31,6 +35,7 @@ MANIFEST = "project.json"
 LOCK, OWNER = ".lock", ".owner.json"
 LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
+TRACK, CODES = "align/track.safetensors", "invert/ws.npy"  # of the first face; `of_face` names the others'
 
 
 # ---- content keys ---------------------------------------------------------------------------------------------------
@@ -74,6 +79,33 @@ class Source:
     def to_dict(self) -> dict[str, Any]:
         plain = {**asdict(self), "path": str(self.path)}
         return plain if self.rate else {key: value for key, value in plain.items() if key != "rate"}
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What is known of a stage's last finished run; false when there was none.
+
+    `inputs` are the content keys of the stages before it, `models` digests, `facts` what the stage found out.
+    """
+
+    key: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    version: str = ""
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.key)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> StageRecord:
+        """The record as the manifest holds it."""
+        own = {item.name: stored[item.name] for item in fields(cls) if item.name in stored and item.name != "facts"}
+        facts = {name: value for name, value in stored.items() if name not in own and name != "status"}
+        return cls(**{**own, "files": tuple(own.get("files", ()))}, facts=facts)
 
 
 class Project:
@@ -170,17 +202,49 @@ class Project:
         return dict(self.manifest["stream"])
 
     @property
-    def edits(self) -> list[dict[str, Any]]:
-        """The edits as plain data (see `edit.Edit.from_dict`)."""
-        return list(self.manifest["edits"])
+    def edits(self) -> list[Edit]:
+        """The edits; `save` after setting them."""
+        return [Edit.from_dict(stored) for stored in self.manifest["edits"]]
 
     @edits.setter
-    def edits(self, edits: list[dict[str, Any]]) -> None:
-        self.manifest["edits"] = edits
+    def edits(self, edits: Sequence[Edit]) -> None:
+        self.manifest["edits"] = [edit.to_dict() for edit in edits]
 
-    def record(self, stage: str) -> dict[str, Any]:
-        """What is known of a stage's last finished run (empty if there was none)."""
-        return dict(self.manifest["stages"].get(stage, {}))
+    @property
+    def stored_edits(self) -> list[dict[str, Any]]:
+        """The edits as plain data: what content keys and records are made of."""
+        return list(self.manifest["edits"])
+
+    def record(self, stage: str) -> StageRecord:
+        """What is known of a stage's last finished run."""
+        return StageRecord.of(self.manifest["stages"].get(stage, {}))
+
+    # -- results
+
+    @property
+    def faces(self) -> list[int]:
+        """Numbers of the faces that are edited, as `sg3 faces` counts, in the order of their tracks."""
+        return [int(face["face"]) for face in self.record("align").facts.get("faces", [{"face": 0}])]
+
+    def track(self, face: int = 0) -> Track:
+        """Where the `face`-th chosen face is, frame by frame. Raises `UsageError` before `align` has run."""
+        from sg3cli.faces.alignment import Track
+
+        return Track.from_arrays(read_arrays(self._result("align", TRACK, face))[0])
+
+    def tracks(self) -> list[Track]:
+        """The tracks of all chosen faces."""
+        return [self.track(face) for face in range(len(self.faces))]
+
+    def codes(self, face: int = 0) -> RowFile:
+        """Its codes `[T, num_ws, w_dim]` float32, unsmoothed, on disk. Raises `UsageError` before `invert` has run."""
+        return RowFile(self._result("invert", CODES, face))
+
+    def _result(self, stage: str, name: str, face: int) -> Path:
+        path = self.path / of_face(name, face)
+        if not path.is_file():
+            raise UsageError(f"{self.path} has no results of {stage}", f"sg3 {stage} {self.path}")
+        return path
 
     def key(self, stage: str) -> str:
         """Content key of a finished stage; raises `KeyError` when it has not run."""
@@ -189,18 +253,17 @@ class Project:
     def is_fresh(self, stage: str, key: str) -> bool:
         """Whether the stage's results on disk are those of `key`, and complete."""
         record = self.record(stage)
-        files = record.get("files", [])
-        return record.get("key") == key and all((self.path / name).is_file() for name in files)
+        return record.key == key and all((self.path / name).is_file() for name in record.files)
 
     def status(self, stage: str) -> str:
         """`missing`, `done`, or `stale` (something before it has changed since)."""
         record = self.record(stage)
         if not record:
             return "missing"
-        for name, key in record.get("inputs", {}).items():
-            if self.record(name).get("key") != key or self.status(name) != "done":
+        for name, key in record.inputs.items():
+            if self.record(name).key != key or self.status(name) != "done":
                 return "stale"
-        if stage == "render" and record.get("edits") != self.manifest["edits"]:
+        if stage == "render" and record.facts.get("edits") != self.manifest["edits"]:
             return "stale"
         return "done"
 

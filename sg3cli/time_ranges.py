@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from itertools import pairwise
 
 from sg3cli.errors import UsageError
@@ -56,3 +57,14 @@ def seconds_of(text: str) -> float | None:
     if clock is None or float(clock[3]) >= 60 or (clock[1] and int(clock[2]) >= 60):
         return None
     return int(clock[1] or 0) * 3600.0 + int(clock[2]) * 60.0 + float(clock[3])
+
+
+def parse_rate(text: str) -> Fraction:
+    """`25`, `23.976` or `30000/1001` -> frames a second; raises `UsageError`."""
+    try:
+        rate = Fraction(text.strip()).limit_denominator(100_000)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise UsageError(f"the rate is {text!r}", "it must be frames a second, as in 25 or 30000/1001")
+    return rate

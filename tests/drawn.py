@@ -11,8 +11,8 @@ import torch
 from tiny import tiny_encoder, tiny_generator
 from torch import Tensor
 
-from sg3cli.config import TrainEncoderConfig
 from sg3cli.metrics.perceptual import StructuralLoss
+from sg3cli.training.config import TrainEncoderConfig
 from sg3cli.training.distributed import Group, training_group
 from sg3cli.training.encoder.trainer import EncoderTrainer, new_encoder
 

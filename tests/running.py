@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -103,3 +104,15 @@ class Pipe(io.BytesIO):
 
     def isatty(self):
         return self.tty
+
+
+def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command and group under `group` by its full name."""
+    import typer
+
+    tree = typer.main.get_command(group)
+    pending = [(prefix, tree)]
+    while pending:
+        name, node = pending.pop()
+        yield name, node
+        pending += [(f"{name} {key}".strip(), child) for key, child in getattr(node, "commands", {}).items()]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
+from running import commands
 
 from sg3cli.cli.app import app
 
@@ -141,15 +141,6 @@ def test_the_top_level_is_the_agreed_one() -> None:
         pytest.skip("not a git checkout")
     tops = {line.partition("/")[0] for line in listed.stdout.splitlines()}
     assert {top for top in tops if not top.startswith(".")} <= TOP_LEVEL
-
-
-def commands(group: typer.Typer, prefix: str = "") -> Iterator[tuple[str, object]]:
-    tree = typer.main.get_command(group)
-    pending = [(prefix, tree)]
-    while pending:
-        name, node = pending.pop()
-        yield name, node
-        pending += [(f"{name} {key}".strip(), child) for key, child in getattr(node, "commands", {}).items()]
 
 
 def test_every_command_and_option_has_help() -> None:

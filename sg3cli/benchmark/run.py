@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3cli.config import FinetuneConfig, RenderConfig
 from sg3cli.errors import DeviceError, UsageError
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 if TYPE_CHECKING:
     from sg3cli.benchmark.layers import Timing
@@ -68,7 +68,7 @@ def passes(config: str, backward: bool, tuning: bool) -> list[str]:
         return [FORWARD, *([BACKWARD] if backward else []), *([TUNING] if tuning else [])]
     if not Path(config).is_dir() and "-" in config and config.partition("-")[0] in ("T", "R"):
         raise UsageError(f"there is no configuration {config}", f"known: {', '.join(SIZES)}, and models")
-    load_bundle(config)
+    load_model(config)
     return [FORWARD, *([BACKWARD] if backward else []), RENDER, TUNING]
 
 
@@ -177,7 +177,7 @@ def open_generator(config: str) -> Generator:
     from sg3cli.nets.generator_config import GeneratorConfig
 
     if config not in SIZES:
-        return load_bundle(config).generator()
+        return load_model(config).generator()
     kind, _, size = config.partition("-")
     shape = GeneratorConfig.stylegan3_t if kind == "T" else GeneratorConfig.stylegan3_r
     return Generator(shape(int(size))).eval().requires_grad_(False)

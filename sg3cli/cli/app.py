@@ -54,10 +54,6 @@ OUTPUT = typer.Option(
 Output = Annotated[str, OUTPUT]
 OneOutput = Annotated[str | None, OUTPUT]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
-NoFinetune = Annotated[
-    bool,
-    typer.Option("--no-finetune", help="Render with the untuned generator (fast, less alike).", show_default=False),
-]
 Edits = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,13 +77,12 @@ def top(
         raise typer.Exit(0)
 
 
-@command(app, own=ALL, show=ESSENTIAL)
+@command(app, own=ALL, show=ESSENTIAL, presets=("draft", "quality"))
 def run(
     session: Session,
     sources: Inputs = None,
     output: OneOutput = None,
     edit: Edits = None,
-    no_finetune: NoFinetune = False,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -97,15 +92,11 @@ def run(
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
     edits = parse_edits(edit or [])
 
-    def chain(job: Job, out: str) -> None:
-        job.check_output(out, force)
-        if edit is not None:
-            job.set_edits(edits)
-        job.render(out, finetune=not no_finetune)
+    wanted = None if edit is None else edits
 
     def one_of_many(own: Session, source: str, out: str) -> Job:
         with opened(own, source, "run") as job:
-            chain(job, out)
+            job.run(out, wanted, force)
         return job
 
     given = batch_inputs.gather(sources or [], listed, out_dir, session.console)
@@ -113,14 +104,14 @@ def run(
     if planned:
         batch.run(session, planned, one_of_many, keep_going)
     elif output is not None:
-        with working(session, given[0], "run") as job:
-            chain(job, output)
+        with working(session, given[0], "run", output) as (job, _):
+            job.run(output, wanted, force)
 
 
 @command(app, own=("input", "align"))
 def align(session: Session, source: Input = None) -> None:
     """Find the face in every frame."""
-    with working(session, source, "align") as job:
+    with working(session, source, "align") as (job, _):
         job.align()
 
 
@@ -136,12 +127,12 @@ def faces(
     """List the people in a clip, with the numbers that --face takes, and draw a contact sheet of them."""
     from sg3cli.pipeline import people
 
-    with working(session, source, "faces") as job:
+    with working(session, source, "faces") as (job, reply):
         clip, found = people.table(job)
         path = sheet or job.project.path / "faces.png"
         people.write_sheet(job, clip, path)
         job.project.save()
-        job.facts = {"faces": found, "sheet": str(path)}
+        reply.update(faces=found, sheet=str(path))
         for line in people.lines(found):
             session.console.data(line)
         session.console.notice(f"faces: their pictures are in {path}")
@@ -150,7 +141,7 @@ def faces(
 @command(app, own=("input", "invert"), before=("align",))
 def invert(session: Session, source: Input = None) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
-    with working(session, source, "invert") as job:
+    with working(session, source, "invert") as (job, _):
         job.invert()
 
 
@@ -163,7 +154,7 @@ def finetune(
     """Tune the generator to the person in the clip."""
     if smooth is not None:
         session.flags.setdefault("render", {})["smooth"] = settings.check("render", "smooth", smooth, "--smooth")
-    with working(session, project, "finetune") as job:
+    with working(session, project, "finetune") as (job, _):
         job.finetune()
 
 
@@ -191,9 +182,9 @@ def edit(
     change = _change(direction, strength, layers, space, preserve or [], face)
     if change is None and not clear:
         raise UsageError("nothing to edit", "give --direction and --strength, or --clear")
-    with working(session, project, "edit") as job:
-        edits = [] if clear else [Edit.from_dict(fields) for fields in job.project.edits]
-        job.set_edits(edits if change is None else set_edit(edits, change))
+    with working(session, project, "edit") as (job, _):
+        edits = [] if clear else job.project.edits
+        job.edit(edits if change is None else set_edit(edits, change))
 
 
 def _change(
@@ -212,14 +203,11 @@ def _change(
     return make_edit(direction, strength, layers, space, preserve, face)
 
 
-@command(app, own=("render", "encode"), before=("align", "invert", "finetune"))
-def render(
-    session: Session, output: Output, project: Target = None, no_finetune: NoFinetune = False, force: Force = False
-) -> None:
+@command(app, own=("render", "encode"), before=("align", "invert", "finetune"), presets=("draft", "quality"))
+def render(session: Session, output: Output, project: Target = None, force: Force = False) -> None:
     """Write the edited video (runs whatever is missing before it)."""
-    with working(session, project, "render") as job:
-        job.check_output(output, force)
-        job.render(output, finetune=not no_finetune)
+    with working(session, project, "render", output) as (job, _):
+        job.run(output, force=force)
 
 
 @command(app)
@@ -251,7 +239,9 @@ def doctor(session: Session) -> None:
     session.console.result("doctor", **facts)
 
 
-command(app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"))(preview.preview)
+command(
+    app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"), presets=("draft",)
+)(preview.preview)
 command(app)(generate.generate)
 command(app)(evaluate.evaluate)
 command(app)(bench.bench)
@@ -270,25 +260,31 @@ def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
         rate = settings.from_here()["input"].get("rate")
     project = find_project.open_target(where, session.project, rate)
-    configs = settings.of_project(project, session.flags, session.own)
+    wanted = settings.of_project(project, session.flags, session.own)
     from sg3cli.pipeline import Job
 
     with project.lock(name):
-        yield Job(project, configs, session.console, pull=session.pull, device=session.device)
+        yield Job(project, wanted, session.console, session.pull, session.device, session.nets)
 
 
 @contextmanager
-def working(session: Session, argument: str | None, name: str) -> Iterator[Job]:
-    """A job on a locked project; afterwards the project's path on stdout, or the JSON object."""
+def working(
+    session: Session, argument: str | None, name: str, output: str | None = None
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """A job on a locked project and the reply of `--json`, to which the command may add.
+
+    Afterwards the project's path on stdout, unless the command has said something else there, or the JSON object.
+    """
     began = time.monotonic()
+    reply: dict[str, Any] = {}
     with opened(session, argument, name) as job:
-        yield job
-    if job.output != "-" and not job.facts:
+        yield job, reply
+    if output != "-" and not reply:
         session.console.data(str(job.project.path))
-    facts: dict[str, Any] = {"project": str(job.project.path), "stages": job.stages, "edits": job.project.edits}
-    if job.output is not None:
-        facts["output"] = job.output
-    session.console.result(name, **facts, **job.facts, seconds=round(time.monotonic() - began, 2))
+    facts: dict[str, Any] = {"project": str(job.project.path), "stages": job.stages, "edits": job.project.stored_edits}
+    if output is not None:
+        facts["output"] = output
+    session.console.result(name, **facts, **reply, seconds=round(time.monotonic() - began, 2))
 
 
 def command_name(argv: list[str]) -> str:

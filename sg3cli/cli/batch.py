@@ -122,7 +122,7 @@ def _run_one(session: Session, entry: Entry, work: Work, alone: bool) -> None:
             entry.error.__traceback__ = entry.error.__cause__ = entry.error.__context__ = None
     else:
         entry.status = job.stages["render"]["status"]
-        entry.facts = {"stages": job.stages, "edits": job.project.edits}
+        entry.facts = {"stages": job.stages, "edits": job.project.stored_edits}
         session.console.data(str(job.project.path))
     finally:
         entry.seconds = time.monotonic() - began

@@ -57,11 +57,11 @@ def evaluate(
     if not (found.path / "project.json").is_file():
         raise UsageError(f"{found.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")
     flags: settings.Values = {} if model is None else {"invert": {"model": model}}
-    configs = settings.of_project(found, flags)
+    wanted = settings.of_project(found, flags)
     from sg3cli.pipeline import Job
 
     with found.lock("evaluate"):
-        job = Job(found, configs, session.console, device=device)
+        job = Job(found, wanted, session.console, device=device)
         if swept is not None:
             from sg3cli.evaluation.strength_sweep import sweep as run_sweep
 
@@ -72,7 +72,7 @@ def evaluate(
             figures = measure(job, outputs or rendered(found, session.console), every or 1)
     for line in sweep_lines(figures) if swept is not None else figure_lines(figures):
         session.console.data(line)
-    session.console.result("evaluate", project=str(found.path), edits=found.edits, **figures)
+    session.console.result("evaluate", project=str(found.path), edits=found.stored_edits, **figures)
 
 
 def parse_sweep(text: str) -> tuple[str, tuple[float, ...]]:
@@ -99,7 +99,7 @@ def check_grid(grid: Path | None, swept: bool) -> None:
 
 def rendered(project: Project, console: Console) -> list[str]:
     """The outputs of the project's last renders that are still there."""
-    known = project.record("render").get("outputs", {})
+    known = project.record("render").facts.get("outputs", {})
     for path in known:
         if not Path(path).is_file():
             console.notice(f"evaluate: {path} is no longer there")

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from sg3cli.console import Console
-from sg3cli.errors import InputError, UsageError
+from sg3cli.errors import UsageError
 from sg3cli.files import digest_of
-from sg3cli.project import SUFFIX, Project, default_path
-from sg3cli.video.image_sequence import is_pattern, is_pictures, parse_rate
+from sg3cli.pipeline.open_project import open_project
+from sg3cli.project import SUFFIX, Project
 
 HINT = "give INPUT or PROJECT, set SG3_PROJECT, or work in a folder with one *.sg3"
 
@@ -58,35 +58,8 @@ def read_piped(console: Console) -> str:
 
 
 def open_target(target: str, option: Path | None, rate: str | None = None) -> Project:
-    """The project that `target` is or, when it is a clip, the clip's project, made if there is none.
-
-    A clip is a video, `-` for one on standard input, a picture, a folder of pictures or a pattern; `rate` is that of
-    pictures. Raises `InputError` for a clip that cannot be used and `UsageError` for what is neither clip nor project.
-    """
-    path = Path(target)
-    if target == "-":
-        path = stored_stdin(option)
-    elif path.is_dir() and ((path / "project.json").is_file() or path.suffix == SUFFIX):
-        return Project.open(path)
-    elif not path.exists() and not is_pattern(path):
-        kind = "project" if path.suffix == SUFFIX else "file"
-        raise InputError(f"there is no {kind} {target}", "check the path")
-    return _project_of_clip(path, option, rate)
-
-
-def _project_of_clip(path: Path, option: Path | None, rate: str | None) -> Project:
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path} is empty", "give a video file")
-    if rate is not None:
-        parse_rate(rate)
-        if not is_pictures(path):
-            raise UsageError(f"--rate is for pictures, and {path} has times of its own", "leave it out")
-    known = option or default_path(path)
-    if (known / "project.json").is_file():
-        return Project.of_source(path, option, {}, rate)
-    from sg3cli.video.probe import probe
-
-    return Project.of_source(path, option, probe(path, rate).to_dict(), rate)
+    """`open_project`, where `-` is a video on standard input."""
+    return open_project(stored_stdin(option) if target == "-" else Path(target), option, rate)
 
 
 def stored_stdin(option: Path | None) -> Path:

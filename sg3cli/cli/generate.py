@@ -26,7 +26,7 @@ from sg3cli.pipeline.generate import (
     write_pictures,
     write_walk,
 )
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 DEFAULT = GenerateConfig()
 SEED_SYNTAX = "seeds are numbers and ranges, 0-15,20, each below 4294967296"
@@ -143,12 +143,12 @@ class Job:
         device: str,
     ) -> None:
         flags: settings.Values = {} if model is None else {"invert": {"model": model}}
-        configs = settings.resolve(flags, settings.from_here(), {}, ("invert", "encode"))
-        bundle = load_bundle(configs["invert"].model)
+        wanted = settings.resolve(flags, settings.from_here(), {}, ("invert", "encode"))
+        bundle = load_model(wanted.invert.model)
         vectors, digests = load_vectors(bundle, edits)
         from sg3cli.pipeline.device import choose_device
 
-        self.seeds, self.console, self.encode = seeds, session.console, configs["encode"]
+        self.seeds, self.console, self.encode = seeds, session.console, wanted.encode
         G = bundle.generator().to(choose_device(device, session.console))
         self.sampler = Sampler(G, config, edits, vectors)
         self.record = make_record(bundle, config, edits, digests)

@@ -13,7 +13,7 @@ from sg3cli.config import InvertConfig
 from sg3cli.console import Console
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.weights import store
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 from sg3cli.weights.direction_file import load_direction
 from sg3cli.weights.registry import TABLE, Model
 
@@ -43,7 +43,7 @@ def list_(session: Session) -> None:
 def _imported_row(name: str) -> dict[str, Any]:
     """What `models list` tells of an imported model, a damaged one included."""
     try:
-        meta, how, note = load_bundle(name).meta, "imported", ""
+        meta, how, note = load_model(name).meta, "imported", ""
     except ModelError as error:
         meta, how, note = {}, "damaged", str(error)
     size = sum(path.stat().st_size for path in store.bundle_folder(name).rglob("*.safetensors"))
@@ -172,7 +172,7 @@ def list__(
     model: Annotated[str, typer.Option("--model", help="A model's name or folder.")] = InvertConfig().model,
 ) -> None:
     """The directions of a model, with what is known of each."""
-    bundle = load_bundle(model)
+    bundle = load_model(model)
     rows = []
     for name in bundle.direction_names():
         direction = load_direction(bundle.direction_path(name))

@@ -1,4 +1,4 @@
-"""Options that commands share. The stages' flags are made from their configs: defaults stand in one place."""
+"""Options that commands share. The stages' flags are made from the table of settings, where their defaults stand."""
 
 from __future__ import annotations
 
@@ -6,70 +6,23 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sg3cli.cli import settings
-from sg3cli.cli.settings import CHOICES, CONFIGS, Values
+from sg3cli.cli.settings import Values
+from sg3cli.config import CONFIGS, PRESETS, Setting, table
 from sg3cli.console import Console
+from sg3cli.errors import UsageError
+from sg3cli.weights.loaded_nets import LoadedNets
 
-HELP: dict[tuple[str, str], str] = {
-    ("input", "rate"): "Frames a second of pictures (a folder, a pattern, a still). [default: 25]",
-    ("align", "landmarks"): "Landmark model.",
-    ("align", "face"): (
-        "Whose face: largest, left, right, all, a number of `sg3 faces`, a point X,Y or a box X0,Y0,X1,Y1 (pixels, or "
-        "shares of the frame; @2.5s for a time), or a picture of the person; several joined by +."
-    ),
-    ("align", "rule"): "Size of the face square: by eyes and mouth, or by the eyes alone.",
-    ("align", "crop"): "How the window follows the face.",
-    ("align", "smooth_centre"): "Smoothing of the square's centre, in seconds.",
-    ("align", "smooth_axes"): "Smoothing of its angle and size, in seconds.",
-    ("align", "window"): "Smoothing of the `hybrid` window, in seconds.",
-    ("align", "max_gap"): "Longest stretch without a face that is bridged, in seconds.",
-    ("align", "on_no_face"): "Frames without the face: passed through, the face held where it was, or an error.",
-    ("align", "embedder"): "ONNX face recognition network (112x112) that tells people apart, instead of their looks.",
-    ("invert", "model"): "Model: a name of `sg3 models list` or a bundle folder.",
-    ("invert", "steps"): "Refinement steps of the inversion.",
-    ("invert", "batch"): "Frames per inversion batch.",
-    ("finetune", "steps"): "Most tuning steps.",
-    ("finetune", "lr"): "Learning rate of the tuning.",
-    ("finetune", "batch"): "Frames per tuning step.",
-    ("finetune", "l2"): "Weight of the pixel loss.",
-    ("finetune", "perceptual"): "Weight of the perceptual loss.",
-    ("finetune", "loss"): "Perceptual loss.",
-    ("finetune", "patience"): "Stop after so many steps without improvement.",
-    ("finetune", "save_every"): "Steps between checkpoints.",
-    ("finetune", "seed"): "Seed of the order in which frames are seen.",
-    ("render", "view"): "What the output shows.",
-    ("render", "labels"): "Write into the compare view which side is which, and the edits at that time.",
-    ("render", "stitch"): "The bare square, a paste with a soft mask, or a generator tuned to meet the frame there.",
-    ("render", "smooth"): "Smoothing of the codes over time: paper, none or gauss:SECONDS.",
-    ("render", "feather"): "Width of the mask's soft edge, as a share of the face square.",
-    ("render", "detail"): "Share of the source's fine detail that is kept where the edit leaves the shape.",
-    ("render", "protect"): "What of the face the source keeps: hair before it, and what stands before it.",
-    ("render", "mask"): "Your own mask, of the source's size: a video, a picture or a folder; white may change.",
-    ("render", "mask_mode"): "Whether your mask limits the face's mask or takes its place.",
-    ("render", "match"): "Share of the mean colour difference at the seam that is taken out of the face.",
-    ("render", "blend"): "Mix by opacity alone, or let the colour around the mask flow into the face.",
-    ("render", "expand"): "More field of view, in shares of the face square: left=0.15,top=0.1.",
-    ("render", "stitch_steps"): "Most tuning steps of `--stitch tune`.",
-    ("render", "stitch_threshold"): "Squared error of the seam at which `--stitch tune` stops.",
-    ("render", "precision"): "Arithmetic of the convolutions; bf16 is faster where the processor has it.",
-    ("render", "range"): "Edit only this part, e.g. 0:10-0:20 or 10s..; the rest passes through.",
-    ("render", "batch"): "Frames per rendering batch.",
-    ("encode", "codec"): "Video encoder.",
-    ("encode", "crf"): "Quality of the encoder; lower is better and larger.",
-    ("encode", "preset"): "Speed of the encoder.",
-    ("encode", "pix_fmt"): "Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.",
-    ("encode", "lossless"): "Encode without loss.",
-    ("encode", "segment"): "Seconds of film that a killed render keeps; 0 writes the film in one piece.",
-    ("encode", "format"): "Container, if the output's suffix does not say it.",
+PRESET_HELP = {
+    "draft": "Quick: the untuned generator; seconds instead of minutes, less alike.",
+    "quality": "Slow: more steps of inversion and tuning.",
 }
-_NAMES = [f.name for config in CONFIGS.values() for f in fields(config)]
-SHARED_NAMES = {name for name in _NAMES if _NAMES.count(name) > 1}  # `steps`, `batch`: need their stage's name
 
 
 @dataclass
@@ -83,49 +36,55 @@ class Session:
     pull: bool = False
     device: str = "auto"
     debug: bool = False
+    nets: LoadedNets = field(default_factory=LoadedNets)
 
 
-def flag_names(stage: str, name: str, own: bool) -> list[str]:
-    """`--smooth-centre`; a name that several stages have is prefixed, and short as well where it is the own stage."""
+def flag_names(stage: str, name: str, own: tuple[str, ...]) -> list[str]:
+    """The names of a setting's flag on a command that is about its `own` stages.
+
+    `--smooth-centre`; a name that several stages have needs its stage's (`--finetune-steps`), and is short as well
+    where one own stage alone has it. The commands of several own stages take both forms of every name.
+    """
     dashed = name.replace("_", "-")
-    if name not in SHARED_NAMES:
-        return [f"--{dashed}"]
-    return [f"--{stage}-{dashed}", *([f"--{dashed}"] if own else [])]
+    having = [other for other in CONFIGS if name in table(CONFIGS[other])]
+    mine = [other for other in own if other in having]
+    short = mine == [stage] or (not mine and len(having) == 1)
+    qualified = len(having) > 1 or set(own) == set(CONFIGS)
+    return [*([f"--{dashed}"] if short else []), *([f"--{stage}-{dashed}"] if qualified else [])]
 
 
 def command(
-    app: typer.Typer, own: tuple[str, ...] = (), before: tuple[str, ...] = (), show: tuple[str, ...] | None = None
+    app: typer.Typer,
+    own: tuple[str, ...] = (),
+    before: tuple[str, ...] = (),
+    show: tuple[str, ...] | None = None,
+    presets: tuple[str, ...] = (),
+    panel: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first parameter is a `Session`.
 
     It gets the flags of its `own` stages and of those `before` it, which may run on the way (these are accepted but
-    not listed in its help, nor are own ones that `show` leaves out), and the options that all commands have.
+    not listed in its help, nor are own ones that `show` leaves out), and the options that all commands have. `presets`
+    are those that it takes; `panel` is its heading in `sg3 --help`.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         parameters = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        stage_flags = {}
         taken = {parameter.name for parameter in parameters}  # a command's own option goes before a stage's
-        for stage in (*own, *before):
-            for item in fields(CONFIGS[stage]):
-                if stage in before and item.name in taken:
-                    continue
-                hidden = stage in before or (show is not None and item.name not in show)
-                stage_flags[f"{stage}__{item.name}"] = _stage_option(stage, item.name, stage in own, hidden)
-        shared = _shared_options(bool(own or before))
+        stage_flags = _stage_flags(own, before, show, taken)
+        shared = _shared_options(bool(own or before), presets)
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
             flags: Values = {}
-            for name in stage_flags:
-                stage, _, key = name.partition("__")
-                if (value := values.pop(name)) is not None:
-                    origin = flag_names(stage, key, stage in own)[-1]
-                    flags.setdefault(stage, {})[key] = settings.check(stage, key, value, origin)
+            for key, (names, _) in stage_flags.items():
+                stage, _, name = key.partition("__")
+                if (value := values.pop(key)) is not None:
+                    flags.setdefault(stage, {})[name] = settings.check(stage, name, value, names[0])
             common = {name: values.pop(name) for name in shared}
-            function(_session(flags, own, common), **values)
+            function(_session(_with_preset(flags, presets, common), own, common), **values)
 
-        everything = {**stage_flags, **shared}
+        everything = {**{key: option for key, (_, option) in stage_flags.items()}, **shared}
         extra = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for name, (annotation, default) in everything.items()
@@ -133,10 +92,39 @@ def command(
         given = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         run.__signature__ = inspect.Signature([*given, *extra])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*given, *extra]}
-        app.command(function.__name__.rstrip("_").replace("_", "-"))(run)
+        app.command(function.__name__.rstrip("_").replace("_", "-"), rich_help_panel=panel)(run)
         return function
 
     return register
+
+
+Flag = tuple[list[str], tuple[Any, Any]]  # its names, and (annotation, default)
+
+
+def _stage_flags(
+    own: tuple[str, ...], before: tuple[str, ...], show: tuple[str, ...] | None, taken: set[str]
+) -> dict[str, Flag]:
+    """`stage__setting` -> its flag, for all settings of the stages that a command runs."""
+    flags = {}
+    for stage in (*own, *before):
+        for name, setting in table(CONFIGS[stage]).items():
+            if stage in before and name in taken:
+                continue
+            names = flag_names(stage, name, own)
+            hidden = stage in before or (show is not None and name not in show)
+            flags[f"{stage}__{name}"] = (names, _stage_option(setting, names, hidden))
+    return flags
+
+
+def _with_preset(flags: Values, presets: tuple[str, ...], common: dict[str, Any]) -> Values:
+    """The flags over the values of the preset that was asked for."""
+    asked = [name for name in presets if common.pop(name)]
+    if len(asked) > 1:
+        raise UsageError(" and ".join(f"--{name}" for name in asked) + " exclude each other", "choose one of them")
+    merged: Values = {stage: dict(values) for name in asked for stage, values in PRESETS[name].items()}
+    for stage, values in flags.items():
+        merged.setdefault(stage, {}).update(values)
+    return merged
 
 
 def _session(flags: Values, own: tuple[str, ...], common: dict[str, Any]) -> Session:
@@ -145,22 +133,20 @@ def _session(flags: Values, own: tuple[str, ...], common: dict[str, Any]) -> Ses
     return Session(console, flags, own, project, pull, device, debug=common["debug"] or debugging([]))
 
 
-def _stage_option(stage: str, name: str, own: bool, hidden: bool) -> tuple[Any, Any]:
-    """(annotation, default) of one field; None means that the flag was not given."""
-    kind = settings.field_type(stage, name)
-    default = getattr(CONFIGS[stage](), name)
-    choices = CHOICES.get((stage, name))
+def _stage_option(setting: Setting, names: list[str], hidden: bool) -> tuple[Any, Any]:
+    """(annotation, default) of one setting; None means that the flag was not given."""
+    default = setting.default
     option = typer.Option(
-        *flag_names(stage, name, own),
-        help=f"{HELP[stage, name]}" + (f" [default: {default}]" if default is not None else ""),
-        metavar="|".join(choices) if choices else None,
+        *names,
+        help=setting.option.help + (f" [default: {default}]" if default is not None else ""),
+        metavar="|".join(setting.choices) or None,
         show_default=False,
         hidden=hidden,
     )
-    return Annotated[kind | None, option], None
+    return Annotated[setting.kind | None, option], None
 
 
-def _shared_options(stage_command: bool) -> dict[str, tuple[Any, Any]]:
+def _shared_options(stage_command: bool, presets: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Options of every command; those that run stages can also choose a project, a device and to pull models."""
     flag = functools.partial(typer.Option, show_default=False)
     options: dict[str, tuple[Any, Any]] = {}
@@ -171,6 +157,9 @@ def _shared_options(stage_command: bool) -> dict[str, tuple[Any, Any]]:
         options["project_option"] = (Annotated[Path | None, project], None)
         options["device"] = (Annotated[str, device], "auto")
         options["pull"] = (Annotated[bool, pull], False)
+    for name in presets:
+        older = ("--no-finetune",) if name == "draft" else ()
+        options[name] = (Annotated[bool, flag(f"--{name}", *older, help=PRESET_HELP[name])], False)
     options["as_json"] = (Annotated[bool, flag("--json", help="Print one JSON object on stdout.")], False)
     options["quiet"] = (Annotated[bool, flag("--quiet", "-q", help="Say nothing but errors.")], False)
     options["debug"] = (Annotated[bool, flag("--debug", help="Show the traceback of an error.")], False)

@@ -47,12 +47,12 @@ def draw_plot(session: Session, project: Project, path: Path, samples: int, devi
     check_plot(path)
     if not (project.path / "project.json").is_file():
         raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 align INPUT")
-    configs = settings.of_project(project)
+    wanted = settings.of_project(project)
     from sg3cli.drawing.images import write_png
     from sg3cli.evaluation.timeline import picture
     from sg3cli.pipeline import Job
 
     with project.lock("inspect"):
-        drawn, figures = picture(Job(project, configs, session.console, device=device), samples)
+        drawn, figures = picture(Job(project, wanted, session.console, device=device), samples)
     write_png(path, drawn, MARK)
     return {"path": str(path), **figures}

@@ -62,9 +62,6 @@ Size = Annotated[
     typer.Option(min=16, max=8192, metavar="PX", help="Longest side of a cell [default: to fit; one cell as it is]."),
 ]
 NoLabels = Annotated[bool, typer.Option("--no-labels", help="Pictures only, no words.", show_default=False)]
-NoFinetune = Annotated[
-    bool, typer.Option("--no-finetune", help="Show the untuned generator in any case.", show_default=False)
-]
 Output = Annotated[
     str | None,
     typer.Option(
@@ -93,7 +90,6 @@ class PreviewRequest:
     columns: tuple[str, ...]
     size: int | None
     labels: bool
-    tuned: bool
 
 
 def preview(
@@ -106,7 +102,6 @@ def preview(
     columns: Columns = ALL_COLUMNS,
     size: Size = None,
     no_labels: NoLabels = False,
-    no_finetune: NoFinetune = False,
     output: Output = None,
     force: Force = False,
 ) -> None:
@@ -121,7 +116,6 @@ def preview(
         columns=parse_columns(columns),
         size=size,
         labels=not no_labels,
-        tuned=not no_finetune,
     )
     project = open_source(find_project.find_target(source, session.project, session.console), session.project)
     clip = project.source()
@@ -185,14 +179,14 @@ def check_output(out: str, clip: Path, force: bool, as_json: bool) -> None:
 
 def make_job(session: Session, project: Project) -> Job:
     """A job with the settings asked for; those of stages that are done stay."""
-    configs = settings.of_project(project, session.flags, session.own)
-    if configs["render"].view == "compare":
+    wanted = settings.of_project(project, session.flags, session.own)
+    if wanted.render.view == "compare":
         if "view" in session.flags.get("render", {}):
             raise UsageError("a preview shows before and after anyway", "choose --view frame or --view face")
-        configs["render"] = replace(configs["render"], view="frame")
+        wanted = wanted.having(render={"view": "frame"})
     from sg3cli.pipeline import Job
 
-    return Job(project, configs, session.console, pull=session.pull, device=session.device)
+    return Job(project, wanted, session.console, session.pull, session.device, session.nets)
 
 
 # ---- the picture
@@ -201,14 +195,14 @@ def make_job(session: Session, project: Project) -> Job:
 def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
     """Facts for `--json`, the picture `[H, W, 3]` and its provenance."""
     bundle = job.bundle()
-    edits = [Edit.from_dict(fields) for fields in job.project.edits] if wish.edits is None else list(wish.edits)
+    edits = job.project.edits if wish.edits is None else list(wish.edits)
     variants = plan_variants(job, bundle, wish, edits)
     from sg3cli.drawing.labelled_grid import cell_side, sheet
     from sg3cli.pipeline.preview import Viewer
     from sg3cli.video import VideoReader
 
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
-        viewer = Viewer(job, reader, bundle, wish.tuned)
+        viewer = Viewer(job, reader, bundle, job.settings.finetune.steps > 0)
         indices = [viewer.index_at(seconds) for seconds in wish.times] or [viewer.best_index()]
         rows, shown = [], []
         for index in dict.fromkeys(indices):
@@ -216,12 +210,17 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
             rows += moment_rows(viewer, moment, variants, wish.columns)
             seconds = float(viewer.times[index])
             shown.append({"frame": index, "time": round(seconds, 6), "landmarks": face_word(moment)})
-    view = job.configs["render"].view
+    view = job.settings.render.view
     cells = sum(len(row.cells) for row in rows)
     side = wish.size or cell_side(view, rows[0].cells[0].picture.shape, cells)
     picture = sheet(rows, side, wish.labels)
     record = make_record(job, bundle, shown, variants)
-    facts = {"frames": shown, "rows": [row_facts(row) for row in rows], "view": view, "model": bundle.name}
+    facts: dict[str, Any] = {
+        "frames": shown,
+        "rows": [row_facts(row) for row in rows],
+        "view": view,
+        "model": bundle.name,
+    }
     facts |= {"codes": "project" if viewer.held.codes else "computed", "tuned": viewer.held.tuned}
     return facts, picture, record
 

@@ -10,13 +10,12 @@ from sg3cli.project import STAGES, Project
 
 def project_facts(project: Project) -> dict[str, Any]:
     """A project as plain data."""
-    stages = {}
+    stages, manifest = {}, project.manifest
     for stage in STAGES:
         if stage != "edit":
-            stages[stage] = {**project.record(stage), "status": project.status(stage)}
-    manifest = project.manifest
+            stages[stage] = {**manifest["stages"].get(stage, {}), "status": project.status(stage)}
     facts = {"project": str(project.path), "source": manifest["source"], "stream": manifest["stream"]}
-    return {**facts, "stages": stages, "edits": project.edits}
+    return {**facts, "stages": stages, "edits": project.stored_edits}
 
 
 def project_lines(project: Project) -> Iterator[str]:
@@ -36,10 +35,7 @@ def project_lines(project: Project) -> Iterator[str]:
 
 def _edit_lines(project: Project) -> Iterator[str]:
     for number, edit in enumerate(project.edits):
-        layers = "" if edit["layers"] is None else f" on layers {edit['layers']}"
-        kept = f", preserving {', '.join(edit['preserve'])}" if edit.get("preserve") else ""
-        whose = "" if edit.get("face") is None else f"{edit['face']}:"
-        yield f"{'edit' if number == 0 else '':<9} {whose}{edit['direction']} = {edit['strength']}{layers}{kept}"
+        yield f"{'edit' if number == 0 else '':<9} {edit.describe()}"
     if not project.edits:
         yield "edit      none"
 
@@ -48,20 +44,21 @@ def _stage_words(project: Project, stage: str) -> str:
     record, status = project.record(stage), project.status(stage)
     if status == "missing":
         return "not done"
-    words = f"{status}, {record['seconds']:.1f} s"
+    facts = record.facts
+    words = f"{status}, {record.seconds:.1f} s"
     if stage == "align":
-        words += f", {record['found']} of {record['frames']} frames with the face"
-        words += f", {record['interpolated']} bridged, {record['absent']} without"
-        faces = record.get("faces", [])
+        words += f", {facts['found']} of {facts['frames']} frames with the face"
+        words += f", {facts['interpolated']} bridged, {facts['absent']} without"
+        faces = facts.get("faces", [])
         words += f", faces {', '.join(str(face['face']) for face in faces)}" if len(faces) > 1 else ""
-        if "jitter" in record:
-            words += f", jitter {record['jitter']['raw']:.2f} px, smoothed {record['jitter']['smoothed']:.2f}"
+        if "jitter" in facts:
+            words += f", jitter {facts['jitter']['raw']:.2f} px, smoothed {facts['jitter']['smoothed']:.2f}"
     if stage == "invert":
-        words += f", codes {record['frames']}x{record['num_ws']}x{record['w_dim']} of {record['models']['name']}"
+        words += f", codes {facts['frames']}x{facts['num_ws']}x{facts['w_dim']} of {record.models['name']}"
     if stage == "finetune":
-        words += f", {record['steps']} steps, {record['perceptual']} loss"
+        words += f", {facts['steps']} steps, {facts['perceptual']} loss"
     if stage == "render":
-        words += "".join(f", {path}" for path in record["outputs"])
+        words += "".join(f", {path}" for path in facts["outputs"])
     return words
 
 

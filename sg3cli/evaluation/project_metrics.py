@@ -29,7 +29,6 @@ from sg3cli.metrics.temporal import jitter, outside_difference
 from sg3cli.nets.attribute_net import AttributeNet, load_attribute_net
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
-from sg3cli.pipeline.align import faces_of, load_track
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits, presence, with_smooth_landmarks
 from sg3cli.pipeline.finetune import tuned_generator
@@ -56,7 +55,7 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
             job.console.notice(f"evaluate: {stage} is {project.status(stage)}, what needs it is not computed")
     source = project.source()
     figures: Figures = {"timing": [timing(source, Path(out)) for out in outputs]}
-    figures["faces"] = face_figures(load_track(project)) if "align" in done else None
+    figures["faces"] = face_figures(project.track()) if "align" in done else None
     pictures = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside"))
     if "invert" in done:
         pictures = judge_pictures(open_subject(job, "finetune" in done), job, every)
@@ -139,16 +138,16 @@ class Subject:
 
 def open_subject(job: Job, tuned: bool) -> Subject:
     """Read what the project holds of its first face; raises `ModelError` when it belongs to another model."""
-    bundle, track = job.bundle(), load_track(job.project)
+    bundle, track = job.bundle(), job.project.track()
     device = choose_device(job.device, job.console)
     codes = smoothed_codes(job.project, bundle.digest, track, job.smooth())
     judge, wanted = open_judge(bundle), plan(job, bundle, tuned)
     if judge is None:
         job.console.notice(f"evaluate: {bundle.name} has no {PROBE}, identity and labels are not computed")
     return Subject(
-        face=wanted.of_face(track, codes, faces_of(job.project)[0]),
-        untuned=tuned_generator(job.project, bundle, False).to(device),
-        tuned=tuned_generator(job.project, bundle, True).to(device) if tuned else None,
+        face=wanted.of_face(track, codes, job.project.faces[0]),
+        untuned=tuned_generator(job.project, bundle, False, job.nets).to(device),
+        tuned=tuned_generator(job.project, bundle, True, job.nets).to(device) if tuned else None,
         judge=judge,
     )
 
@@ -192,7 +191,7 @@ def face_batches(
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         passing = (frame for frame in reader if frame.index in wanted)
         shown = iter(job.console.progress(passing, len(wanted), label))
-        while batch := list(islice(shown, job.configs["render"].batch)):
+        while batch := list(islice(shown, job.settings.render.batch)):
             crops = [crop for crop in aligned_crops(batch, track, size) if crop is not None]
             yield batch, crops
 
@@ -218,7 +217,7 @@ def judge_pictures(subject: Subject, job: Job, every: int) -> Figures:
     frames = np.arange(0, len(subject.track), every)
     present = frames[subject.track.status[frames] != ABSENT]
     pasted = set(spread(present, PASTED).tolist())
-    config = replace(job.configs["render"], view="frame")
+    config = replace(job.settings.render, view="frame")
     for batch, crops in face_batches(job, subject.track, frames, size, "evaluate"):
         index = np.array([frame.index for frame in batch])
         plain = judge_reconstruction(tally, subject, index, crops, loss)

@@ -69,7 +69,7 @@ def direction_vector(job: Job, name: str) -> np.ndarray:
     """The direction's vector, `[num_ws, w_dim]` or `[1, w_dim]`; raises when it belongs to another generator."""
     bundle, invert = job.bundle(), job.project.record("invert")
     loaded = load_direction(job.direction_file(name, bundle))
-    loaded.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
+    loaded.check_fits(invert.facts["num_ws"], invert.facts["w_dim"], bundle.digest)
     return loaded.vector
 
 

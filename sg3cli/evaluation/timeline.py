@@ -22,7 +22,6 @@ from sg3cli.latents.rendering import render_crops
 from sg3cli.metrics.reconstruction import psnr
 from sg3cli.metrics.temporal import accelerations
 from sg3cli.pipeline import Job
-from sg3cli.pipeline.align import load_track
 from sg3cli.smoothing import runs
 
 POINTS = 2000  # values of a line of the edits' strengths: more than there are pixels
@@ -44,13 +43,13 @@ def picture(job: Job, samples: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The plot `[H, W, 3]` uint8 of a locked project, and its figures as plain data."""
     project = job.project
     done = [stage for stage in ("align", "invert", "finetune") if project.status(stage) == "done"]
-    track = load_track(project) if "align" in done else None
+    track = project.track() if "align" in done else None
     sampled, judged = None, False
     if "invert" in done:
         subject = open_subject(job, "finetune" in done)
         judged = subject.judge is not None
         sampled = sample(subject, job, samples)
-    edits = [Edit.from_dict(fields) for fields in project.edits]
+    edits = project.edits
     duration = float(project.stream.get("duration") or (track.times[-1] if track is not None else 0.0))
     panels = [
         jitter_panel(track),

@@ -101,10 +101,27 @@ class Edit:
         face = None if fields.get("face") is None else int(fields["face"])
         return cls(direction, keys, layers, space, text, preserve, face)
 
+    def describe(self) -> str:
+        """The whole edit in words: `1:age = 2 on layers 1-6, preserving glasses`."""
+        layers = "" if self.layers is None else f" on layers {layers_text(self.layers)}"
+        kept = f", preserving {', '.join(self.preserve)}" if self.preserve else ""
+        return f"{self.title} = {self.text}{layers}{kept}"
+
     @property
     def title(self) -> str:
         """`age`, or `1:age` for face 1 alone."""
         return self.direction if self.face is None else f"{self.face}:{self.direction}"
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """`1-6,8` of (1, 2, 3, 4, 5, 6, 8)."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _eased(u: np.ndarray, ease: str) -> np.ndarray:

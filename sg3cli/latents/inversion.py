@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.config import InvertConfig
-from sg3cli.errors import InputError, UsageError
+from sg3cli.config import InvertConfig, smoothing_sigma
+from sg3cli.errors import InputError
 from sg3cli.nets.restyle import average_image, restyle_codes
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
@@ -119,7 +119,7 @@ def smooth_codes(ws: np.ndarray, times: np.ndarray, shots: np.ndarray, mode: str
     reflected ends (Alaluf et al. 2022, section 6); "gauss:SECONDS": a zero-phase Gaussian. All are linear in
     `ws`. Raises UsageError for another mode.
     """
-    sigma = _gaussian_sigma(mode)
+    sigma = smoothing_sigma(mode)
     if mode == "none":
         return ws.copy()
     result = np.empty_like(ws)
@@ -128,20 +128,6 @@ def smooth_codes(ws: np.ndarray, times: np.ndarray, shots: np.ndarray, mode: str
         part = ws[frames].astype(np.float64)
         result[frames] = _paper_smooth(part) if mode == "paper" else smooth_zero_phase(part, times[frames], sigma)
     return result
-
-
-def _gaussian_sigma(mode: str) -> float:
-    """Seconds of "gauss:SECONDS", 0 for the other modes."""
-    if mode in ("none", "paper"):
-        return 0.0
-    kind, _, value = mode.partition(":")
-    try:
-        sigma = float(value) if kind == "gauss" else -1.0
-    except ValueError:
-        sigma = -1.0
-    if not 0 < sigma < float("inf"):
-        raise UsageError(f"unknown smoothing `{mode}`", "use none, paper, or gauss:SECONDS as in gauss:0.1")
-    return sigma
 
 
 def _paper_smooth(ws: np.ndarray) -> np.ndarray:

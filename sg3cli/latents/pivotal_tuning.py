@@ -124,7 +124,7 @@ class PivotalTuner:
                 yield done
             except RuntimeError as e:
                 if isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e):  # GPU, CPU
-                    raise DeviceError("not enough memory for tuning", "use a smaller batch (--batch 1)") from e
+                    raise DeviceError("not enough memory for tuning", "use a smaller batch (--finetune-batch 1)") from e
                 raise
 
     def _advance(self) -> TuneStep:

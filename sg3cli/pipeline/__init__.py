@@ -8,29 +8,21 @@ torch and PyAV, so they are imported when a stage runs and not before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sg3cli import config
+from sg3cli.config import Settings
 from sg3cli.console import Console
-from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit
 from sg3cli.pipeline import provenance
 from sg3cli.project import Project, content_key
-from sg3cli.weights.bundle import Bundle, load_bundle
-from sg3cli.weights.direction_file import find_direction, load_direction
+from sg3cli.weights.bundle import Bundle, load_model
+from sg3cli.weights.direction_file import find_direction
+from sg3cli.weights.loaded_nets import LoadedNets
 
-DEFAULTS: Mapping[str, Any] = {
-    "input": config.InputConfig(),
-    "align": config.AlignConfig(),
-    "invert": config.InvertConfig(),
-    "finetune": config.FinetuneConfig(),
-    "render": config.RenderConfig(),
-    "encode": config.EncodeConfig(),
-}
 REVISION = {"align": 2, "invert": 1, "finetune": 1, "render": 2}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
@@ -39,26 +31,33 @@ Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the p
 class Job:
     """One command's work on one project, which must be locked.
 
-    `configs` holds a config per stage; `pull` allows downloads of missing models. After a stage has run, `stages`
-    says for each whether it was computed or up to date.
+    `pull` allows downloads of missing models; `nets` holds the networks that earlier jobs of a batch have read. After a
+    stage has run, `stages` says for each whether it was computed or up to date.
     """
 
     def __init__(
         self,
         project: Project,
-        configs: Mapping[str, Any] = DEFAULTS,
+        settings: Settings | None = None,
         console: Console | None = None,
         pull: bool = False,
         device: str = "auto",
+        nets: LoadedNets | None = None,
     ) -> None:
         self.project = project
-        self.configs = configs
+        self.settings = settings or Settings()
         self.console = console or Console(quiet=True)
         self.pull = pull
         self.device = device
+        self.nets = nets or LoadedNets()
         self.stages: dict[str, dict[str, Any]] = {}
-        self.output: str | None = None
-        self.facts: dict[str, Any] = {}  # what a command found out beside its stages
+
+    def run(self, out: str, edits: Sequence[Edit] | None = None, force: bool = False) -> None:
+        """The whole chain to the video at `out`; `edits` replace those of the project, None leaves them."""
+        self.check_output(out, force)
+        if edits is not None:
+            self.edit(edits)
+        self.render(out)
 
     # ---- the stages, each after those it needs
 
@@ -66,7 +65,7 @@ class Job:
         """Source -> `align/track.safetensors`: where the face is, frame by frame."""
         from sg3cli.pipeline import align
 
-        params = self.configs["align"]
+        params = self.settings.align
         models = align.digests(params, self.pull)
         source = self.project.source_key
         self._run("align", params, (), models, partial(align.run, self, models), source=source)
@@ -76,7 +75,7 @@ class Job:
         from sg3cli.pipeline import invert
 
         bundle = self.bundle()
-        params = replace(self.configs["invert"], model=stable_model(self.configs["invert"].model))
+        params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
         digests = bundle_digests(bundle)  # a model without an encoder is refused before any frame is decoded
         self.align()
         self._run("invert", params, ("align",), digests, partial(invert.run, self, bundle))
@@ -88,52 +87,47 @@ class Job:
 
         bundle = self.bundle()
         self.invert()
-        loss = make_perceptual(self.configs["finetune"].loss, self.pull)
-        params = replace(self.configs["finetune"], loss=loss.name)
+        loss = make_perceptual(self.settings.finetune.loss, self.pull)
+        params = replace(self.settings.finetune, loss=loss.name)  # type: ignore[arg-type]
         work = partial(finetune.run, self, bundle, loss)
         self._run("finetune", params, ("invert",), bundle_digests(bundle), work, smooth=self.smooth())
 
-    def set_edits(self, edits: Sequence[Edit]) -> None:
-        """Replace the project's edits; inverts first if that is not done. Nothing is rendered, nor torch imported."""
-        bundle = self.bundle()
-        found = {name: self.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
-        edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
-        if self.project.status("invert") != "done" or self._beyond_choice(edits):
-            self.invert()  # the choice of faces may be another one now
-        self._check_fit(edits, found)
-        self._check_faces(edits)
-        self.project.edits = [edit.to_dict() for edit in edits]
-        self.project.save()
-        words = [f"{edit.title} = {edit.text}" for edit in edits]
-        self.console.notice(f"edit: {', '.join(words) or 'none'}")
+    def edit(self, edits: Sequence[Edit]) -> None:
+        """Edits -> the manifest: they replace those that the project has; inverts first if that is not done."""
+        from sg3cli.pipeline import edit
 
-    def render(self, out: str, finetune: bool = True) -> None:
-        """Everything -> the video at `out` (`-` is stdout), and its provenance beside it."""
+        edit.run(self, edits)
+
+    def render(self, out: str) -> None:
+        """Everything -> the video at `out` (`-` is stdout), and its provenance beside it.
+
+        No tuning steps: the model's own generator draws the face, whether the project holds a tuned one or not.
+        """
         from sg3cli.pipeline import render, render_plan
 
-        self.finetune() if finetune else self.invert()
-        self.output = out
-        job = render_plan.plan(self, self.bundle(), finetune)
-        if provenance.is_current(self.project, out, job.key):
+        tuned = self.settings.finetune.steps > 0
+        self.finetune() if tuned else self.invert()
+        plan = render_plan.plan(self, self.bundle(), tuned)
+        if provenance.is_current(self.project, out, plan.key):
             self.console.notice(f"render: {out} is up to date, nothing was computed")
-            self.stages["render"] = {"status": "up to date", "key": job.key}
+            self.stages["render"] = {"status": "up to date", "key": plan.key}
             render.clear(self.project)  # a kill may have come between the record and this
             return
         began = time.monotonic()
-        facts = render.run(self, job, out)
-        provenance.record(self.project, out, job.key, facts, time.monotonic() - began)
+        facts = render.run(self, plan, out)
+        provenance.record(self.project, out, plan.key, facts, time.monotonic() - began)
         render.clear(self.project)
-        self.stages["render"] = {"status": "done", "key": job.key, "seconds": round(time.monotonic() - began, 2)}
+        self.stages["render"] = {"status": "done", "key": plan.key, "seconds": round(time.monotonic() - began, 2)}
 
     # ---- what the stages ask
 
     def bundle(self) -> Bundle:
         """The model of the inversion; raises `ModelError` when it is not there."""
-        return load_bundle(self.configs["invert"].model)
+        return load_model(self.settings.invert.model)
 
     def smooth(self) -> str:
         """How codes are smoothed: pivots are tuned on what will be rendered."""
-        return str(self.configs["render"].smooth)
+        return str(self.settings.render.smooth)
 
     def direction_file(self, name: str, bundle: Bundle) -> Path:
         """File of a direction of the model, or the file `name` itself; raises `UsageError` listing those known."""
@@ -141,7 +135,7 @@ class Job:
 
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
-        provenance.check(self.project, out, self.configs["encode"], force, self.console.as_json)
+        provenance.check(self.project, out, self.settings.encode, force, self.console.as_json)
 
     # ---- content keys
 
@@ -176,30 +170,10 @@ class Job:
         )  # fmt: skip
         self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}
 
-    def tell(self, stage: str, notices: Sequence[str]) -> None:
+    def report(self, stage: str, notices: Sequence[str]) -> None:
         """Say what the reader or writer of a stage found worth saying."""
         for notice in notices:
             self.console.notice(f"{stage}: {notice}")
-
-    def _check_fit(self, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
-        """Raise for a layer or direction that does not belong to the codes' generator, before it is stored."""
-        record = self.project.record("invert")
-        for edit in edits:
-            edit.rows(record["num_ws"])
-        for path in files.values():
-            load_direction(path).check_fits(record["num_ws"], record["w_dim"], record["models"]["generator"])
-
-    def _beyond_choice(self, edits: Sequence[Edit]) -> list[Edit]:
-        """The edits of faces that were not chosen."""
-        chosen = {int(face["face"]) for face in self.project.record("align").get("faces", [])}
-        return [edit for edit in edits if edit.face is not None and chosen and edit.face not in chosen]
-
-    def _check_faces(self, edits: Sequence[Edit]) -> None:
-        """Raise for an edit of a face that was not chosen."""
-        for edit in self._beyond_choice(edits):
-            chosen = ", ".join(str(face["face"]) for face in self.project.record("align")["faces"])
-            what = f"{edit.title}: face {edit.face} is not among those that the project edits: {chosen}"
-            raise UsageError(what, f"choose it too: sg3 align {self.project.path} --face all")
 
 
 def bundle_digests(bundle: Bundle) -> dict[str, str]:
@@ -210,8 +184,3 @@ def bundle_digests(bundle: Bundle) -> dict[str, str]:
 def stable_model(name: str) -> str:
     """A model folder by its full path; names stay."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
-def stable_name(name: str, bundle: Bundle) -> str:
-    """A direction file by its full path, so that the project can be used from elsewhere; names stay."""
-    return name if name in bundle.direction_names() else str(Path(name).resolve())

@@ -21,14 +21,13 @@ from sg3cli.faces.identity_embedding import Embedder, make_embedder
 from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_picture, split_choice
 from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
-from sg3cli.project import Chunks, Project, content_key, of_face
+from sg3cli.project import TRACK, Chunks, Project, content_key, of_face
 from sg3cli.video import Frame, VideoReader
 from sg3cli.video.shot_detection import find_shots, thumbnail
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
-TRACK = "align/track.safetensors"
 FACES = "align/faces"
 FORMAT = 2  # of the pieces
 PIECE = 32  # frames between two saves
@@ -78,7 +77,7 @@ def digests(config: AlignConfig, pull: bool) -> dict[str, str]:
 
 def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the faces, build their tracks; returns the stage's files and facts."""
-    config, project = job.configs["align"], job.project
+    config, project = job.settings.align, job.project
     clip = find_clip(job, models)
     chosen = choose(clip.cast, config.face, portraits(job, config))
     files, faces = [], []
@@ -99,13 +98,13 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
 
 def find_clip(job: Job, models: dict[str, str]) -> Clip:
     """The faces of all frames and the people they belong to; what was detected before is not detected again."""
-    config, project = job.configs["align"], job.project
+    config, project = job.settings.align, job.project
     networks = {name: digest for name, digest in models.items() if not is_picture(name)}
     found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
     embedder = make_embedder(config.embedder)
     with VideoReader(project.source(), rate=project.rate) as reader:
         detect(job, reader, found, embedder)
-        job.tell("align", reader.notices)
+        job.report("align", reader.notices)
         size = (reader.info.height, reader.info.width)
     clip = clip_of(found, embedder, size)
     if len(clip.pts) == 0:
@@ -127,7 +126,7 @@ def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> 
     first, total = found.rows, len(reader)
     if first >= total > 0:
         return
-    detector = make_detector(job.configs["align"].landmarks, job.pull)
+    detector = make_detector(job.settings.align.landmarks, job.pull)
     if first:
         detector.restore(found.state)
     rate = float(reader.info.average_rate or 25)
@@ -267,24 +266,9 @@ def write_neighbours(project: Project, clip: Clip, key: str) -> str:
     return NEIGHBOURS
 
 
-def faces_of(project: Project) -> list[int]:
-    """Numbers of the faces that a project edits, in the order of its tracks."""
-    return [int(face["face"]) for face in project.record("align").get("faces", [{"face": 0}])]
-
-
-def load_track(project: Project, face: int = 0) -> Track:
-    """The track of the `face`-th chosen face of a project that was aligned."""
-    return Track.from_arrays(read_arrays(project.path / of_face(TRACK, face))[0])
-
-
-def load_tracks(project: Project) -> list[Track]:
-    """The tracks of all chosen faces."""
-    return [load_track(project, face) for face in range(len(faces_of(project)))]
-
-
-def load_crowd(project: Project) -> AllFaces | None:
+def load_everybody(project: Project) -> AllFaces | None:
     """Everybody in the clip; None when that is one person."""
-    if int(project.record("align").get("people", 1)) < 2:
+    if int(project.record("align").facts.get("people", 1)) < 2:
         return None
-    arrays, track = read_arrays(project.path / NEIGHBOURS)[0], load_track(project)
+    arrays, track = read_arrays(project.path / NEIGHBOURS)[0], project.track()
     return AllFaces.of(arrays["frames"], arrays["people"], arrays["landmarks"], track.times, track.shots)

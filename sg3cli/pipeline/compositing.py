@@ -32,7 +32,7 @@ def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> C
     `keys` are those of what the faces without and with the edits depend on. Raises `InputError` when the user's mask
     does not fit the source.
     """
-    paster = FacePaster(face.track, job.configs["render"], G.img_resolution)
+    paster = FacePaster(face.track, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, G, keys[1]))
     mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0])
@@ -41,7 +41,7 @@ def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> C
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
     """The mask of `--mask`, checked against the source; None without one."""
-    path = job.configs["render"].mask
+    path = job.settings.render.mask
     if path is None:
         return None
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:

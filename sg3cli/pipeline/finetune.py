@@ -28,12 +28,12 @@ from sg3cli.latents.pivotal_tuning import (
 )
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
-from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import Project
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.loaded_nets import LoadedNets
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
@@ -45,7 +45,7 @@ CHECKPOINT = "finetune/checkpoint.safetensors"
 
 def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
     """Tune, from the last checkpoint of this key if there is one; returns the stage's files and facts."""
-    project, config = job.project, job.configs["finetune"]
+    project, config = job.project, job.settings.finetune
     if config.loss == "auto" and loss.name != "lpips":
         job.console.notice(f"finetune: LPIPS is not here (--pull fetches it), the {loss.name} loss is used")
     tuner = make_tuner(job, bundle, loss)
@@ -63,8 +63,8 @@ def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
 
 def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     """A tuner on the smoothed codes and the window crops of the frames that show the chosen faces, all together."""
-    project, tracks = job.project, load_tracks(job.project)
-    G = bundle.generator().to(choose_device(job.device, job.console))
+    project, tracks = job.project, job.project.tracks()
+    G = job.nets.generator(bundle).to(choose_device(job.device, job.console))
     images, pivots, transforms = [], [], []
     for face, track in enumerate(tracks):
         frames = select_targets(track.status != ABSENT, G.img_resolution, TARGET_BYTES // len(tracks))
@@ -78,7 +78,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     pictures = np.concatenate(images) if len(images) > 1 else images[0]
     numbered = Targets(pictures, np.arange(len(pictures)))
     turns = np.concatenate(transforms)
-    return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.configs["finetune"], loss)
+    return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.settings.finetune, loss)
 
 
 def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
@@ -105,9 +105,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def tuned_generator(project: Project, bundle: Bundle, tuned: bool) -> Generator:
+def tuned_generator(project: Project, bundle: Bundle, tuned: bool, nets: LoadedNets | None = None) -> Generator:
     """The model's generator with the clip's tuning; raises `ModelError` when that was made on another generator."""
-    G = bundle.generator()
+    G = (nets or LoadedNets()).generator(bundle)
     if tuned:
         path = project.path / DELTA
         if read_meta(path).get("generator") != bundle.digest:

@@ -16,16 +16,14 @@ from sg3cli.faces import crops as crops_
 from sg3cli.faces.alignment import Track
 from sg3cli.files import RowFile, npy_writer, write_json
 from sg3cli.latents import inversion
-from sg3cli.pipeline.align import load_tracks
 from sg3cli.pipeline.device import choose_device
-from sg3cli.project import Chunks, Project, content_key, of_face
+from sg3cli.project import CODES, Chunks, Project, content_key, of_face
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
-CODES = "invert/ws.npy"
 DESCRIPTION = "invert/ws.json"
 PARTS = "invert/parts"
 PIECE = 32  # at least so many frames between two saves
@@ -36,7 +34,7 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     """Invert every frame that shows a chosen face; returns the stage's files and facts."""
     project = job.project
     shape: tuple[int, ...] = ()
-    tracks = load_tracks(project)
+    tracks = project.tracks()
     for face, track in enumerate(tracks):
         parts = Chunks(project.path / of_face(PARTS, face), key)
         if parts.rows < len(track.pts):
@@ -56,9 +54,9 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
 
 def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
     """Codes of the frames that `parts` does not hold yet. Pieces are whole batches, so a resumed run is the same."""
-    config = job.configs["invert"]
+    config = job.settings.invert
     device = choose_device(job.device, job.console)
-    G, encoder = bundle.generator().to(device), bundle.encoder().to(device)
+    G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
     rows = config.batch * -(-PIECE // config.batch)
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         crops = crops_.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
@@ -92,7 +90,7 @@ def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
             f"the codes of {project.path} belong to another generator ({described['generator'][:19]}...)",
             "run `sg3 invert` with the model you want to render with",
         )
-    return RowFile(project.path / of_face(CODES, face))
+    return project.codes(face)
 
 
 def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> RowFile:

@@ -21,7 +21,7 @@ SHEET_PEOPLE = 12  # rows of the contact sheet
 
 def table(job: Job) -> tuple[Clip, list[dict[str, Any]]]:
     """Detect the clip's faces (if that is not done) and describe each person as plain data."""
-    clip = find_clip(job, digests(job.configs["align"], job.pull))
+    clip = find_clip(job, digests(job.settings.align, job.pull))
     return clip, [_entry(clip, number) for number in range(len(clip.cast.people))]
 
 

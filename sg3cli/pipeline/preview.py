@@ -29,7 +29,7 @@ from sg3cli.geometry import warp_quad
 from sg3cli.latents import inversion
 from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.nets.generator import Generator
-from sg3cli.pipeline.align import clip_of, faces_of, load_track, look_at, pack, portraits, track_of
+from sg3cli.pipeline.align import clip_of, look_at, pack, portraits, track_of
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.finetune import tuned_generator
@@ -78,11 +78,11 @@ def held_by(job: Job, bundle: Bundle, tuned: bool) -> ReusableStages:
     project = job.project
     aligned = fits(job, "align", ())
     inverted = aligned and fits(job, "invert", ("model", "batch"))
-    if inverted and project.record("invert")["models"]["generator"] != bundle.digest:
+    if inverted and project.record("invert").models["generator"] != bundle.digest:
         job.console.notice(f"preview: the project's codes are not of {bundle.name}, the face is inverted anew")
         inverted = False
     finetuned = inverted and project.status("finetune") == "done"
-    return ReusableStages(load_track(project) if aligned else None, inverted, tuned and finetuned)
+    return ReusableStages(project.track() if aligned else None, inverted, tuned and finetuned)
 
 
 def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
@@ -90,8 +90,8 @@ def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
     project = job.project
     if project.status(stage) != "done":
         return False
-    known = project.record(stage)["params"]
-    asked = {name: value for name, value in asdict(job.configs[stage]).items() if name not in ignored}
+    known = project.record(stage).params
+    asked = {name: value for name, value in asdict(getattr(job.settings, stage)).items() if name not in ignored}
     same = all(known.get(name, value) == value for name, value in asked.items())
     if not same:
         job.console.notice(f"preview: {stage} was done with other settings, it is done anew for the frames shown")
@@ -210,7 +210,7 @@ class Viewer:
 
     def _follow(self, frames: Iterator[Frame] | list[Frame]) -> Track | None:
         """The chosen face through consecutive frames; None when they show none."""
-        config = self.job.configs["align"]
+        config = self.job.settings.align
         detector = make_detector(config.landmarks, self.job.pull)
         embedder = make_embedder(config.embedder)
         rows = [look_at(replace(f, index=k), detector, embedder, LOOKS) for k, f in enumerate(frames)]
@@ -237,7 +237,7 @@ class Viewer:
         known, start = (self.held.track, 0) if self.held.track is not None else (track, first)
         seen = [] if known is None else self.times[start + np.flatnonzero(known.status != ABSENT)].tolist()
         if not seen and self.held.track is None:
-            detector = make_detector(self.job.configs["align"].landmarks, self.job.pull)
+            detector = make_detector(self.job.settings.align.landmarks, self.job.pull)
             seen = list(self._seen_near(here, detector)) or list(islice(self._seen_far(here, detector), 1))
         return min(seen, key=lambda time: abs(time - here), default=None)
 
@@ -279,7 +279,7 @@ class Viewer:
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
-        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.configs["invert"])))
+        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.settings.invert)))
         rows = np.array([frame.index for frame in near])
         ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
         smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
@@ -291,7 +291,7 @@ class Viewer:
 
     def source(self, moment: PreviewFrame) -> np.ndarray:
         """The frame, or what is seen of it through the face's window, as the view says."""
-        if self.job.configs["render"].view == "frame":
+        if self.job.settings.render.view == "frame":
             return moment.frame.rgb
         window = moment.track.windows[moment.frame.index]
         return np.rint(warp_quad(moment.frame.rgb, window, self.G.img_resolution)).astype(np.uint8)
@@ -305,9 +305,9 @@ class Viewer:
         return self._drawn(moment, edits)
 
     def _drawn(self, moment: PreviewFrame, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
-        config = replace(self.job.configs["render"], **changes)
+        config = replace(self.job.settings.render, **changes)
         # A project's first face is shown, with its own edits.
-        mine = edits_of(edits, faces_of(self.job.project)[0]) if self.held.track is not None else list(edits)
+        mine = edits_of(edits, self.job.project.faces[0]) if self.held.track is not None else list(edits)
         face = FaceEdits(moment.track, moment.codes, mine, self._vectors(mine))
         return next(compose(iter([moment.frame]), face, self.G, config)).rgb
 

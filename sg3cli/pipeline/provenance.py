@@ -97,7 +97,7 @@ def read_sidecar(out: str) -> dict[str, Any] | None:
 
 def is_current(project: Project, out: str, key: str) -> bool:
     """Whether `out` is what a render with this content key wrote, byte for byte."""
-    known = project.record("render").get("outputs", {}).get(str(Path(out).resolve()))
+    known = project.record("render").facts.get("outputs", {}).get(str(Path(out).resolve()))
     if out == "-" or known is None or known["key"] != key or not image_sequence.written(out):
         return False
     return bool(known["sha256"] == digest_of_output(out))
@@ -132,8 +132,8 @@ def write_sidecar(out: str, record: Mapping[str, Any]) -> str:
 
 def record(project: Project, out: str, key: str, facts: Mapping[str, Any], seconds: float) -> None:
     """Note a finished render in the project; `facts` are those of `render.run`."""
-    outputs = dict(project.record("render").get("outputs", {}))
+    outputs = dict(project.record("render").facts.get("outputs", {}))
     if out != "-":
         outputs[str(Path(out).resolve())] = {"key": key, "sha256": facts["sha256"]}
-    made: dict[str, Any] = {"outputs": outputs, "edits": project.edits}
+    made: dict[str, Any] = {"outputs": outputs, "edits": project.stored_edits}
     project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

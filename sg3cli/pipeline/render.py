@@ -23,7 +23,7 @@ from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.latents.edits import Edit
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import provenance
-from sg3cli.pipeline.align import faces_of, load_crowd, load_track
+from sg3cli.pipeline.align import load_everybody
 from sg3cli.pipeline.compositing import prepare
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits, presence, with_smooth_landmarks
@@ -64,10 +64,10 @@ class RenderedFace:
 def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
     """The faces that the project edits, each with its own edits and with what pastes it."""
     project = job.project
-    everybody, found = load_crowd(project), []
+    everybody, found = load_everybody(project), []
     untouched = project.key("finetune" if plan.tuned else "invert")
-    for order, number in enumerate(faces_of(project)):
-        track = load_track(project, order)
+    for order, number in enumerate(project.faces):
+        track = project.track(order)
         codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth(), order)
         face = plan.of_face(with_smooth_landmarks(track), codes, number, order)
         found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs)), everybody))
@@ -76,25 +76,25 @@ def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`; returns the facts for the project's record."""
-    project, config = job.project, job.configs["render"]
-    G = tuned_generator(project, plan.bundle, plan.tuned).to(choose_device(job.device, job.console))
+    project, config = job.project, job.settings.render
+    G = tuned_generator(project, plan.bundle, plan.tuned, job.nets).to(choose_device(job.device, job.console))
     G.synthesis.set_precision(config.precision)
     faces = rendered_faces(job, plan, G)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
-        length = piece_frames(job.configs["encode"].segment, reader.info.average_rate, config.batch)
+        length = piece_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
         cut = Cut(pieces_of(project, plan.key), plan.key, len(reader), length)
         vouch = partial(provenance.mark_as_ours, project, out)
-        with SegmentedWriter(out, reader.info, job.configs["encode"], size, comment, cut, vouch) as writer:
+        with SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, vouch) as writer:
             if writer.start:
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
             frames = frames_in_range(reader.frames(writer.start), faces, G, config)
             for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
-        job.tell("render", writer.notices)
+        job.report("render", writer.notices)
     digest = None if out == "-" else provenance.write_sidecar(out, plan.record)
-    params = {**asdict(config), "encode": asdict(job.configs["encode"])}
+    params = {**asdict(config), "encode": asdict(job.settings.encode)}
     return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",), "sha256": digest}
 
 

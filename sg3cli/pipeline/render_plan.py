@@ -42,24 +42,26 @@ class Plan:
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     """Read the edits and their directions; raises when one is unknown or belongs to another generator."""
-    project, config = job.project, job.configs["render"]
+    project, config = job.project, job.settings.render
     if config.range is not None and config.view == "face":
         raise UsageError("--range passes frames through, and --view face shows none", "use --view frame or compare")
-    edits = [Edit.from_dict(fields) for fields in project.edits]
+    edits = project.edits
     names = sorted({name for edit in edits for name in (edit.direction, *edit.preserve)})
     files = {name: job.direction_file(name, bundle) for name in names}
     digests = {name: digest_of(path) for name, path in files.items()}
     loaded = {name: load_direction(path) for name, path in files.items()}
     invert = project.record("invert")
     for direction in loaded.values():
-        direction.check_fits(invert["num_ws"], invert["w_dim"], bundle.digest)
+        direction.check_fits(invert.facts["num_ws"], invert.facts["w_dim"], bundle.digest)
     last = "finetune" if tuned else "invert"
-    made_from = content_key(inputs=project.key(last), edits=project.edits, directions=digests)
-    parts = {"render": config, "encode": job.configs["encode"], "tuned": tuned, "mask": mask_digest(config)}
-    key = content_key(inputs=project.key(last), edits=project.edits, directions=digests, **parts)
-    models = {**invert["models"], "tuned": project.key("finetune") if tuned else None, "directions": digests}
+    made_from = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests)
+    parts = {"render": config, "encode": job.settings.encode, "tuned": tuned, "mask": mask_digest(config)}
+    key = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests, **parts)
+    models = {**invert.models, "tuned": project.key("finetune") if tuned else None, "directions": digests}
     vectors = {edit.title: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
-    return Plan(key, made_from, edits, vectors, bundle, tuned, provenance.provenance(project, project.edits, models))
+    return Plan(
+        key, made_from, edits, vectors, bundle, tuned, provenance.provenance(project, project.stored_edits, models)
+    )
 
 
 def conditioned(edit: Edit, vectors: dict[str, np.ndarray]) -> np.ndarray:

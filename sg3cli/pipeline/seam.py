@@ -36,7 +36,7 @@ def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, 
     seam, checkpoint = (job.project.path / of_face(name, face.order) for name in (SEAM, SEAM_CHECKPOINT))
     if config.stitch != "tune":
         return None
-    tuning = replace(job.configs["finetune"], steps=config.stitch_steps)
+    tuning = replace(job.settings.finetune, steps=config.stitch_steps)
     settings: dict[str, Any] = {
         "detail": config.detail,
         "feather": config.feather,

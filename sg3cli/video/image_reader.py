@@ -11,8 +11,9 @@ import av
 import numpy as np
 
 from sg3cli.errors import InputError
+from sg3cli.time_ranges import parse_rate
 from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packets
-from sg3cli.video.image_sequence import DEFAULT_RATE, parse_rate, pictures_of
+from sg3cli.video.image_sequence import DEFAULT_RATE, pictures_of
 from sg3cli.video.info import Timeline, VideoInfo, describe_picture
 
 FORMATS = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"

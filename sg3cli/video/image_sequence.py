@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from fractions import Fraction
 from pathlib import Path
 
-from sg3cli.errors import InputError, UsageError
+from sg3cli.errors import InputError
 from sg3cli.files import digest_of
+from sg3cli.time_ranges import parse_rate
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NUMBER = re.compile(r"%(?:0(\d+))?d")
@@ -68,17 +68,6 @@ def natural_key(path: Path) -> tuple[str, list[tuple[int, int, str]], str]:
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key by which `9.png` comes before `10.png`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def parse_rate(text: str) -> Fraction:
-    """`25`, `23.976` or `30000/1001` -> frames a second; raises `UsageError`."""
-    try:
-        rate = Fraction(text.strip()).limit_denominator(100_000)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not Fraction(1, 1000) <= rate <= 1000:
-        raise UsageError(f"the rate is {text!r}", "it must be frames a second, as in 25 or 30000/1001")
-    return rate
 
 
 def fingerprint(path: Path, rate: str | None = None) -> tuple[int, str, int]:

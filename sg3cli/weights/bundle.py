@@ -11,6 +11,7 @@ Bundles are looked up by name in the package, then in the model store, or given 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
+from sg3cli.weights.direction_file import Direction, load_direction
 
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
@@ -75,6 +77,11 @@ class Bundle:
         encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
 
+    @cached_property
+    def directions(self) -> Mapping[str, Direction]:
+        """The model's directions by name; each is read when it is asked for."""
+        return StoredDirections(self)
+
     def direction_names(self) -> list[str]:
         return sorted(p.stem for p in (self.path / "directions").glob("*.safetensors"))
 
@@ -87,8 +94,24 @@ class Bundle:
         return path
 
 
-def load_bundle(name_or_path: str | Path) -> Bundle:
-    """Find a bundle by name (`people-128`) or folder. ModelError names what is missing."""
+class StoredDirections(Mapping[str, Direction]):
+    """`model.directions["age"]`; an unknown name is a `ModelError` that lists those known."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def __getitem__(self, name: str) -> Direction:
+        return load_direction(self._bundle.direction_path(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bundle.direction_names())
+
+    def __len__(self) -> int:
+        return len(self._bundle.direction_names())
+
+
+def load_model(name_or_path: str | Path) -> Bundle:
+    """The model of a name (`people-128`) or in a folder, unread yet. `ModelError` says what is missing."""
     folder = _find(name_or_path)
     try:
         meta = json.loads((folder / "model.json").read_text(encoding="utf8"))

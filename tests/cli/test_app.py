@@ -6,17 +6,17 @@ import json
 import subprocess
 import sys
 import textwrap
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from running import environment, sg3
+from running import commands, environment, sg3
 
 from sg3cli import __version__, cli
 from sg3cli.cli import settings
-from sg3cli.cli.options import HELP, SHARED_NAMES, flag_names
-from sg3cli.cli.settings import CONFIGS, ambient, check, env_name, resolve
-from sg3cli.config import FinetuneConfig, InvertConfig
+from sg3cli.cli.app import app
+from sg3cli.cli.options import flag_names
+from sg3cli.cli.settings import ambient, check, env_name, resolve
+from sg3cli.config import CONFIGS, FinetuneConfig, InvertConfig, table
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
 
@@ -46,17 +46,31 @@ def make_project(path: Path) -> Project:
 # ---- settings
 
 
-def test_every_field_has_help_a_flag_and_an_environment_name() -> None:
-    known = {(stage, field.name) for stage, config in CONFIGS.items() for field in fields(config)}
-    assert set(HELP) == known
-    names = [flag for stage, name in known for flag in flag_names(stage, name, own=False)]
-    assert len(set(names)) == len(names)
-    assert {"steps", "batch"} == SHARED_NAMES
+def test_every_setting_has_help_a_flag_and_an_environment_name() -> None:
+    known = [(stage, name) for stage, config in CONFIGS.items() for name in table(config)]
+    assert len({settings.env_name(stage, name) for stage, name in known}) == len(known)
+    assert all(table(CONFIGS[stage])[name].option.help for stage, name in known)
+    assert all(flag_names(stage, name, own=()) for stage, name in known)
+
+
+def test_no_option_is_declared_twice() -> None:
+    """An option of two stages would reach one of them only, and nobody would say so."""
+    for name, node in commands(app):
+        flags = [flag for parameter in node.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+        assert len(set(flags)) == len(flags), (name, sorted({flag for flag in flags if flags.count(flag) > 1}))
+
+
+def test_run_takes_every_setting_by_its_stage_and_short_where_one_stage_has_it() -> None:
+    flags = {flag for name, node in commands(app) if name == "run" for each in node.params for flag in each.opts}
+    assert {
+        f"--{stage}-{name.replace('_', '-')}" for stage, config in CONFIGS.items() for name in table(config)
+    } <= flags
+    assert {"--crf", "--face", "--lr", "--view"} <= flags and not {"--steps", "--batch"} & flags
 
 
 def test_precedence_is_flag_environment_folder_user_default(here: Path) -> None:
     def steps(flags: settings.Values, environ: dict[str, str]) -> int:
-        return resolve(flags, ambient(here, environ), NO_VALUES, ("invert",))["invert"].steps
+        return resolve(flags, ambient(here, environ), NO_VALUES, ("invert",)).invert.steps
 
     user = {"SG3_CONFIG": str(here / "user.toml")}
     assert steps({}, user) == InvertConfig().steps == 3
@@ -66,19 +80,19 @@ def test_precedence_is_flag_environment_folder_user_default(here: Path) -> None:
     assert steps({}, user) == 5
     assert steps({}, {**user, "SG3_INVERT_STEPS": "6"}) == 6
     assert steps({"invert": {"steps": 7}}, {**user, "SG3_INVERT_STEPS": "6"}) == 7
-    assert resolve({}, ambient(here, user), NO_VALUES, ())["invert"].batch == 2
+    assert resolve({}, ambient(here, user), NO_VALUES, ()).invert.batch == 2
 
 
 def test_a_stage_on_the_way_keeps_what_it_was_asked_for() -> None:
     recorded = {"invert": {"steps": 5, "model": "x", "gone": 1}, "finetune": {"steps": 10, "smooth": "none"}}
     around: settings.Values = {"invert": {"steps": 9}}
     on_the_way = resolve({}, around, recorded, ("render",))
-    assert (on_the_way["invert"].steps, on_the_way["invert"].model) == (5, "x")
-    assert on_the_way["finetune"] == FinetuneConfig(steps=10)
-    assert on_the_way["render"].smooth == "none"  # as the pivots were
-    assert resolve({"invert": {"steps": 2}}, around, recorded, ("render",))["invert"].steps == 2
-    assert resolve({}, around, recorded, ("invert",))["invert"] == InvertConfig(steps=9)
-    assert resolve({"render": {"smooth": "gauss:0.1"}}, around, recorded, ("render",))["render"].smooth == "gauss:0.1"
+    assert (on_the_way.invert.steps, on_the_way.invert.model) == (5, "x")
+    assert on_the_way.finetune == FinetuneConfig(steps=10)
+    assert on_the_way.render.smooth == "none"  # as the pivots were
+    assert resolve({"invert": {"steps": 2}}, around, recorded, ("render",)).invert.steps == 2
+    assert resolve({}, around, recorded, ("invert",)).invert == InvertConfig(steps=9)
+    assert resolve({"render": {"smooth": "gauss:0.1"}}, around, recorded, ("render",)).render.smooth == "gauss:0.1"
 
 
 WRONG = {

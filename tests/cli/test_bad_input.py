@@ -168,7 +168,7 @@ def test_an_unknown_direction_lists_those_known(
 
 
 def _model(folder: Path) -> str:
-    return str(Project.open(folder / "talk.sg3").record("invert")["params"]["model"])
+    return str(Project.open(folder / "talk.sg3").record("invert").params["model"])
 
 
 @pytest.mark.parametrize("strength", ["nan", "inf", "-inf", "much", "1@2s..1s", "1s:1,0s:2", ""])

@@ -20,6 +20,7 @@ from tiny import make_tiny_bundle
 import sg3cli.evaluation.project_metrics as evaluation
 from sg3cli import cli
 from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines, timing_lines
+from sg3cli.config import CONFIGS, Settings
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
 from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, spread, timing
@@ -31,11 +32,10 @@ from sg3cli.latents.rendering import render_crops
 from sg3cli.metrics.reconstruction import psnr, reconstruction_report
 from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.pipeline import Job
-from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.project import Project
 from sg3cli.video import VideoReader
-from sg3cli.weights.bundle import Bundle, load_bundle
+from sg3cli.weights.bundle import Bundle, load_model
 
 LABELS = ("age", "smile", "yaw")
 EDITS = ("age=2@0s..0.2s", "smile=1@0s..0.1s")
@@ -98,12 +98,12 @@ def figures(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 def bundle_in(folder: Path) -> Bundle:
-    return load_bundle(folder / "tiny")
+    return load_model(folder / "tiny")
 
 
 def by_hand(folder: Path, tuned: bool, edited: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(aligned crop in [-1, 1], render of the smoothed code) of every frame."""
-    project, track = Project.open(folder / "talk.sg3"), load_track(Project.open(folder / "talk.sg3"))
+    project, track = Project.open(folder / "talk.sg3"), Project.open(folder / "talk.sg3").track()
     (codes,) = (np.load(path) for path in (folder / "talk.sg3" / "invert").glob("smooth-*.npy"))
     bundle = bundle_in(folder)
     if edited:
@@ -209,7 +209,7 @@ def test_a_damaged_probe_is_named(copy: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_paste_that_leaks_is_seen(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project.open(Path("talk.sg3"))
-    job = Job(project, cli_configs(project), Console(quiet=True))
+    job = Job(project, cli_settings(project), Console(quiet=True))
     subject = evaluation.open_subject(job, True)
     real = evaluation.compose
 
@@ -221,16 +221,16 @@ def test_a_paste_that_leaks_is_seen(here: Path, monkeypatch: pytest.MonkeyPatch)
 
     with VideoReader(project.source()) as reader:
         frames = list(reader)[:2]
-    config = job.configs["render"]
+    config = job.settings.render
     assert evaluation.outside_differences(subject, frames, config) == [0, 0]
     monkeypatch.setattr(evaluation, "compose", leaking)
     assert evaluation.outside_differences(subject, frames, config) == [4, 4]
 
 
-def cli_configs(project: Project) -> dict[str, Any]:
+def cli_settings(project: Project) -> Settings:
     from sg3cli.cli import settings
 
-    recorded = {stage: project.record(stage).get("params", {}) for stage in settings.CONFIGS}
+    recorded = {stage: project.record(stage).params for stage in CONFIGS}
     return settings.resolve({}, {}, recorded, ())
 
 

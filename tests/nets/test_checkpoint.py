@@ -13,7 +13,7 @@ from tiny import make_tiny_bundle, tiny_encoder, tiny_generator
 from sg3cli.errors import InputError, ModelError
 from sg3cli.files import digest_of
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder, save_generator
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 
 def test_generator_comes_back_exactly(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
 
 
 def test_tiny_bundle_is_a_bundle(tmp_path: Path) -> None:
-    bundle = load_bundle(make_tiny_bundle(tmp_path / "tiny"))
+    bundle = load_model(make_tiny_bundle(tmp_path / "tiny"))
     assert bundle.direction_names() == ["age", "smile"]
     G = bundle.generator()
     assert bundle.encoder().config.num_ws == G.num_ws == 8

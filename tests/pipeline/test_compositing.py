@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import pytest
 from sg3cli import cli
 from sg3cli.compositing.occlusion import smooth_maps
 from sg3cli.compositing.paste import warp_alpha
+from sg3cli.config import RenderConfig, Settings
 from sg3cli.errors import InputError
 from sg3cli.files import digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import (
-    DEFAULTS,
     Job,
     compositing,
     face_crops,
@@ -29,7 +28,6 @@ from sg3cli.pipeline import (
     render_plan,
     seam,
 )
-from sg3cli.pipeline.align import load_track
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import Chunks, Project
@@ -42,26 +40,23 @@ def inverted(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: 
     """A project with codes and one edit."""
     folder = tmp_path_factory.mktemp("stitch")
     project = Project.of_source(talk, folder / "talk.sg3", {})
-    job = Job(project, configs(tiny_bundle))
+    job = Job(project, settings(tiny_bundle))
     job.invert()
-    project.edits = [parse_edit("age=3").to_dict()]
+    project.edits = [parse_edit("age=3")]
     project.save()
     return project
 
 
-def configs(bundle: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        **DEFAULTS,
-        "invert": replace(DEFAULTS["invert"], model=str(bundle)),
-        "finetune": replace(DEFAULTS["finetune"], batch=2, save_every=2),
-        "render": replace(DEFAULTS["render"], **changes),
-    }
+def settings(bundle: Path, **changes: Any) -> Settings:
+    """The settings of a render with the tiny model."""
+    few = {"batch": 2, "save_every": 2}
+    return Settings().having(invert={"model": str(bundle)}, finetune=few, render=changes)
 
 
 def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(source, result) of every frame as a render makes them, before encoding."""
-    job = Job(project, configs(bundle, **changes))
-    config, track = job.configs["render"], load_track(project)
+    job = Job(project, settings(bundle, **changes))
+    config, track = job.settings.render, project.track()
     plan = render_plan.plan(job, job.bundle(), False)
     G = tuned_generator(project, plan.bundle, False)
     codes = smoothed_codes(project, plan.bundle.digest, track, config.smooth)
@@ -123,7 +118,7 @@ def test_the_maps_are_kept_and_do_not_depend_on_the_pieces(inverted, tiny_bundle
     pieces = sorted((inverted.path / compositing.VISIBLE).glob("*.safetensors"))
     assert [path.stem for path in pieces] == ["000000000", "000000004", "000000008"]
     whole = np.concatenate([read_arrays(path)[0]["visible"] for path in pieces])
-    track = load_track(inverted)
+    track = inverted.track()
     key = read_arrays(pieces[0])[1]["key"]
     maps = occlusion_maps.VisibleMaps(Chunks(inverted.path / compositing.VISIBLE, key), track)
     expected = smooth_maps(whole / 255, track.times, np.zeros(len(track.times), int))
@@ -164,9 +159,9 @@ def test_a_range_has_its_maps_alone_and_they_are_those_of_the_whole(inverted, ti
 
 def test_the_seam_is_tuned_once_and_closer_to_the_frame(inverted, tiny_bundle, monkeypatch, capsys):
     def at_the_seam(**changes: Any) -> float:
-        track, total = load_track(inverted), []
+        track, total = inverted.track(), []
         for index, (before, after) in enumerate(composed(inverted, tiny_bundle, protect="none", **changes)):
-            look = face_paster.FacePaster(track, replace(DEFAULTS["render"], protect="none"), 32)
+            look = face_paster.FacePaster(track, RenderConfig(protect="none"), 32)
             edge = warp_alpha(look.opacity(index), look.window(index), before.shape[:2])
             ring = (edge > 0.3) & (edge < 0.7)
             total.append(np.abs(after.astype(float) - before)[ring].mean())
@@ -213,7 +208,7 @@ def test_the_matte_s_bytes_belong_to_the_render_s_key(inverted, tiny_bundle, tmp
     keys = []
     for value in (255, 255, 128):
         matte_file(tmp_path, inverted, value).rename(path)
-        job = Job(inverted, configs(tiny_bundle, mask=str(path)))
+        job = Job(inverted, settings(tiny_bundle, mask=str(path)))
         keys.append(render_plan.plan(job, job.bundle(), False).key)
     assert keys[0] == keys[1] != keys[2]
     assert digest_of(path)

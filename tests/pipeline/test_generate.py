@@ -24,7 +24,7 @@ from sg3cli.latents.sampling import GenerateConfig, Sampler, closed_path, latent
 from sg3cli.nets.checkpoint import save_generator
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.generate import GRID_PIXELS, check_grid
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 SIZE = 32
 
@@ -40,7 +40,7 @@ def here(tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def sampler(tiny_bundle: Path) -> Sampler:
-    return Sampler(load_bundle(tiny_bundle).generator(), GenerateConfig(batch=3))
+    return Sampler(load_model(tiny_bundle).generator(), GenerateConfig(batch=3))
 
 
 def conditional_generator(classes: int) -> Generator:
@@ -211,7 +211,7 @@ def test_several_seeds_make_a_grid_row_by_row(here: Path, sampler: Sampler) -> N
     assert not last.any()
     record = json.loads((here / "all.png.json").read_text())
     assert record["seeds"] == [3, 4, 5, 6, 7] and record["output"]["sha256"] == digest_of(here / "all.png")
-    assert record["models"]["generator"] == load_bundle(os.environ["SG3_INVERT_MODEL"]).digest
+    assert record["models"]["generator"] == load_model(os.environ["SG3_INVERT_MODEL"]).digest
     assert b'iTXtComment\0\0\0\0\0{"sg3":' in (here / "all.png").read_bytes()
     assert sorted(p.name for p in here.iterdir()) == ["all.png", "all.png.json"]
 

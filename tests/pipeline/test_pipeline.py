@@ -22,19 +22,18 @@ from running import cut, ended, environment, example_clip, halved, sg3
 from sg3cli import cli
 from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
 from sg3cli.compositing.paste import warp_alpha
-from sg3cli.config import EncodeConfig
+from sg3cli.config import EncodeConfig, Settings
 from sg3cli.console import Console
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
-from sg3cli.pipeline import DEFAULTS, Job, face_crops, render, render_plan
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline import Job, face_crops, render, render_plan
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
 from sg3cli.project import Project
 from sg3cli.video import VideoReader, VideoWriter, packet_digest
 from sg3cli.video.probe import probe
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 TUNING = ["--finetune-steps=6", "--finetune-batch=2", "--loss=structural", "--save-every=2", "--preset=ultrafast"]
 ARRAYS = ("align/track.safetensors", "invert/ws.npy", "finetune/delta.safetensors")
@@ -96,12 +95,12 @@ def test_frames_timing_and_sound_are_the_source_s(done: Path) -> None:
 
 
 def test_the_project_holds_open_arrays_with_the_digests_of_their_models(done: Path, tiny_bundle: Path) -> None:
-    project, bundle = Project.open(done / "talk.sg3"), load_bundle(tiny_bundle)
+    project, bundle = Project.open(done / "talk.sg3"), load_model(tiny_bundle)
     assert [project.status(stage) for stage in ("align", "invert", "finetune", "render")] == ["done"] * 4
     codes = np.load(done / "talk.sg3/invert/ws.npy", allow_pickle=False)
     assert codes.shape == (12, 8, 32) and codes.dtype == np.float32 and np.isfinite(codes).all()
     assert np.ptp(codes, axis=0).max() > 0  # frames differ
-    assert project.record("invert")["models"]["generator"] == bundle.digest
+    assert project.record("invert").models["generator"] == bundle.digest
     delta, meta = read_arrays(done / "talk.sg3/finetune/delta.safetensors")
     assert meta["generator"] == bundle.digest and max(np.abs(d).max() for d in delta.values()) > 0
     assert len((done / "talk.sg3/finetune/log.jsonl").read_text().splitlines()) == 6
@@ -112,23 +111,21 @@ def test_the_output_says_how_it_was_made(done: Path, tiny_bundle: Path) -> None:
     record = json.loads((done / "out.mp4.json").read_text())
     assert [edit["strength"] for edit in record["edits"]] == ["2", "1@0s..0.2s"]
     assert record["source"]["sha256"] == digest_of(done / "talk.mp4")
-    assert record["models"]["generator"] == load_bundle(tiny_bundle).digest
+    assert record["models"]["generator"] == load_model(tiny_bundle).digest
     assert record["output"]["sha256"] == digest_of(done / "out.mp4")
     inside = json.loads(probe(done / "out.mp4").metadata["comment"])["sg3"]
     assert inside == {key: value for key, value in record.items() if key != "output"}
 
 
 def job_on(folder: Path, bundle: Path, **render_changes: Any) -> Job:
-    configs = dict(DEFAULTS)
-    configs["invert"] = replace(DEFAULTS["invert"], model=str(bundle))
-    configs["render"] = replace(DEFAULTS["render"], **render_changes)
-    return Job(Project.open(folder / "talk.sg3"), configs)
+    settings = Settings().having(invert={"model": str(bundle)}, render=render_changes)
+    return Job(Project.open(folder / "talk.sg3"), settings)
 
 
 def composed(job: Job, detail: float = 0.0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(source, result) of every frame, before encoding; the face as the generator draws it unless `detail` is given."""
-    project, bundle, config = job.project, job.bundle(), replace(job.configs["render"], detail=detail)
-    track = load_track(project)
+    project, bundle, config = job.project, job.bundle(), replace(job.settings.render, detail=detail)
+    track = project.track()
     codes = smoothed_codes(project, bundle.digest, track, config.smooth)
     G = tuned_generator(project, bundle, True)
     with VideoReader(project.source()) as reader:
@@ -139,7 +136,7 @@ def composed(job: Job, detail: float = 0.0) -> Iterator[tuple[np.ndarray, np.nda
 
 def test_pixels_outside_the_mask_keep_their_bits(done: Path, tiny_bundle: Path) -> None:
     job = job_on(done, tiny_bundle)
-    track = load_track(job.project)
+    track = job.project.track()
     for index, (before, after) in enumerate(composed(job)):
         window = track.windows[index]
         alpha = face_mask(landmarks_in_window(track.landmarks[index], window, 32), 32, 0.08)
@@ -153,19 +150,19 @@ def test_what_no_edit_touches_is_the_source(done: Path, tiny_bundle: Path) -> No
     job = job_on(done, tiny_bundle)
     job.project.edits = []
     assert all((before == after).all() for before, after in composed(job, detail=1.0))
-    job.project.edits = [parse_edit("smile=8@0s..0.2s").to_dict()]
+    job.project.edits = [parse_edit("smile=8@0s..0.2s")]
     changed = [bool((before != after).any()) for before, after in composed(job, detail=1.0)]
-    assert changed == [time < 0.2 for time in load_track(job.project).times]
+    assert changed == [time < 0.2 for time in job.project.track().times]
 
 
 def test_an_edit_moves_the_face_only_while_it_is_active(done: Path, tiny_bundle: Path) -> None:
     job = job_on(done, tiny_bundle)
     job.project.edits = []
     plain = [after for _, after in composed(job)]
-    job.project.edits = [parse_edit("smile=8@0s..0.2s").to_dict()]
+    job.project.edits = [parse_edit("smile=8@0s..0.2s")]
     edited = [after for _, after in composed(job)]
     changed = [bool((a != b).any()) for a, b in zip(plain, edited, strict=True)]
-    assert changed == [time < 0.2 for time in load_track(job.project).times]
+    assert changed == [time < 0.2 for time in job.project.track().times]
 
 
 def test_views(copy: Path) -> None:
@@ -285,7 +282,7 @@ def test_codes_of_another_generator_are_an_error_by_name(copy: Path, tiny_bundle
     described = json.loads((copy / "talk.sg3/invert/ws.json").read_text())
     (copy / "talk.sg3/invert/ws.json").write_text(json.dumps({**described, "generator": "sha256:" + "0" * 64}))
     with pytest.raises(ModelError, match="belong to another generator"):
-        load_codes(Project.open(copy / "talk.sg3"), load_bundle(tiny_bundle).digest)
+        load_codes(Project.open(copy / "talk.sg3"), load_model(tiny_bundle).digest)
 
 
 # ---- frames without a face

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli import cli
+from sg3cli.config import Settings
 from sg3cli.drawing.images import jpeg_bytes
 from sg3cli.drawing.labelled_grid import GAP, Cell, Row, cell_side, edits_text, resized, sheet, strength_text, time_text
 from sg3cli.drawing.text import LEAST, fit, text_width, with_caption
@@ -24,8 +24,7 @@ from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.faces.frame_quality import frame_quality
 from sg3cli.files import HeldRows, digest_of
 from sg3cli.latents.edits import Edit, parse_edit
-from sg3cli.pipeline import DEFAULTS, Job
-from sg3cli.pipeline.align import load_track
+from sg3cli.pipeline import Job
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.preview import CachedSynthesis
@@ -33,7 +32,7 @@ from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import plan
 from sg3cli.project import Project
 from sg3cli.video import VideoReader
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 
 def flat(value: int, height: int = 40, width: int = 60) -> np.ndarray:
@@ -274,14 +273,14 @@ def test_a_finished_project_is_shown_as_it_will_be_rendered(
     told = json.loads(capsys.readouterr().out)
     assert told["codes"] == "project" and told["tuned"] is True and told["rows"][0]["cells"] == ["age 1.2"]
     assert {path: digest_of(path) for path in finished.rglob("*") if path.is_file()} == before
-    project, bundle = Project.open(finished), load_bundle(tiny_bundle)
-    job = Job(project, {**DEFAULTS, "invert": replace(DEFAULTS["invert"], model=str(tiny_bundle))})
-    track = load_track(project)
+    project, bundle = Project.open(finished), load_model(tiny_bundle)
+    job = Job(project, Settings().having(invert={"model": str(tiny_bundle)}))
+    track = project.track()
     codes = smoothed_codes(project, bundle.digest, track, "paper")
     with VideoReader(project.source()) as reader:
         frame = next(reader.frames(6))
     G = tuned_generator(project, bundle, True)
-    result = next(compose(iter([frame]), plan(job, bundle, True).of_face(track, codes), G, job.configs["render"])).rgb
+    result = next(compose(iter([frame]), plan(job, bundle, True).of_face(track, codes), G, job.settings.render)).rgb
     picture = cv2.imread("out.png")[..., ::-1].astype(int)
     assert np.abs(picture - result).max() <= 1 and np.abs(picture - frame.rgb).max() > 20
 

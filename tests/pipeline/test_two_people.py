@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,11 +12,12 @@ from running import SHARED
 from schematic_faces import SIDE, scene
 
 from sg3cli.compositing.face_mask import face_outline
+from sg3cli.config import Settings
 from sg3cli.errors import InputError, UsageError
 from sg3cli.evaluation.project_metrics import open_subject
 from sg3cli.latents.edits import Edit, edits_of, parse_edit, set_edit
-from sg3cli.pipeline import DEFAULTS, Job
-from sg3cli.pipeline.align import faces_of, load_crowd, load_tracks
+from sg3cli.pipeline import Job
+from sg3cli.pipeline.align import load_everybody
 from sg3cli.project import Project
 from sg3cli.video import VideoReader
 from sg3cli.video.probe import probe
@@ -50,14 +50,15 @@ def two(tmp_path_factory, people, face_model) -> Path:
     return make_clip(path, FRAMES, SIZE, picture=lambda index, *_: frames[index].astype(np.uint8))
 
 
-def job_on(clip: Path, folder: Path, bundle: Path, face: str) -> Job:
+def job_on(clip: Path, folder: Path, bundle: Path, face: str, tuning: int = 2) -> Job:
     project = Project.of_source(clip, folder / "two.sg3", probe(clip).to_dict())
-    configs = dict(DEFAULTS)
-    configs["align"] = replace(DEFAULTS["align"], face=face)
-    configs["invert"] = replace(DEFAULTS["invert"], model=str(bundle), steps=1)
-    configs["finetune"] = replace(DEFAULTS["finetune"], steps=2, batch=2, loss="structural")
-    configs["encode"] = replace(DEFAULTS["encode"], crf=4.0, preset="ultrafast")
-    return Job(project, configs)
+    settings = Settings().having(
+        align={"face": face},
+        invert={"model": str(bundle), "steps": 1},
+        finetune={"steps": tuning, "batch": 2, "loss": "structural"},
+        encode={"crf": 4.0, "preset": "ultrafast"},
+    )
+    return Job(project, settings)
 
 
 def changes(clip: Path, out: Path) -> np.ndarray:
@@ -73,23 +74,23 @@ def changes(clip: Path, out: Path) -> np.ndarray:
 
 def number_of(job: Job, who: int) -> int:
     """The number that `who` got: by whose track starts where."""
-    return int(np.argmin([np.abs(t.landmarks[0].mean(0) - CENTRES[0, who]).sum() for t in load_tracks(job.project)]))
+    return int(np.argmin([np.abs(t.landmarks[0].mean(0) - CENTRES[0, who]).sum() for t in job.project.tracks()]))
 
 
 def job_edits(job: Job) -> list[Edit]:
-    return [Edit.from_dict(fields) for fields in job.project.edits]
+    return job.project.edits
 
 
 def test_the_chosen_person_is_edited_in_every_frame_and_the_other_never(two, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for choice, who in ((f"{CENTRES[0, 0][0]:.0f},{CENTRES[0, 0][1]:.0f}@0s", 0), ("0.75,0.7@0s", 1)):
-        job = job_on(two, tmp_path / str(who), tiny_bundle, choice)
+        job = job_on(two, tmp_path / str(who), tiny_bundle, choice, tuning=0)
         (tmp_path / str(who)).mkdir()
         with job.project.lock("run"):
-            job.set_edits([parse_edit("age=6")])
-            job.render(str(tmp_path / f"{who}.mp4"), finetune=False)
-        assert job.project.record("align")["people"] == 2 and job.project.record("align")["shots"] == 2
-        assert (load_tracks(job.project)[0].status != 2).all()
+            job.edit([parse_edit("age=6")])
+            job.render(str(tmp_path / f"{who}.mp4"))
+        assert job.project.record("align").facts["people"] == 2 and job.project.record("align").facts["shots"] == 2
+        assert (job.project.tracks()[0].status != 2).all()
         change = changes(two, tmp_path / f"{who}.mp4")
         assert change[:, who].min() > 3, change.round(1)
         assert change[:, 1 - who].max() < 2, change.round(1)
@@ -100,11 +101,11 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
     job = job_on(two, tmp_path, tiny_bundle, "all")
     with job.project.lock("run"):
         job.align()
-        assert faces_of(job.project) == [0, 1]
+        assert job.project.faces == [0, 1]
         first = number_of(job, 0)
-        job.set_edits([parse_edit(f"{first}:age=6"), parse_edit(f"{1 - first}:smile=0.0001")])
+        job.edit([parse_edit(f"{first}:age=6"), parse_edit(f"{1 - first}:smile=0.0001")])
         job.finetune()
-        job.render(str(tmp_path / "out.mp4"), finetune=True)
+        job.render(str(tmp_path / "out.mp4"))
     names = {path.relative_to(job.project.path).as_posix() for path in job.project.path.rglob("*") if path.is_file()}
     assert {"align/track.safetensors", "align/track-1.safetensors", "invert/ws.npy", "invert/ws-1.npy"} <= names
     assert not list(job.project.path.glob("invert/parts*"))
@@ -113,7 +114,7 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
     judged = open_subject(job, tuned=False).face.edits  # what evaluate and inspect judge is the first face
     assert [edit.title for edit in judged] == [edit.title for edit in edits_of(job_edits(job), 0)] and len(judged) == 1
     with pytest.raises(UsageError, match="face 5"), job.project.lock("edit"):
-        job.set_edits([parse_edit("5:age=1")])
+        job.edit([parse_edit("5:age=1")])
 
 
 def test_a_picture_of_the_person_chooses_them(two, people, tiny_bundle, tmp_path, monkeypatch):
@@ -125,7 +126,7 @@ def test_a_picture_of_the_person_chooses_them(two, people, tiny_bundle, tmp_path
     job = job_on(two, tmp_path, tiny_bundle, "ref.png")
     with job.project.lock("align"):
         job.align()
-    assert np.abs(load_tracks(job.project)[0].landmarks[0].mean(0) - CENTRES[0, 1]).max() < 12
+    assert np.abs(job.project.tracks()[0].landmarks[0].mean(0) - CENTRES[0, 1]).max() < 12
     with pytest.raises(InputError, match=r"no face was found in empty\.png"), job.project.lock("align"):
         job_on(two, tmp_path, tiny_bundle, "empty.png").align()
 
@@ -147,15 +148,17 @@ def test_real_people_are_told_apart_in_every_frame(face_model, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for chosen in (0, 1):
         project = Project.of_source(clip, tmp_path / f"{chosen}.sg3", probe(clip).to_dict())
-        configs = dict(DEFAULTS)
-        configs["align"] = replace(DEFAULTS["align"], face=str(chosen))
-        configs["invert"] = replace(DEFAULTS["invert"], steps=1)
-        configs["encode"] = replace(DEFAULTS["encode"], crf=4.0, preset="ultrafast")
-        job = Job(project, configs)
+        settings = Settings().having(
+            align={"face": str(chosen)},
+            invert={"steps": 1},
+            finetune={"steps": 0},
+            encode={"crf": 4.0, "preset": "ultrafast"},
+        )
+        job = Job(project, settings)
         with project.lock("run"):
-            job.set_edits([parse_edit("age=3")])
-            job.render(str(tmp_path / "out.mp4"), finetune=False)
-        crowd = load_crowd(project)
+            job.edit([parse_edit("age=3")])
+            job.render(str(tmp_path / "out.mp4"))
+        crowd = load_everybody(project)
         with VideoReader(clip) as before, VideoReader(tmp_path / "out.mp4") as after:
             for a, b in zip(before, after, strict=True):
                 change = cv2.absdiff(a.rgb, b.rgb).mean(axis=2)

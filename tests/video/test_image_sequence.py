@@ -12,13 +12,13 @@ from running import sg3
 from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.project import Project, Source, default_path
+from sg3cli.time_ranges import parse_rate
 from sg3cli.video import VideoReader, VideoWriter
 from sg3cli.video.image_sequence import (
     fingerprint,
     is_pictures,
     matching,
     output_name,
-    parse_rate,
     pictures_of,
     written,
 )

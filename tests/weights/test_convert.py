@@ -21,7 +21,7 @@ from sg3cli.nets import checkpoint as checkpoint_
 from sg3cli.nets.restyle import restyle
 from sg3cli.video.probe import probe
 from sg3cli.weights import convert, store
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 from sg3cli.weights.convert import Sources, import_bundle
 from sg3cli.weights.direction_file import load_direction
 from sg3cli.weights.import_networks import read_official
@@ -59,7 +59,7 @@ def visible(folder: Path) -> list[str]:
 def test_a_golden_file_becomes_a_bundle_bit_by_bit(tmp_path: Path, name: str) -> None:
     source = golden_file(name, tmp_path)
     meta, made = take("mine", source)
-    part, bundle = read_official(source).generator, load_bundle("mine")
+    part, bundle = read_official(source).generator, load_model("mine")
     assert made and part is not None
     G = bundle.generator()
     state = G.state_dict()
@@ -80,12 +80,12 @@ def test_the_same_weights_have_the_same_digest_wherever_they_came_from(tmp_path:
     take("one", golden_file(PICKLES["r"], tmp_path))
     for number, name in enumerate(STATE_DICTS):
         take(f"pt{number}", golden_file(name, tmp_path))
-        assert load_bundle(f"pt{number}").digest == load_bundle("one").digest
+        assert load_model(f"pt{number}").digest == load_model("one").digest
 
 
 def test_an_encoder_checkpoint_is_a_whole_bundle(tmp_path: Path) -> None:
     meta, _ = take("both", save_encoder_checkpoint(tmp_path / "e.pt", "ProgressiveBackboneEncoder"))
-    bundle = load_bundle("both")
+    bundle = load_model("both")
     G, encoder = bundle.generator(), bundle.encoder()
     assert encoder.config.kind == "e4e" and meta["encoder"]["options"]["input_nc"] == 6
     expected = tiny_encoder().state_dict()
@@ -101,7 +101,7 @@ def test_generator_encoder_and_directions_from_files_of_their_own(tmp_path: Path
     np.save(tmp_path / "smile_boundary.npy", random_direction(1).numpy())
     encoder = save_encoder_checkpoint(tmp_path / "e.pt")
     take("mine", generator_file, encoder, tmp_path / "age_boundary.npy", tmp_path / "smile_boundary.npy")
-    bundle = load_bundle("mine")
+    bundle = load_model("mine")
     assert bundle.direction_names() == ["age", "smile"] and bundle.has_encoder
     age = load_direction(bundle.direction_path("age"))
     assert (age.vector == random_direction(0).numpy()[:1]).all()
@@ -110,7 +110,7 @@ def test_generator_encoder_and_directions_from_files_of_their_own(tmp_path: Path
 
 def test_without_an_encoder_it_generates_and_says_why_it_cannot_invert(generator_file: Path) -> None:
     take("mine", generator_file)
-    bundle = load_bundle("mine")
+    bundle = load_model("mine")
     assert bundle.generator().img_resolution == RESOLUTION
     for use in (bundle.encoder, lambda: bundle.encoder_digest):
         with pytest.raises(ModelError, match=r"mine has no encoder \(encoder\.safetensors\)") as caught:
@@ -195,7 +195,7 @@ def test_the_same_files_again_are_no_work_and_others_are_no_replacement(tmp_path
         take("mine", tmp_path / "other.pt")
     assert "sg3 models remove mine" in caught.value.hint
     assert take("mine", generator_file, save_encoder_checkpoint(tmp_path / "e.pt"))[1]  # an encoder may come later
-    assert load_bundle("mine").has_encoder
+    assert load_model("mine").has_encoder
 
 
 def test_a_failed_update_leaves_the_model_as_it_was(tmp_path: Path, generator_file: Path) -> None:
@@ -294,21 +294,21 @@ def test_a_file_called_as_a_row_of_the_table_is_known(
     row = Model("toy", "generator", "NVIDIA's toy", "toy licence", "url", (ModelFile(source.name, "http://x/"),))
     monkeypatch.setitem(TABLE, "toy", row)
     with pytest.raises(ModelError) as caught:
-        load_bundle("toy")
+        load_model("toy")
     assert caught.value.hint == "sg3 models import toy"
     assert cli.run(["models", "import", "toy", "--offline"]) == 4
     assert "offline" in capsys.readouterr().err
     assert cli.run(["models", "import", str(source), "--json"]) == 0
     found = result(capsys)
     assert (found["name"], found["licence"], found["source"]) == ("toy", "toy licence", "NVIDIA's toy")
-    assert store.is_present("toy") and load_bundle("toy").generator().img_resolution == 32
+    assert store.is_present("toy") and load_model("toy").generator().img_resolution == 32
     assert store.remove("toy") and not store.is_present("toy")
     assert cli.run(["models", "import", "toy", str(source)]) == 0 and store.is_present("toy")
     store.remove("toy")
     store.folder_of("toy").mkdir()
     shutil.copy(source, store.folder_of("toy"))  # as `models pull` leaves it
     assert cli.run(["models", "import", "toy", "--offline"]) == 0
-    assert load_bundle("toy").meta["resolution"] == 32
+    assert load_model("toy").meta["resolution"] == 32
     monkeypatch.setitem(TABLE, "toy", replace(row, files=(ModelFile(source.name, "", "0" * 64),)))
     capsys.readouterr()
     assert cli.run(["models", "import", "toy", str(source), "--name", "bad"]) == 4
@@ -350,7 +350,7 @@ def test_wrong_lines_name_what_is_wrong(
 
 def test_a_file_given_as_a_model_says_how_to_import_it(generator_file: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        load_bundle(generator_file)
+        load_model(generator_file)
     assert caught.value.hint == f"sg3 models import {generator_file}"
 
 

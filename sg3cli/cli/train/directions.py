@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sg3cli.cli.options import Session
-from sg3cli.config import InvertConfig, TrainDirectionsConfig
+from sg3cli.config import InvertConfig
 from sg3cli.errors import InputError, UsageError
-from sg3cli.weights.bundle import Bundle, load_bundle
+from sg3cli.training.config import TrainDirectionsConfig
+from sg3cli.weights.bundle import Bundle, load_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +115,7 @@ def directions(
         raise UsageError("give either --labels or --classifier", "sg3 train directions --help")
     config = TrainDirectionsConfig(method, share, samples, truncation, unaligned, batch, seed)
     names = tuple(part.strip() for part in attributes.split(",")) if attributes else ()
-    work = Fitting(session, load_bundle(model), config, out, device)
+    work = Fitting(session, load_model(model), config, out, device)
     if classifier is not None:
         table, ws = work.classified(classifier, names, classifier_input)
     else:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sg3cli.cli.options import Session
-from sg3cli.config import TrainEncoderConfig
 from sg3cli.errors import UsageError
+from sg3cli.training.config import TrainEncoderConfig
 
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import EncoderConfig

@@ -11,8 +11,8 @@ import typer
 
 from sg3cli.cli.batch_inputs import VIDEOS
 from sg3cli.cli.options import Session
-from sg3cli.config import PrepareConfig
 from sg3cli.errors import UsageError
+from sg3cli.training.config import PrepareConfig
 
 if TYPE_CHECKING:
     from sg3cli.training.data.prepare import Shot

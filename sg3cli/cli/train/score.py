@@ -51,9 +51,9 @@ def score(
     from sg3cli.nets.attribute_net import load_attribute_net
     from sg3cli.training.data.synthface import load_test
     from sg3cli.training.people128.score_card import score_card
-    from sg3cli.weights.bundle import load_bundle
+    from sg3cli.weights.bundle import load_model
 
-    bundle = load_bundle(model)
+    bundle = load_model(model)
     reader = load_attribute_net(_judge(judge, bundle))
     directions, labels = _directions(bundle, reader.config.labels, session)
     G = bundle.generator()
@@ -71,11 +71,11 @@ def score(
 
 
 def _judge(given: str | None, bundle: Bundle) -> Path:
-    from sg3cli.weights.bundle import PROBE, load_bundle
+    from sg3cli.weights.bundle import PROBE, load_model
 
     if given is not None and Path(given).is_file():
         return Path(given)
-    path = (bundle if given is None else load_bundle(given)).path / PROBE
+    path = (bundle if given is None else load_model(given)).path / PROBE
     if not path.is_file():
         raise ModelError(f"there is no judge {path}", "`sg3 train bundle` makes one; name it with --judge")
     return path

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sg3cli import __version__
-from sg3cli.config import PrepareConfig
 from sg3cli.drawing.images import png_bytes
 from sg3cli.errors import InputError
 from sg3cli.faces.detectors import make_detector
@@ -33,6 +32,7 @@ from sg3cli.faces.face import Detector, Face
 from sg3cli.faces.visibility import YAW
 from sg3cli.files import atomic_path, write_error
 from sg3cli.geometry import axes_of, ffhq_quad, quad_from_axes, warp_quad
+from sg3cli.training.config import PrepareConfig
 from sg3cli.training.data.images import is_data_set, listed, read_image
 from sg3cli.video import VideoReader
 from sg3cli.video.image_sequence import IN_FOLDER, SUFFIXES, natural_key

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3cli.config import TrainDirectionsConfig
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import write_arrays
 from sg3cli.latents.projection import condition
+from sg3cli.training.config import TrainDirectionsConfig
 
 FEWEST = 10  # scored codes at each end below which no hyperplane is worth its name
 TRAINED = 0.7  # share of the extreme codes that the hyperplane is fitted to; the others judge it

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.config import TrainEncoderConfig
 from sg3cli.drawing.images import grid, write_png
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import atomic_path, digest_of, write_json
@@ -26,11 +25,12 @@ from sg3cli.metrics.perceptual import PerceptualLoss, StructuralLoss, lpips_miss
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
+from sg3cli.training.config import TrainEncoderConfig
 from sg3cli.training.distributed import Group
 from sg3cli.training.encoder.identity_loss import IdentityLoss
 from sg3cli.training.encoder.trainer import EncoderTrainer, Pictures, new_encoder
 from sg3cli.training.run_folder import RunFolder
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 Say = Callable[[str], None]
 LOG_EVERY = 20
@@ -58,7 +58,7 @@ def open_generator(text: str) -> Base:
     if path.is_file() and path.suffix == ".safetensors":
         G, _ = load_generator_file(path)
         return Base(G, path, digest_of(path), path.stem, None)
-    bundle = load_bundle(text)
+    bundle = load_model(text)
     return Base(bundle.generator(), bundle.path / "generator.safetensors", bundle.digest, bundle.name, bundle.path)
 
 
@@ -215,7 +215,7 @@ def start_encoder(init: str | None, base: Base, wanted: EncoderConfig, seed: int
     if init is None:
         return new_encoder(wanted, seed)
     path = Path(init).expanduser()
-    encoder = load_encoder_file(path)[0] if path.is_file() else load_bundle(init).encoder()
+    encoder = load_encoder_file(path)[0] if path.is_file() else load_model(init).encoder()
     shape = (encoder.config.num_ws, encoder.config.w_dim)
     if shape != (base.G.num_ws, base.G.w_dim):
         codes = f"{shape[0]}x{shape[1]}"

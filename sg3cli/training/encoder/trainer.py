@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.config import TrainEncoderConfig
 from sg3cli.errors import UsageError
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.encoder import Encoder, EncoderConfig, StyleHead
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.restyle import average_image, restyle_steps
+from sg3cli.training.config import TrainEncoderConfig
 from sg3cli.training.data.degradation import degrade
 from sg3cli.training.data.synthface import Batches
 from sg3cli.training.distributed import Group

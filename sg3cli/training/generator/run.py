@@ -173,9 +173,9 @@ def write_grid(folder: Path, trainer: AdversarialTrainer) -> None:
 
 def resumed_generator(path: Path) -> Generator:
     """The generator of a model folder, or of a file of one."""
-    from sg3cli.weights.bundle import load_bundle
+    from sg3cli.weights.bundle import load_model
 
-    return load_generator_file(path)[0] if path.is_file() else load_bundle(path).generator()
+    return load_generator_file(path)[0] if path.is_file() else load_model(path).generator()
 
 
 def transfer(trainer: AdversarialTrainer, start: Generator, path: Path) -> None:

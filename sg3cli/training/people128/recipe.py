@@ -34,7 +34,7 @@ from sg3cli.training.people128.bundle import LABEL_MATRIX, load_label_matrix
 from sg3cli.training.people128.coarse_init import coarse_start
 from sg3cli.training.people128.conditions import Conditions, make_conditions
 from sg3cli.training.people128.probe import train_attribute_net
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]
@@ -151,7 +151,7 @@ def parts_of(model: str, net: Autoencoder, labels: list[str]) -> tuple[State, Te
 
     Raises `ModelError`.
     """
-    bundle = load_bundle(model)
+    bundle = load_model(model)
     M, names = load_label_matrix(bundle.path / LABEL_MATRIX)
     if names != labels:
         only = sorted(set(names) ^ set(labels))

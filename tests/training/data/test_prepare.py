@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from running import example_clip, sg3
 
 from sg3cli.cli.batch_inputs import VIDEOS
-from sg3cli.config import PrepareConfig
 from sg3cli.errors import InputError
 from sg3cli.faces.detectors import make_detector
 from sg3cli.geometry import axes_of, quad_from_axes
+from sg3cli.training.config import PrepareConfig
 from sg3cli.training.data import prepare as module
 from sg3cli.training.data.images import open_pictures
 from sg3cli.video import VideoReader

@@ -18,11 +18,11 @@ from torch import nn
 
 from sg3cli import cli
 from sg3cli.cli.train.directions import check_names, parse_units
-from sg3cli.config import TrainDirectionsConfig
 from sg3cli.drawing.images import write_png
 from sg3cli.errors import InputError, ModelError, UsageError
 from sg3cli.files import digest_of
 from sg3cli.latents.sampling import GenerateConfig, Sampler
+from sg3cli.training.config import TrainDirectionsConfig
 from sg3cli.training.data.label_table import LabelTable, read_labels, write_labels
 from sg3cli.training.directions.classifier import Classifier, Scoring
 from sg3cli.training.directions.fit import (

@@ -23,7 +23,7 @@ from sg3cli.errors import ModelError
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.nets.checkpoint import load_encoder_file, save_encoder
 from sg3cli.training.encoder.run import open_generator
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 
 SHAPE = ("--size=32", "--widths=8,16", "--batch=4", "--passes=2", "--lr=0.01", "--held-out=3", "--loss=structural")
 
@@ -52,8 +52,8 @@ def test_a_model_comes_out_that_inverts(faces: Path, tiny_bundle: Path, tmp_path
     said = capsys.readouterr()
     assert said.out.strip() == str(tmp_path / "out") and "perceptual loss: structural" in said.err
     assert "no identity loss" in said.err
-    model = load_bundle(tmp_path / "out")
-    assert model.digest == load_bundle(tiny_bundle).digest and model.direction_names() == ["age", "smile"]
+    model = load_model(tmp_path / "out")
+    assert model.digest == load_model(tiny_bundle).digest and model.direction_names() == ["age", "smile"]
     encoder, meta = load_encoder_file(model.encoder_path())
     assert encoder.config.kind == "e4e" and encoder.config.num_ws == 8 and meta["generator"] == model.digest
     with (tmp_path / "work" / "log.csv").open() as file:
@@ -141,7 +141,7 @@ def test_a_generator_is_a_model_or_a_file(tiny_bundle: Path, tmp_path: Path) -> 
 def test_a_generator_in_a_file_becomes_a_model(faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     command = arguments(faces, tiny_bundle / "generator.safetensors", tmp_path, "--steps=1", "-q")
     assert cli.run(command) == 0
-    model = load_bundle(tmp_path / "out")
+    model = load_model(tmp_path / "out")
     assert model.has_encoder and model.meta["resolution"] == 32 and model.direction_names() == []
     assert json.loads((tmp_path / "out" / "model.json").read_text())["name"] == "out"
     assert os.access(model.encoder_path(), os.R_OK)

@@ -154,9 +154,9 @@ def test_two_processes_are_one(discs: Path, tmp_path: Path, precision: str, with
 
 
 def test_transfer_begins_at_the_other_generator(discs: Path, tiny_bundle: Path) -> None:
-    from sg3cli.weights.bundle import load_bundle
+    from sg3cli.weights.bundle import load_model
 
-    trainer, start = make_trainer(discs, 1), load_bundle(tiny_bundle).generator()
+    trainer, start = make_trainer(discs, 1), load_model(tiny_bundle).generator()
     transfer(trainer, start, tiny_bundle)
     assert same(trainer.G, start) and same(trainer.ema, start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pathlib
 import pickle
 import zipfile
@@ -337,3 +338,14 @@ def test_stumps_of_files(tmp_path: Path, content: bytes) -> None:
 def test_absent_files_and_folders(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "absent.pkl")
     assert "no such file" in refused(tmp_path)
+
+
+def test_nested_streams_have_a_budget() -> None:
+    """A storage's bytes may be named again and again; each time costs its length, up to four times the file's."""
+    stream = io.BytesIO()
+    torch.save(torch.zeros(300_000)._typed_storage(), stream, _use_new_zipfile_serialization=False)
+    text = b"B" + len(stream.getvalue()).to_bytes(4, "little") + stream.getvalue() + b"q\x01"
+    start = b"\x80\x03ctorch.storage\n_load_from_bytes\nq\x00" + b"0" + text + b"0"
+    once = b"h\x00h\x01\x85R"
+    read_bytes(memoryview(start + (once + b"0") * 3 + once + b"."))
+    assert "nested streams would take much more memory" in refused(start + (once + b"0") * 5 + once + b".")

@@ -1,0 +1,59 @@
+"""The edit stage: a project's edits, checked against its model and its faces, and stored as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sg3cli.errors import UsageError
+from sg3cli.latents.edits import Edit
+from sg3cli.project import Project
+from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.direction_file import load_direction
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job
+
+
+def run(job: Job, edits: Sequence[Edit]) -> None:
+    """Replace the project's edits; inverts first if that is not done. Nothing is rendered, nor torch imported."""
+    bundle, project = job.bundle(), job.project
+    found = {name: job.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
+    edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
+    if project.status("invert") != "done" or beyond_choice(project, edits):
+        job.invert()  # the choice of faces may be another one now
+    check_fit(project, edits, found)
+    check_faces(project, edits)
+    project.edits = list(edits)
+    project.save()
+    words = [f"{edit.title} = {edit.text}" for edit in edits]
+    job.console.notice(f"edit: {', '.join(words) or 'none'}")
+
+
+def check_fit(project: Project, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
+    """Raise for a layer or direction that does not belong to the codes' generator, before it is stored."""
+    record = project.record("invert")
+    for edit in edits:
+        edit.rows(record.facts["num_ws"])
+    for path in files.values():
+        load_direction(path).check_fits(record.facts["num_ws"], record.facts["w_dim"], record.models["generator"])
+
+
+def beyond_choice(project: Project, edits: Sequence[Edit]) -> list[Edit]:
+    """The edits of faces that were not chosen."""
+    chosen = {int(face["face"]) for face in project.record("align").facts.get("faces", [])}
+    return [edit for edit in edits if edit.face is not None and chosen and edit.face not in chosen]
+
+
+def check_faces(project: Project, edits: Sequence[Edit]) -> None:
+    """Raise for an edit of a face that was not chosen."""
+    for edit in beyond_choice(project, edits):
+        what = f"{edit.title}: face {edit.face} is not among those that the project edits: "
+        hint = f"choose it too: sg3 align {project.path} --face all"
+        raise UsageError(what + ", ".join(map(str, project.faces)), hint)
+
+
+def stable_name(name: str, bundle: Bundle) -> str:
+    """A direction file by its full path, so that the project can be used from elsewhere; names stay."""
+    return name if name in bundle.direction_names() else str(Path(name).resolve())
