@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 SCHEMA = 1  # of the object that `--json` prints
+RECENT = 10.0  # seconds over which a pace is measured
 LINE_EVERY = 5.0  # seconds between progress lines when stderr is not a terminal
 
 
@@ -92,27 +94,35 @@ class Console:
 
     def _bar(self, items: Iterable[T], total: int | None, label: str, start: int) -> Iterator[T]:
         from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        pace = Pace()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total, completed=start)
+            task = bar.add_task(label, total=total, completed=start, left="")
             self._live = bar
             try:
-                for item in items:
+                for done, item in enumerate(items, start=start + 1):
                     yield item
-                    bar.advance(task)
+                    pace.note(time.monotonic(), done)
+                    bar.update(task, completed=done, left=pace.left(done, total))
             finally:
                 self._live = None
 
     def _lines(self, items: Iterable[T], total: int | None, label: str, start: int) -> Iterator[T]:
-        began = last = time.monotonic()
-        for done, item in enumerate(items, start=1):
+        pace, last = Pace(), time.monotonic()
+        for done, item in enumerate(items, start=start + 1):
             yield item
             now = time.monotonic()
+            pace.note(now, done)
             if now - last >= LINE_EVERY:
                 last = now
-                self._line(progress_line(label, start + done, total, done / (now - began)))
+                self._line(progress_line(label, done, total, pace))
 
 
 class CallbackConsole(Console):
@@ -140,9 +150,40 @@ class CallbackConsole(Console):
                 self._tell_progress(label, done, total)
 
 
-def progress_line(label: str, done: int, total: int | None, rate: float) -> str:
+class Pace:
+    """How fast a stage goes: over the last seconds and as a whole. What is left is told once the two agree."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._first: tuple[float, int] | None = None
+
+    def note(self, now: float, done: int) -> None:
+        """`done` items stand at the time `now` in seconds."""
+        self._first = self._first or (now, done)
+        self._seen.append((now, done))
+        while now - self._seen[0][0] > RECENT and len(self._seen) > 2:
+            self._seen.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Items a second over the last `RECENT` seconds."""
+        return self._since(self._seen[0]) if self._seen else 0.0
+
+    def _since(self, start: tuple[float, int]) -> float:
+        now, done = self._seen[-1]
+        return (done - start[1]) / max(now - start[0], 1e-9)
+
+    def left(self, done: int, total: int | None) -> str:
+        """`2 min left`, or nothing while that would be a guess."""
+        if not total or self._first is None or self._seen[-1][0] - self._first[0] < RECENT or self.rate <= 0:
+            return ""
+        if not 0.7 < self._since(self._first) / self.rate < 1.4:
+            return ""
+        seconds = max(total - done, 0) / self.rate
+        return f"{seconds:.0f} s left" if seconds < 100 else f"{seconds / 60:.0f} min left"
+
+
+def progress_line(label: str, done: int, total: int | None, pace: Pace) -> str:
     """`align 120/450, 24.1/s, 14 s left`."""
-    if not total:
-        return f"{label} {done}, {rate:.1f}/s"
-    left = max(total - done, 0) / max(rate, 1e-9)
-    return f"{label} {done}/{total}, {rate:.1f}/s, {left:.0f} s left"
+    of = f"{done}/{total}" if total else f"{done}"
+    return ", ".join(filter(None, (f"{label} {of}", f"{pace.rate:.1f}/s", pace.left(done, total))))

@@ -12,10 +12,10 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,12 +29,16 @@ from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, i
 if TYPE_CHECKING:
     from sg3cli.faces.alignment import Track
 
+T = TypeVar("T")
+
 SCHEMA = 1
 SUFFIX = ".sg3"
 MANIFEST = "project.json"
 LOCK, OWNER = ".lock", ".owner.json"
 LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
+SAVE_SECONDS = 10.0  # of work that a kill may cost
+UNDO = 20  # changes of the edits that can be taken back
 TRACK, CODES = "align/track.safetensors", "invert/ws.npy"  # of the first face; `of_face` names the others'
 
 
@@ -216,6 +220,19 @@ class Project:
         """The edits as plain data: what content keys and records are made of."""
         return list(self.manifest["edits"])
 
+    def remember_edits(self) -> None:
+        """Keep the edits as they are for `recall_edits`; the last `UNDO` of them."""
+        earlier = [*self.manifest.get("earlier_edits", []), self.stored_edits]
+        self.manifest["earlier_edits"] = earlier[-UNDO:]
+
+    def recall_edits(self) -> bool:
+        """Take back the last change of the edits; whether there was one."""
+        if not (earlier := list(self.manifest.get("earlier_edits", []))):
+            return False
+        self.manifest["edits"] = earlier.pop()
+        self.manifest["earlier_edits"] = earlier
+        return True
+
     def record(self, stage: str) -> StageRecord:
         """What is known of a stage's last finished run."""
         return StageRecord.of(self.manifest["stages"].get(stage, {}))
@@ -376,6 +393,23 @@ def default_path(source: Path) -> Path:
 
 
 # ---- progress inside a stage ---------------------------------------------------------------------------------------
+
+
+def in_chunks(items: Iterable[T], rows: int, multiple: int = 1, seconds: float = SAVE_SECONDS) -> Iterator[list[T]]:
+    """Lists of `rows` items, or earlier of those that came within `seconds`, so that a kill costs no more than that.
+
+    Their lengths are multiples of `multiple`, all but the last one's.
+    """
+    chunk: list[T] = []
+    began = time.monotonic()
+    for item in items:
+        chunk.append(item)
+        due = len(chunk) >= rows or time.monotonic() - began >= seconds
+        if due and len(chunk) % multiple == 0:
+            yield chunk
+            chunk, began = [], time.monotonic()
+    if chunk:
+        yield chunk
 
 
 class Chunks:

@@ -19,13 +19,17 @@ Ranges = tuple[tuple[float, float], ...]  # (start, end) in seconds from the fir
 
 def parse_ranges(text: str) -> Ranges:
     """The ranges in order of time. Raises `UsageError` for what cannot be read, is empty or overlaps."""
-    ranges = sorted(_range(part, text) for part in text.split(","))
+    ranges = sorted(parse_interval(part, text) for part in text.split(","))
     if any(after[0] < before[1] for before, after in pairwise(ranges)):
         raise UsageError(f"the ranges of {text!r} overlap", SYNTAX)
     return tuple(ranges)
 
 
-def _range(part: str, text: str) -> tuple[float, float]:
+def parse_interval(part: str, text: str) -> tuple[float, float]:
+    """`0:10-0:20`, `10s..20s`, `10s..` or `..2m` as (start, end) in seconds, `inf` for an open end.
+
+    `text` is the whole that it was written in, for the `UsageError`.
+    """
     mark = ".." if ".." in part else "-"
     first, dots, last = part.partition(mark)
     if not dots or not (first.strip() or last.strip()):

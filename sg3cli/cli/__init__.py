@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -49,8 +50,7 @@ def run(argv: list[str]) -> int:
     except Stopped as stop:
         _trace_if_debugging(argv)
         word = "interrupted" if stop.number == signal.SIGINT else "terminated"
-        what, hint = f"{name} was {word}", "nothing is lost: the same command continues"
-        console.failure(name, 128 + stop.number, what, hint, **stop.facts)
+        console.failure(name, 128 + stop.number, f"{name} was {word}", what_is_kept(name), **stop.facts)
         return 128 + stop.number
     except BrokenPipeError:
         return _reader_left()
@@ -61,6 +61,15 @@ def run(argv: list[str]) -> int:
         expected = as_expected(error, name)
         console.failure(name, expected.code, str(expected), expected.hint, **expected.facts)
         return expected.code
+
+
+def what_is_kept(command: str) -> str:
+    """What an interruption costs."""
+    if command in ("run", "align", "faces", "invert", "finetune", "edit", "render"):
+        return "what was done is kept, all but the last seconds: the same command continues"
+    if command.startswith("train ") and command != "train score":
+        return "what was saved in its --work folder is kept: the same command continues"
+    return "nothing of it is kept: run it again"
 
 
 def _reader_left() -> int:
@@ -75,6 +84,8 @@ def as_expected(error: Exception, command: str) -> Sg3Error:
         return error
     if isinstance(error, ParseError):
         message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if named := [word for word in sys.argv[1:] if word.startswith("-") and Path(word).is_file()]:
+            return UsageError(f"{named[0]} was taken for an option", f"write ./{named[0]} for the file")
         return UsageError(message[:1].lower() + message[1:], f"sg3 {command} --help".replace("  ", " "))
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if no_memory or "can't allocate memory" in str(error):  # what torch says of the CPU's

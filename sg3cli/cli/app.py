@@ -9,21 +9,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 import sg3cli
 from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, settings
 from sg3cli.cli import plot as plots
+from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits, with_edits
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
 from sg3cli.cli.train import directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, make_edit, parse_edits, set_edit
 from sg3cli.video.image_sequence import is_pictures
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
+TASKS = {  # headings of `sg3 --help`
+    "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
+    "Look": ("faces", "preview", "inspect", "evaluate", "generate"),
+    "Models and this machine": ("models", "directions", "train", "doctor", "bench"),
+}
+
+
+class ByTask(typer.core.TyperGroup):
+    """The commands under the task that they are for, each with the first line of its help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections of `sg3 --help`."""
+        for task, names in TASKS.items():
+            with formatter.section(task):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(70)) for name in names])
+
+
 app = typer.Typer(
+    cls=ByTask,
     help="Edit the face in a video with StyleGAN3: same frames, same timing, same sound.",
     epilog="PROJECT may be left out: it is read from a pipe, from $SG3_PROJECT, or is the only *.sg3 here.",
     rich_markup_mode=None,
@@ -54,14 +73,6 @@ OUTPUT = typer.Option(
 Output = Annotated[str, OUTPUT]
 OneOutput = Annotated[str | None, OUTPUT]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
-Edits = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--edit",
-        metavar="[FACE:]DIRECTION=STRENGTH",
-        help="An edit: age=2, smile=1@0s..2s, 1:age=2 for face 1; repeatable.",
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -77,12 +88,16 @@ def top(
         raise typer.Exit(0)
 
 
-@command(app, own=ALL, show=ESSENTIAL, presets=("draft", "quality"))
+@command(
+    app, own=ALL, show=ESSENTIAL, presets=("draft", "quality"), example="sg3 run talk.mp4 -o older.mp4 --edit age=2"
+)
 def run(
     session: Session,
     sources: Inputs = None,
     output: OneOutput = None,
     edit: Edits = None,
+    direction: Directions = None,
+    strength: Strengths = None,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -90,9 +105,10 @@ def run(
     keep_going: batch.KeepGoing = True,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    edits = parse_edits(edit or [])
+    asked = asked_edits(edit, direction, strength)
+    edits = with_edits([], asked or [])
 
-    wanted = None if edit is None else edits
+    wanted = None if asked is None else edits
 
     def one_of_many(own: Session, source: str, out: str) -> Job:
         with opened(own, source, "run") as job:
@@ -108,14 +124,14 @@ def run(
             job.run(output, wanted, force)
 
 
-@command(app, own=("input", "align"))
+@command(app, own=("input", "align"), example="sg3 align talk.mp4 --face left")
 def align(session: Session, source: Input = None) -> None:
     """Find the face in every frame."""
     with working(session, source, "align") as (job, _):
         job.align()
 
 
-@command(app, own=("input", "align"), show=("landmarks", "embedder", "rate"))
+@command(app, own=("input", "align"), show=("landmarks", "embedder", "rate"), example="sg3 faces talk.mp4")
 def faces(
     session: Session,
     source: Input = None,
@@ -138,14 +154,14 @@ def faces(
         session.console.notice(f"faces: their pictures are in {path}")
 
 
-@command(app, own=("input", "invert"), before=("align",))
+@command(app, own=("input", "invert"), before=("align",), example="sg3 invert talk.mp4")
 def invert(session: Session, source: Input = None) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
     with working(session, source, "invert") as (job, _):
         job.invert()
 
 
-@command(app, own=("finetune",), before=("align", "invert"))
+@command(app, own=("finetune",), before=("align", "invert"), example="sg3 finetune --steps 200")
 def finetune(
     session: Session,
     project: Target = None,
@@ -158,15 +174,13 @@ def finetune(
         job.finetune()
 
 
-@command(app, before=("align", "invert"))
+@command(app, before=("align", "invert"), example="sg3 edit --edit age=2 --edit smile=1@0s..2s")
 def edit(
     session: Session,
     project: Target = None,
-    direction: Annotated[str | None, typer.Option(metavar="NAME|FILE", help="What to change.")] = None,
-    strength: Annotated[
-        str | None,
-        typer.Option(metavar="S", help="How much: 2, keyframes 0s:0,1s:2,3s:0:ease, or 1@0s..2s; 0 removes the edit."),
-    ] = None,
+    edit: Edits = None,
+    direction: Directions = None,
+    strength: Strengths = None,
     layers: Annotated[str | None, typer.Option(metavar="L", help="Layers to move, e.g. 1-15 or 1-4,8.")] = None,
     space: Annotated[str, typer.Option(metavar="w", help="Latent space of the direction.")] = "w",
     preserve: Annotated[
@@ -177,40 +191,45 @@ def edit(
         typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take back the last change.", show_default=False)] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Show the edits, change none.", show_default=False)] = False,
 ) -> None:
-    """Set the strength of one direction (setting it again replaces it)."""
-    change = _change(direction, strength, layers, space, preserve or [], face)
-    if change is None and not clear:
-        raise UsageError("nothing to edit", "give --direction and --strength, or --clear")
-    with working(session, project, "edit") as (job, _):
-        edits = [] if clear else job.project.edits
-        job.edit(edits if change is None else set_edit(edits, change))
+    """Set what is edited and how much (setting a direction again replaces it)."""
+    asked = asked_edits(edit, direction, strength, layers, space, preserve or [], face)
+    if asked is None and not (clear or undo or listed):
+        raise UsageError(
+            "nothing to edit", "give --edit age=2 or --direction and --strength, or --list, --undo, --clear"
+        )
+    if (undo or listed) and (asked is not None or clear or (undo and listed)):
+        raise UsageError("--undo and --list stand alone", "set edits in a command of their own")
+    with working(session, project, "edit") as (job, reply):
+        if listed:
+            lines = [one.describe() for one in job.project.edits]
+            reply["described"] = lines
+            for line in lines or ["no edits"]:
+                session.console.data(line)
+        elif undo:
+            from sg3cli.pipeline import edit as edit_stage
+
+            edit_stage.undo(job)
+        else:
+            job.edit(with_edits([] if clear else job.project.edits, asked or []))
 
 
-def _change(
-    direction: str | None,
-    strength: str | None,
-    layers: str | None,
-    space: str,
-    preserve: list[str],
-    face: int | None,
-) -> Edit | None:
-    if (direction is None) != (strength is None):
-        missing = "--strength" if strength is None else "--direction"
-        raise UsageError(f"{missing} is missing", "an edit needs both --direction and --strength")
-    if direction is None or strength is None:
-        return None
-    return make_edit(direction, strength, layers, space, preserve, face)
-
-
-@command(app, own=("render", "encode"), before=("align", "invert", "finetune"), presets=("draft", "quality"))
+@command(
+    app,
+    own=("render", "encode"),
+    before=("align", "invert", "finetune"),
+    presets=("draft", "quality"),
+    example="sg3 render -o older.mp4 --range 0:10-0:20",
+)
 def render(session: Session, output: Output, project: Target = None, force: Force = False) -> None:
     """Write the edited video (runs whatever is missing before it)."""
     with working(session, project, "render", output) as (job, _):
         job.run(output, force=force)
 
 
-@command(app)
+@command(app, example="sg3 inspect talk.sg3")
 def inspect(
     session: Session,
     project: Target = None,
@@ -228,7 +247,7 @@ def inspect(
     session.console.result("inspect", **project_facts(found), **drawn)
 
 
-@command(app)
+@command(app, example="sg3 doctor")
 def doctor(session: Session) -> None:
     """Show what this machine offers: versions, device, compiler, models."""
     from sg3cli.cli.doctor import examine
@@ -240,11 +259,16 @@ def doctor(session: Session) -> None:
 
 
 command(
-    app, own=("render",), before=("align", "invert"), show=("view", "stitch", "detail", "smooth"), presets=("draft",)
+    app,
+    own=("render",),
+    before=("align", "invert"),
+    show=("view", "stitch", "detail", "smooth"),
+    presets=("draft",),
+    example="sg3 preview talk.mp4 --edit age=2 --at 1.5s",
 )(preview.preview)
-command(app)(generate.generate)
-command(app)(evaluate.evaluate)
-command(app)(bench.bench)
+command(app, example="sg3 generate -o grid.png --seeds 0-15")(generate.generate)
+command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
+command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
 command(group.app)(directions.directions)
@@ -264,7 +288,9 @@ def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     from sg3cli.pipeline import Job
 
     with project.lock(name):
-        yield Job(project, wanted, session.console, session.pull, session.device, session.nets)
+        job = Job(project, wanted, session.console, session.pull, session.device, session.nets)
+        job.check_device()
+        yield job
 
 
 @contextmanager

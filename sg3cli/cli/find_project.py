@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from sg3cli.console import Console
-from sg3cli.errors import UsageError
+from sg3cli.errors import Sg3Error, UsageError
 from sg3cli.files import digest_of
 from sg3cli.pipeline.open_project import open_project
 from sg3cli.project import SUFFIX, Project
@@ -58,12 +58,20 @@ def read_piped(console: Console) -> str:
 
 
 def open_target(target: str, option: Path | None, rate: str | None = None) -> Project:
-    """`open_project`, where `-` is a video on standard input."""
-    return open_project(stored_stdin(option) if target == "-" else Path(target), option, rate)
+    """`open_project`, where `-` is a video on standard input (which is not kept when it is none)."""
+    if target != "-":
+        return open_project(Path(target), option, rate)
+    path, known = stored_stdin(option)
+    try:
+        return open_project(path, option, rate)
+    except Sg3Error:
+        if not known:
+            path.unlink(missing_ok=True)
+        raise
 
 
-def stored_stdin(option: Path | None) -> Path:
-    """What is piped in, as a file beside the project: later commands on the project read it again.
+def stored_stdin(option: Path | None) -> tuple[Path, bool]:
+    """What is piped in, as a file beside the project, and whether it was there: later commands read it again.
 
     It is named after its content, so that the same film finds its project again.
     """
@@ -73,6 +81,6 @@ def stored_stdin(option: Path | None) -> Path:
     with spool(folder=folder) as piped:
         digest = digest_of(Path(piped.name)).partition(":")[2]
         path = folder / f"stdin-{digest[:12]}.media"
-        if not path.exists():
+        if not (known := path.exists()):
             os.link(piped.name, path)  # the temporary name goes, the file stays
-    return path if option else path.relative_to(folder)
+    return (path if option else path.relative_to(folder)), known

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from sg3cli.cli import settings
+from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits, with_edits
 from sg3cli.cli.options import Session
 from sg3cli.config import InvertConfig
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit
-from sg3cli.latents.edits import parse_edits as read_edits
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.pipeline.generate import (
     SEED,
@@ -68,10 +68,6 @@ Translate = Annotated[
 ]
 Scale = Annotated[float, typer.Option("--scale", metavar="S", help="Enlarge it.")]
 Class = Annotated[int | None, typer.Option("--class", metavar="N", help="Class, of a conditional model.")]
-Edits = Annotated[
-    list[str] | None,
-    typer.Option("--edit", metavar="DIRECTION=STRENGTH", help="Edit the faces, e.g. age=2; repeatable."),
-]
 Columns = Annotated[
     int | None,
     typer.Option("--columns", metavar="C", min=1, help="Columns of the grid; makes a walk one of all seeds at once."),
@@ -98,6 +94,8 @@ def generate(
     scale: Scale = DEFAULT.scale,
     class_: Class = DEFAULT.label,
     edit: Edits = None,
+    direction: Directions = None,
+    strength: Strengths = None,
     batch: Batch = DEFAULT.batch,
     device: Device = "auto",
     force: Force = False,
@@ -117,7 +115,7 @@ def generate(
     )
     kind = kind_of(output, walk is not None)
     check_fitting(kind, numbers, walk, fps, columns)
-    edits = parse_edits(edit or [], kind)
+    edits = check_steady(with_edits([], asked_edits(edit, direction, strength) or []), kind)
     if output == "-" and session.console.as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
     outs = [output.replace(SEED, str(seed)) for seed in numbers] if kind == "pictures" else [output]
@@ -226,9 +224,8 @@ def parse_shift(text: str) -> tuple[float, float]:
     return within(x, "--translate", -100, 100), within(y, "--translate", -100, 100)
 
 
-def parse_edits(texts: list[str], kind: str) -> list[Edit]:
-    """The edits as written. Raises `UsageError`, also for one that changes with time where there is none."""
-    edits = read_edits(texts)
+def check_steady(edits: list[Edit], kind: str) -> list[Edit]:
+    """The edits. Raises `UsageError` for one that changes with time where there is none."""
     for edit in edits:
         if kind != "walk" and len(edit.keyframes) > 1:
             raise UsageError(f"{edit.direction}={edit.text} changes with time, a picture does not", "give one number")

@@ -59,13 +59,13 @@ def command(
     before: tuple[str, ...] = (),
     show: tuple[str, ...] | None = None,
     presets: tuple[str, ...] = (),
-    panel: str | None = None,
+    example: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first parameter is a `Session`.
 
     It gets the flags of its `own` stages and of those `before` it, which may run on the way (these are accepted but
     not listed in its help, nor are own ones that `show` leaves out), and the options that all commands have. `presets`
-    are those that it takes; `panel` is its heading in `sg3 --help`.
+    are those that it takes; `example` ends its help.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -92,7 +92,8 @@ def command(
         given = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
         run.__signature__ = inspect.Signature([*given, *extra])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*given, *extra]}
-        app.command(function.__name__.rstrip("_").replace("_", "-"), rich_help_panel=panel)(run)
+        epilog = None if example is None else f"Example: {example}"
+        app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=epilog)(run)
         return function
 
     return register

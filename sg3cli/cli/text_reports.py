@@ -66,4 +66,4 @@ def doctor_lines(facts: dict[str, Any]) -> Iterator[str]:
     """One line per fact."""
     for section, values in facts.items():
         for name, value in values.items() if isinstance(values, dict) else [("", values)]:
-            yield f"{section:<10}{name:<18}{value}"
+            yield f"{section:<10}{name:<28} {value}"

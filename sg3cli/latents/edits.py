@@ -4,7 +4,7 @@ Strengths are written as
 
     2                      the same everywhere
     0s:0,1s:2,2.5s:0:ease  keyframes TIME:STRENGTH[:EASE]; held before the first and after the last
-    1@0s..2s               active on an interval, with short ramps inside it; either end may be left out
+    1@0s..2s, 1@0:00-0:02  active on an interval, with short ramps inside it; either end may be left out
 
 EASE says how the value arrives at its keyframe: `linear` (default), `ease` (smooth start and stop) or `hold` (it jumps
 there). Times are `1.5s`, `1.5`, `300ms` or `2m`.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import UsageError
-from sg3cli.time_ranges import seconds_of
+from sg3cli.time_ranges import parse_interval, seconds_of
 
 RAMP = 0.2  # seconds over which an interval's strength rises and falls
 EASES = ("linear", "ease", "hold")
@@ -136,7 +136,7 @@ def _eased(u: np.ndarray, ease: str) -> np.ndarray:
 
 def parse_edit(text: str, layers: str | None = None, space: str = "w") -> Edit:
     """`age=2`, `smile=1@0s..2s`, `mine.npy=0s:0,1s:2`, for face 1 alone `1:age=2` -> Edit. Raises `UsageError`."""
-    direction, equals, strength = text.rpartition("=")
+    direction, equals, strength = (part.strip() for part in text.rpartition("="))
     whose = re.fullmatch(r"(\d{1,4}):(.+)", direction)
     face = int(whose[1]) if whose else None
     direction = whose[2] if whose else direction
@@ -188,13 +188,7 @@ def parse_layers(text: str) -> tuple[int, ...]:
 
 def _interval(strength: float, interval: str, text: str) -> tuple[Keyframe, ...]:
     """Zero outside the interval, ramps inside it; an end that is open or at the clip's start has none."""
-    first, dots, last = interval.partition("..")
-    if not dots:
-        raise UsageError(f"cannot read the interval of {text!r}", SYNTAX)
-    start = _seconds(first, text) if first.strip() else 0.0
-    end = _seconds(last, text) if last.strip() else math.inf
-    if end <= start:
-        raise UsageError(f"the interval of {text!r} ends before it starts", SYNTAX)
+    start, end = parse_interval(interval, text)
     ramp = min(RAMP, (end - start) / 2)
     keys = [Keyframe(0.0, strength)]
     if start > 0.0:

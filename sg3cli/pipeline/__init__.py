@@ -55,8 +55,11 @@ class Job:
     def run(self, out: str, edits: Sequence[Edit] | None = None, force: bool = False) -> None:
         """The whole chain to the video at `out`; `edits` replace those of the project, None leaves them."""
         self.check_output(out, force)
+        self.check_device()
         if edits is not None:
             self.edit(edits)
+        else:
+            self.say_edits()
         self.render(out)
 
     # ---- the stages, each after those it needs
@@ -132,6 +135,18 @@ class Job:
     def direction_file(self, name: str, bundle: Bundle) -> Path:
         """File of a direction of the model, or the file `name` itself; raises `UsageError` listing those known."""
         return find_direction(name, {known: bundle.direction_path(known) for known in bundle.direction_names()})
+
+    def say_edits(self) -> None:
+        """Which edits the project brings, where the caller gave none."""
+        words = ", ".join(edit.describe() for edit in self.project.edits)
+        self.console.notice(f"edit: {words}, as the project has it" if words else "edit: none, the face stays as it is")
+
+    def check_device(self) -> None:
+        """Raise before any work when the device cannot be had; torch is asked only about CUDA."""
+        if self.device not in ("auto", "cpu"):
+            from sg3cli.pipeline.device import choose_device
+
+            choose_device(self.device, self.console)
 
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""

@@ -21,7 +21,7 @@ from sg3cli.faces.identity_embedding import Embedder, make_embedder
 from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_picture, split_choice
 from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import digest_of, read_arrays, write_arrays
-from sg3cli.project import TRACK, Chunks, Project, content_key, of_face
+from sg3cli.project import TRACK, Chunks, Project, content_key, in_chunks, of_face
 from sg3cli.video import Frame, VideoReader
 from sg3cli.video.shot_detection import find_shots, thumbnail
 
@@ -131,13 +131,8 @@ def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> 
         detector.restore(found.state)
     rate = float(reader.info.average_rate or 25)
     every = max(1, round(LOOK_EVERY * rate))
-    rows: list[Row] = []
-    for frame in job.console.progress(reader.frames(first), total, "align", first):
-        rows.append(look_at(frame, detector, embedder, every))
-        if len(rows) == PIECE:
-            found.append(pack(rows), len(rows), detector.state())
-            rows = []
-    if rows:
+    frames = job.console.progress(reader.frames(first), total, "align", first)
+    for rows in in_chunks((look_at(frame, detector, embedder, every) for frame in frames), PIECE):
         found.append(pack(rows), len(rows), detector.state())
 
 

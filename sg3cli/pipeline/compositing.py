@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
 from sg3cli.pipeline.occlusion_maps import VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
-from sg3cli.project import Chunks, content_key, of_face
-from sg3cli.video import VideoReader
+from sg3cli.project import Chunks, content_key, in_chunks, of_face
+from sg3cli.video import Frame, VideoReader
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -66,22 +67,23 @@ def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, in
 
 def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks) -> None:
     """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
-    batch, wanted = paster.config.batch, mapped_frames(paster.track, paster.config)
-    size = batch * -(-CHUNK // batch)
-    maps: list[np.ndarray] = []
+    batch = paster.config.batch
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
-        frames = job.console.progress(reader.frames(chunks.rows), len(paster.track.pts), "render: masks", chunks.rows)
-        while part := list(islice(frames, batch)):
-            shown = [frame for frame in part if wanted[frame.index]]
-            drawn = face.crops(shown, G, False, paster.sides)
-            plain = dict(zip([frame.index for frame in shown], drawn, strict=True))
-            for frame in part:
-                seen = np.ones(paster.shape(GRID), np.float32)
-                if frame.index in plain:
-                    seen = paster.judge(frame, plain[frame.index])
-                maps.append(np.rint(seen * 255).astype(np.uint8))
-            if len(maps) >= size:
-                chunks.append({"visible": np.stack(maps)}, len(maps))
-                maps = []
-    if maps:
-        chunks.append({"visible": np.stack(maps)}, len(maps))
+        count = len(paster.track.pts)
+        frames = job.console.progress(reader.frames(chunks.rows), count, "render: masks", chunks.rows)
+        for maps in in_chunks(judged_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):
+            chunks.append({"visible": np.stack(maps)}, len(maps))
+
+
+def judged_maps(frames: Iterator[Frame], face: FaceEdits, paster: FacePaster, G: Generator) -> Iterator[np.ndarray]:
+    """The map `[h, w]` uint8 of each frame, white where none is needed."""
+    wanted = mapped_frames(paster.track, paster.config)
+    while part := list(islice(frames, paster.config.batch)):
+        shown = [frame for frame in part if wanted[frame.index]]
+        drawn = face.crops(shown, G, False, paster.sides)
+        plain = dict(zip([frame.index for frame in shown], drawn, strict=True))
+        for frame in part:
+            seen = np.ones(paster.shape(GRID), np.float32)
+            if frame.index in plain:
+                seen = paster.judge(frame, plain[frame.index])
+            yield np.rint(seen * 255).astype(np.uint8)

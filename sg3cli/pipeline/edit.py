@@ -25,6 +25,9 @@ def run(job: Job, edits: Sequence[Edit]) -> None:
         job.invert()  # the choice of faces may be another one now
     check_fit(project, edits, found)
     check_faces(project, edits)
+    warn_beyond_range(job, edits, found)
+    if [edit.to_dict() for edit in edits] != project.stored_edits:
+        project.remember_edits()
     project.edits = list(edits)
     project.save()
     words = [f"{edit.title} = {edit.text}" for edit in edits]
@@ -52,6 +55,28 @@ def check_faces(project: Project, edits: Sequence[Edit]) -> None:
         what = f"{edit.title}: face {edit.face} is not among those that the project edits: "
         hint = f"choose it too: sg3 align {project.path} --face all"
         raise UsageError(what + ", ".join(map(str, project.faces)), hint)
+
+
+def warn_beyond_range(job: Job, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
+    """Say when a strength is far outside of what its direction was fitted on."""
+    by_title = {stable_name(name, job.bundle()): path for name, path in files.items()}
+    for edit in edits:
+        known = load_direction(by_title[edit.direction]).range
+        strengths = [key.strength for key in edit.keyframes]
+        if known is not None and (min(strengths) < known[0] or max(strengths) > known[1]):
+            job.console.notice(
+                f"edit: {edit.title} = {edit.text} is beyond {known[0]:g}..{known[1]:g}, where the direction holds: "
+                "expect damage to the face"
+            )
+
+
+def undo(job: Job) -> None:
+    """Back to the edits before the last change; raises `UsageError` when none is remembered."""
+    if not job.project.recall_edits():
+        raise UsageError("there is nothing to undo", "sg3 edit --list shows the edits")
+    job.project.save()
+    words = [f"{edit.title} = {edit.text}" for edit in job.project.edits]
+    job.console.notice(f"edit: {', '.join(words) or 'none'}")
 
 
 def stable_name(name: str, bundle: Bundle) -> str:

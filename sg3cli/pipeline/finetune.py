@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.project import Project
+from sg3cli.project import SAVE_SECONDS, Project
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.loaded_nets import LoadedNets
@@ -50,10 +51,12 @@ def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
         job.console.notice(f"finetune: LPIPS is not here (--pull fetches it), the {loss.name} loss is used")
     tuner = make_tuner(job, bundle, loss)
     log = restore(tuner, project.path / CHECKPOINT, key)
+    saved = time.monotonic()
     for step in job.console.progress(tuner.run(), config.steps, "finetune", tuner.step):
         log.append(asdict(step))
-        if step.step % config.save_every == 0:
+        if step.step % config.save_every == 0 or time.monotonic() - saved > SAVE_SECONDS:
             save_tensors(project.path / CHECKPOINT, tuner.state(), {"key": key, "log": log})
+            saved = time.monotonic()
     save_tensors(project.path / DELTA, tuner.delta(), {"key": key, "generator": bundle.digest})
     with atomic_path(project.path / LOG) as temp:
         temp.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from sg3cli.faces.alignment import Track
 from sg3cli.files import RowFile, npy_writer, write_json
 from sg3cli.latents import inversion
 from sg3cli.pipeline.device import choose_device
-from sg3cli.project import CODES, Chunks, Project, content_key, of_face
+from sg3cli.project import CODES, Chunks, Project, content_key, in_chunks, of_face
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle
 
@@ -62,8 +61,8 @@ def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
         crops = crops_.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
         shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
-        while piece := list(islice(shown, rows)):
-            parts.append({"ws": np.stack(piece)}, len(piece))
+        for chunk in in_chunks(shown, rows, config.batch):
+            parts.append({"ws": np.stack(chunk)}, len(chunk))
 
 
 def write_codes(project: Project, parts: Chunks, nearest: np.ndarray, face: int = 0) -> tuple[int, ...]:

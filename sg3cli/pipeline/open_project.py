@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sg3cli.errors import InputError, UsageError
@@ -19,6 +20,9 @@ def open_project(path: Path, where: Path | None = None, rate: str | None = None)
     """
     if path.is_dir() and ((path / "project.json").is_file() or path.suffix == SUFFIX):
         return Project.open(path)
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        hint = "fetch it first, for instance: yt-dlp -o - URL | sg3 run - -o out.mp4"
+        raise InputError(f"{path} is an address, sg3 reads files", hint)
     if not path.exists() and not is_pattern(path):
         kind = "project" if path.suffix == SUFFIX else "file"
         raise InputError(f"there is no {kind} {path}", "check the path")

@@ -48,6 +48,7 @@ LOSSLESS = {
     "hevc_nvenc": {"tune": "lossless"},
     **{name: {} for name in ("ffv1", "png", "tiff", "apng", "huffyuv", "ffvhuff", "utvideo", "qtrle", "rawvideo")},
 }
+MOST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51}  # others: 63
 PICTURE_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 KEEPS_ALPHA = "--codec libvpx-vp9 (.webm), prores_ks (.mov) and ffv1 (.mkv) keep it"
 
@@ -128,6 +129,10 @@ def _options(name: str, encode: EncodeConfig, notices: list[str]) -> dict[str, s
             raise UsageError(f"{name} cannot encode without loss", "use libx264, libx265, libvpx-vp9 or ffv1")
         options |= LOSSLESS[name]
     elif crf is not None:
+        if encode.crf > MOST_CRF.get(name, 63):
+            raise UsageError(
+                f"--crf is {encode.crf:g}", f"for {name} it is 0 to {MOST_CRF.get(name, 63)}; lower is better"
+            )
         options[crf] = f"{encode.crf:g}" if known[crf].type == OptionType.FLOAT else f"{encode.crf:.0f}"
     elif encode.crf != EncodeConfig.crf:
         notices.append(f"{name} has no quality by crf; its default is used")

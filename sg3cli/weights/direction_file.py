@@ -5,6 +5,7 @@ All are read without executing anything in them.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,17 @@ from sg3cli.errors import ModelError, UsageError
 from sg3cli.weights.import_arrays import SHAPES, as_direction, read_direction_array
 from sg3cli.weights.safe_pickle.values import Refused
 
+SYNONYMS = {  # what people say -> what the embedded model's directions are called
+    **dict.fromkeys(("old", "older", "young", "younger", "years"), "age"),
+    **dict.fromkeys(("happy", "happiness", "smiling", "grin"), "smile"),
+    **dict.fromkeys(("open-mouth", "mouth", "talk"), "mouth-open"),
+    **dict.fromkeys(("blink", "eyes", "sleep"), "eyes-closed"),
+    **dict.fromkeys(("turn", "rotate", "left", "right"), "yaw"),
+    **dict.fromkeys(("nod", "up", "down", "tilt"), "pitch"),
+    **dict.fromkeys(("male", "female", "man", "woman", "sex"), "gender"),
+    **dict.fromkeys(("make-up", "lipstick"), "makeup"),
+    **dict.fromkeys(("eyeglasses", "spectacles"), "glasses"),
+}
 SUFFIXES = (".safetensors", ".npy", ".pkl", ".pickle", ".pt")
 
 
@@ -31,6 +43,19 @@ class Direction:
     vector: np.ndarray
     generator: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def does(self) -> str:
+        """What strength 1 means, as the file says it."""
+        return str(self.meta.get("aim") or self.meta.get("description") or "")
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The strengths within which it holds; None when the file does not say."""
+        match self.meta.get("range"):
+            case [int() | float() as low, int() | float() as high]:
+                return float(low), float(high)
+        return None
 
     def check_fits(self, num_ws: int, w_dim: int, generator: str | None = None) -> None:
         """Raise `ModelError` when the direction belongs to a generator of another shape or another digest."""
@@ -89,8 +114,18 @@ def find_direction(name: str, known: Mapping[str, Path]) -> Path:
         if Path(name).is_file():
             return Path(name)
         raise UsageError(f"there is no direction file {name}", _known(known))
-    raise UsageError(f"unknown direction '{name}'", _known(known))
+    raise UsageError(f"unknown direction '{name}'{_meant(name, known)}", _known(known))
+
+
+def _meant(name: str, known: Mapping[str, Path]) -> str:
+    """`: did you mean age?`, where that can be told."""
+    word = name.strip().lower().replace("_", "-")
+    near = [SYNONYMS.get(word, word), *difflib.get_close_matches(word, known, 1, 0.6)]
+    return next((f": did you mean {guess}?" for guess in near if guess in known), "")
 
 
 def _known(known: Mapping[str, Path]) -> str:
-    return f"known directions: {', '.join(sorted(known)) or 'none'}; or give a .npy, .pt or .safetensors file"
+    names = ", ".join(sorted(known)) or "none"
+    return (
+        f"known directions: {names}; or give a .npy, .pt or .safetensors file (sg3 directions list says what each does)"
+    )

@@ -1,0 +1,71 @@
+"""How an edit is said: `--edit age=2`, or `--direction age --strength 2`; both forms, as often as is liked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from sg3cli.errors import UsageError
+from sg3cli.latents.edits import Edit, make_edit, parse_edit, set_edit
+
+Edits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edit",
+        metavar="[FACE:]DIRECTION=STRENGTH",
+        help="An edit: age=2, smile=1@0s..2s, 1:age=2 for face 1; repeatable.",
+    ),
+]
+Directions = Annotated[
+    list[str] | None,
+    typer.Option("--direction", metavar="NAME|FILE", help="What to change, each with a --strength of its own."),
+]
+Strengths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strength",
+        metavar="S",
+        help="How much: 2, keyframes 0s:0,1s:2,3s:0:ease, or 1@0s..2s; 0 removes the edit.",
+    ),
+]
+
+
+def asked_edits(
+    edits: Sequence[str] | None,
+    directions: Sequence[str] | None,
+    strengths: Sequence[str] | None,
+    layers: str | None = None,
+    space: str = "w",
+    preserve: Sequence[str] = (),
+    face: int | None = None,
+) -> list[Edit] | None:
+    """The edits of a command line, of both forms; None when there is none. Zero strengths are in it.
+
+    Directions and strengths are paired in their order. `layers`, `space`, `preserve` and `face` hold for all of them.
+    """
+    names, values = list(directions or ()), list(strengths or ())
+    if len(names) != len(values):
+        if not names or not values:
+            raise UsageError(f"{'--strength' if names else '--direction'} is missing", "an edit needs both")
+        what = f"{len(names)} times --direction ({', '.join(names)}) and {len(values)} times --strength"
+        raise UsageError(
+            what, "give each direction its own: --direction age --strength 2 --direction smile --strength 1"
+        )
+    if edits is None and not names:
+        return None
+    written = [replace(parse_edit(text, layers, space), preserve=tuple(preserve)) for text in edits or ()]
+    if face is not None:
+        written = [edit if edit.face is not None else replace(edit, face=face) for edit in written]
+    paired = zip(names, values, strict=True)
+    return [*written, *(make_edit(name, value, layers, space, preserve, face) for name, value in paired)]
+
+
+def with_edits(known: Sequence[Edit], asked: Sequence[Edit]) -> list[Edit]:
+    """The edits `known` and each one asked for in the place of the earlier one of its direction and face."""
+    result = list(known)
+    for edit in asked:
+        result = set_edit(result, edit)
+    return result
