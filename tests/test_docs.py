@@ -208,6 +208,14 @@ def test_long_commands_parse(block: Block) -> None:
             assert (ROOT / words[1]).is_file(), line
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_in_a_command_s_help_parses(name: str) -> None:
+    for line in re.findall(r"^Example: (sg3 .*)$", COMMANDS[name].epilog or "", re.MULTILINE):
+        command, arguments = split_command(shlex.split(line))
+        assert command is COMMANDS[name]
+        command.make_context(name, arguments)
+
+
 def test_generators_are_trained_as_printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that the command itself checks; the training is replaced."""
     begun: list[Any] = []

@@ -91,7 +91,8 @@ def _first_sentence(text: str | None) -> str:
 def _sentences(text: str | None) -> str:
     """Paragraphs of a help text, each on one line."""
     paragraphs = re.split(r"\n\s*\n", (text or "").partition("\f")[0].strip())
-    return "\n\n".join(_escaped(_plain(paragraph)) for paragraph in paragraphs) + "\n" if text else ""
+    lines = [re.sub(r"^Example: (sg3 .*)$", r"Example: `\1`", _plain(paragraph)) for paragraph in paragraphs]
+    return "\n\n".join(map(_escaped, lines)) + "\n" if text else ""
 
 
 def _plain(text: str) -> str:
