@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +15,12 @@ import typer.core
 import sg3cli
 from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, settings
 from sg3cli.cli import plot as plots
-from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits, with_edits
+from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
 from sg3cli.cli.train import directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
+from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.video.image_sequence import is_pictures
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ OUTPUT = typer.Option(
 )
 Output = Annotated[str, OUTPUT]
 OneOutput = Annotated[str | None, OUTPUT]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be computed and what it takes; do nothing.", show_default=False),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that sg3 did not make.", show_default=False)]
 
 
@@ -103,11 +109,11 @@ def run(
     name: batch.Name = None,
     listed: batch.From = None,
     keep_going: batch.KeepGoing = True,
+    dry_run: DryRun = False,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
     asked = asked_edits(edit, direction, strength)
     edits = with_edits([], asked or [])
-
     wanted = None if asked is None else edits
 
     def one_of_many(own: Session, source: str, out: str) -> Job:
@@ -116,6 +122,12 @@ def run(
         return job
 
     given = batch_inputs.gather(sources or [], listed, out_dir, session.console)
+    if output is None and out_dir is None and len(given) == 1:
+        output = batch_inputs.default_output(given[0], edits, session)
+    if dry_run:
+        for source in given:
+            show_outlook(session, source, "render", output, wanted)
+        return None
     planned = batch.entries(session, given, output, out_dir, name, edits)
     if planned:
         batch.run(session, planned, one_of_many, keep_going)
@@ -125,8 +137,10 @@ def run(
 
 
 @command(app, own=("input", "align"), example="sg3 align talk.mp4 --face left")
-def align(session: Session, source: Input = None) -> None:
+def align(session: Session, source: Input = None, dry_run: DryRun = False) -> None:
     """Find the face in every frame."""
+    if dry_run:
+        return show_outlook(session, source, "align")
     with working(session, source, "align") as (job, _):
         job.align()
 
@@ -155,8 +169,10 @@ def faces(
 
 
 @command(app, own=("input", "invert"), before=("align",), example="sg3 invert talk.mp4")
-def invert(session: Session, source: Input = None) -> None:
+def invert(session: Session, source: Input = None, dry_run: DryRun = False) -> None:
     """Find the latent codes of the face (aligns first if that is not done)."""
+    if dry_run:
+        return show_outlook(session, source, "invert")
     with working(session, source, "invert") as (job, _):
         job.invert()
 
@@ -166,10 +182,13 @@ def finetune(
     session: Session,
     project: Target = None,
     smooth: Annotated[str | None, typer.Option("--smooth", help="Smoothing that `render` will use.")] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Tune the generator to the person in the clip."""
     if smooth is not None:
         session.flags.setdefault("render", {})["smooth"] = settings.check("render", "smooth", smooth, "--smooth")
+    if dry_run:
+        return show_outlook(session, project, "finetune")
     with working(session, project, "finetune") as (job, _):
         job.finetune()
 
@@ -213,7 +232,7 @@ def edit(
 
             edit_stage.undo(job)
         else:
-            job.edit(with_edits([] if clear else job.project.edits, asked or []))
+            job.edit(asked or [], onto=[] if clear else job.project.edits)
 
 
 @command(
@@ -223,9 +242,17 @@ def edit(
     presets=("draft", "quality"),
     example="sg3 render -o older.mp4 --range 0:10-0:20",
 )
-def render(session: Session, output: Output, project: Target = None, force: Force = False) -> None:
+def render(
+    session: Session, output: OneOutput = None, project: Target = None, force: Force = False, dry_run: DryRun = False
+) -> None:
     """Write the edited video (runs whatever is missing before it)."""
-    with working(session, project, "render", output) as (job, _):
+    target = find_project.find_target(project, session.project, session.console)
+    if dry_run:
+        return show_outlook(session, target, "render", output)
+    if output is None:
+        opened_project = find_project.open_target(target, session.project)
+        output = batch_inputs.default_output(str(opened_project.source()), opened_project.edits, session)
+    with working(session, target, "render", output) as (job, _):
         job.run(output, force=force)
 
 
@@ -274,6 +301,27 @@ command(group.app)(encoder.encoder)
 command(group.app)(directions.directions)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
+
+
+def show_outlook(
+    session: Session,
+    argument: str | None,
+    last: str,
+    output: str | None = None,
+    edits: Sequence[Edit] | None = None,
+) -> None:
+    """Print what the stages up to `last` would take; nothing is written."""
+    from sg3cli.pipeline import Job
+    from sg3cli.pipeline.outlook import outlook
+
+    where = find_project.find_target(argument, session.project, session.console)
+    project = find_project.open_target(where, session.project, session.flags.get("input", {}).get("rate"))
+    wanted = settings.of_project(project, session.flags, session.own)
+    job = Job(project, wanted, session.console, session.pull, session.device, session.nets)
+    found = outlook(job, last, output, edits)
+    for entry in found:
+        session.console.data(entry.describe())
+    session.console.result("dry-run", project=str(project.path), stages=[asdict(entry) for entry in found])
 
 
 @contextmanager

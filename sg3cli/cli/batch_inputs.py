@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sg3cli.cli.options import Session
 from sg3cli.console import Console
 from sg3cli.errors import InputError, Sg3Error, UsageError
 from sg3cli.files import write_error
@@ -228,6 +229,17 @@ def suffix_of(text: str, container: str | None) -> str:
         return ".mkv"
     many = path.is_dir() or is_pattern(path)
     return path.suffix if not many and path.suffix.lower() in FORMATS else ".mp4"
+
+
+def default_output(source: str, edits: Sequence[Edit], session: Session) -> str:
+    """The name of the output of one input where none was given, in the current folder."""
+    if source == "-":
+        raise UsageError("missing option '--output' / '-o'", "-o OUT.mp4; `-o -` writes to stdout")
+    container = session.flags.get("encode", {}).get("format")
+    values = {"stem": stem_of(source), "suffix": suffix_of(source, container), "index": 1, "edit": edit_word(edits)}
+    name = _filled("{stem}_{edit}{suffix}", values)
+    session.console.notice(f"the output is {name}")
+    return name
 
 
 def edit_word(edits: Sequence[Edit]) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, make_edit, parse_edit, set_edit
+from sg3cli.latents.edits import Edit, make_edit, parse_edit
 
 Edits = Annotated[
     list[str] | None,
@@ -61,11 +61,3 @@ def asked_edits(
         written = [edit if edit.face is not None else replace(edit, face=face) for edit in written]
     paired = zip(names, values, strict=True)
     return [*written, *(make_edit(name, value, layers, space, preserve, face) for name, value in paired)]
-
-
-def with_edits(known: Sequence[Edit], asked: Sequence[Edit]) -> list[Edit]:
-    """The edits `known` and each one asked for in the place of the earlier one of its direction and face."""
-    result = list(known)
-    for edit in asked:
-        result = set_edit(result, edit)
-    return result

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from sg3cli.cli import settings
-from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits, with_edits
+from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits
 from sg3cli.cli.options import Session
 from sg3cli.config import InvertConfig
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit
+from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.pipeline.generate import (
     SEED,

@@ -233,7 +233,7 @@ def plan_variants(
     known = ", ".join(bundle.direction_names())
     if wish.swept and not swept:
         raise UsageError("--strengths of what?", f"add --direction, one of: {known}")
-    for name in {*swept, *(name for edit in edits for name in (edit.direction, *edit.preserve))}:
+    for name in {*swept, *(name for edit in edits for name in edit.names)}:
         job.direction_file(name, bundle)
     if not edits and not swept and "edits" in wish.columns:
         job.console.notice(f"preview: no edit is set; choose with --edit or --direction: {known}")

@@ -57,6 +57,11 @@ class Edit:
     face: int | None = None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The directions that it needs: its own, and those it preserves."""
+        return (self.direction, *self.preserve)
+
+    @property
     def is_zero(self) -> bool:
         """Whether the edit changes nothing at any time."""
         return all(key.strength == 0.0 for key in self.keyframes)
@@ -248,6 +253,14 @@ def set_edit(edits: Sequence[Edit], edit: Edit) -> list[Edit]:
     if name in known:
         return [edit if its == name else other for other, its in zip(edits, known, strict=True)]
     return [*edits, edit]
+
+
+def with_edits(known: Sequence[Edit], asked: Sequence[Edit]) -> list[Edit]:
+    """The edits `known` and each one asked for in the place of the earlier one of its direction and face."""
+    result = list(known)
+    for edit in asked:
+        result = set_edit(result, edit)
+    return result
 
 
 def edits_of(edits: Sequence[Edit], face: int) -> list[Edit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,16 @@ from sg3cli.weights.loaded_nets import LoadedNets
 REVISION = {"align": 2, "invert": 1, "finetune": 1, "render": 2}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
+
+
+@dataclass(frozen=True)
+class StageParts:
+    """What a stage's result depends on: its settings, the stages before it, the models' digests, and what `more`."""
+
+    params: Any
+    inputs: tuple[str, ...]
+    models: dict[str, str]
+    more: dict[str, Any]
 
 
 class Job:
@@ -68,38 +78,32 @@ class Job:
         """Source -> `align/track.safetensors`: where the face is, frame by frame."""
         from sg3cli.pipeline import align
 
-        params = self.settings.align
-        models = align.digests(params, self.pull)
-        source = self.project.source_key
-        self._run("align", params, (), models, partial(align.run, self, models), source=source)
+        parts = self.parts("align")
+        self._run("align", parts, partial(align.run, self, parts.models))
 
     def invert(self) -> None:
         """Track -> `invert/ws.npy`, the codes `[T, num_ws, w_dim]`."""
         from sg3cli.pipeline import invert
 
-        bundle = self.bundle()
-        params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
-        digests = bundle_digests(bundle)  # a model without an encoder is refused before any frame is decoded
+        parts = self.parts("invert")  # a model without an encoder is refused before any frame is decoded
         self.align()
-        self._run("invert", params, ("align",), digests, partial(invert.run, self, bundle))
+        self._run("invert", parts, partial(invert.run, self, self.bundle()))
 
     def finetune(self) -> None:
         """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""
-        from sg3cli.metrics.perceptual import make_perceptual
         from sg3cli.pipeline import finetune
 
-        bundle = self.bundle()
         self.invert()
-        loss = make_perceptual(self.settings.finetune.loss, self.pull)
-        params = replace(self.settings.finetune, loss=loss.name)  # type: ignore[arg-type]
-        work = partial(finetune.run, self, bundle, loss)
-        self._run("finetune", params, ("invert",), bundle_digests(bundle), work, smooth=self.smooth())
+        self._run("finetune", self.parts("finetune"), partial(finetune.run, self, self.bundle()))
 
-    def edit(self, edits: Sequence[Edit]) -> None:
-        """Edits -> the manifest: they replace those that the project has; inverts first if that is not done."""
+    def edit(self, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
+        """Edits -> the manifest, in the place of those that the project has; inverts first if that is not done.
+
+        Each of them replaces the one of its direction and face among those of `onto`, which stay otherwise.
+        """
         from sg3cli.pipeline import edit
 
-        edit.run(self, edits)
+        edit.run(self, edits, onto)
 
     def render(self, out: str) -> None:
         """Everything -> the video at `out` (`-` is stdout), and its provenance beside it.
@@ -154,34 +158,47 @@ class Job:
 
     # ---- content keys
 
-    def _run(
-        self,
-        stage: str,
-        params: Any,
-        inputs: tuple[str, ...],
-        models: dict[str, str],
-        work: Callable[[str], Result],
-        **more: Any,
-    ) -> None:
+    def parts(self, stage: str) -> StageParts:
+        """What a stage's result depends on beside the stages before it; raises for a model that is not there."""
+        if stage == "align":
+            from sg3cli.pipeline import align
+
+            models = align.digests(self.settings.align, self.pull)
+            return StageParts(self.settings.align, (), models, {"source": self.project.source_key})
+        digests = bundle_digests(self.bundle())
+        if stage == "invert":
+            params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
+            return StageParts(params, ("align",), digests, {})
+        from sg3cli.metrics.perceptual import make_perceptual
+
+        loss: Any = make_perceptual(self.settings.finetune.loss, self.pull).name
+        return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
+
+    def key(self, stage: str, parts: StageParts) -> str:
+        """Content key of a stage; raises `KeyError` when one before it has not run."""
+        keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
+        depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.more}
+        return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
+
+    def _run(self, stage: str, parts: StageParts, work: Callable[[str], Result]) -> None:
         """Do a stage's work unless its results for the same key are there; note it in the project."""
         if stage in self.stages:
             return
-        keyed = {name: value for name, value in asdict(params).items() if name != "model"}  # its digests count
-        parts = {"params": keyed, "models": models, "revision": REVISION[stage], **more}
-        key = content_key(inputs=[self.project.key(name) for name in inputs], **parts)
+        key = self.key(stage, parts)
         if self.project.is_fresh(stage, key):
             self.console.notice(f"{stage}: up to date, nothing was computed")
             self.stages[stage] = {"status": "up to date", "key": key}
             return
-        if self.project.record(stage):
-            self.console.notice(f"{stage}: what it depends on has changed, it is computed again")
+        if before := self.project.record(stage):
+            cost = f"it took {before.seconds:.0f} s before"
+            self.console.notice(f"{stage}: what it depends on has changed, it is computed again ({cost})")
         self.project.save()
         began = time.monotonic()
         files, facts = work(key)
         seconds = time.monotonic() - began
         self.project.commit(
-            stage, key, params={**asdict(params), **more}, inputs=inputs, models=models, files=files,
-            seconds=seconds, **facts,
+            stage, key, params={**asdict(parts.params), **parts.more}, inputs=parts.inputs, models=parts.models,
+            files=files, seconds=seconds, **facts,
         )  # fmt: skip
         self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit
+from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.project import Project
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.direction_file import load_direction
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
 
-def run(job: Job, edits: Sequence[Edit]) -> None:
-    """Replace the project's edits; inverts first if that is not done. Nothing is rendered, nor torch imported."""
+def run(job: Job, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
+    """Replace the project's edits by those of `onto` and `edits`; inverts first if that is not done.
+
+    Nothing is rendered, nor torch imported.
+    """
     bundle, project = job.bundle(), job.project
-    found = {name: job.direction_file(name, bundle) for edit in edits for name in (edit.direction, *edit.preserve)}
-    edits = [edit.with_names({name: stable_name(name, bundle) for name in found}) for edit in edits]
+    named = [edit.with_names({name: stable_name(name, bundle) for name in edit.names}) for edit in edits]
+    for name in (name for edit in edits for name in edit.names):
+        job.direction_file(name, bundle)  # an unknown one is named as it was written
+    edits = with_edits(onto, named)
+    found = {name: job.direction_file(name, bundle) for edit in edits for name in edit.names}
     if project.status("invert") != "done" or beyond_choice(project, edits):
         job.invert()  # the choice of faces may be another one now
     check_fit(project, edits, found)
@@ -59,9 +65,8 @@ def check_faces(project: Project, edits: Sequence[Edit]) -> None:
 
 def warn_beyond_range(job: Job, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
     """Say when a strength is far outside of what its direction was fitted on."""
-    by_title = {stable_name(name, job.bundle()): path for name, path in files.items()}
     for edit in edits:
-        known = load_direction(by_title[edit.direction]).range
+        known = load_direction(files[edit.direction]).range
         strengths = [key.strength for key in edit.keyframes]
         if known is not None and (min(strengths) < known[0] or max(strengths) > known[1]):
             job.console.notice(

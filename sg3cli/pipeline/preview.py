@@ -313,7 +313,7 @@ class Viewer:
 
     def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
         """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""
-        names = {name for edit in edits for name in (edit.direction, *edit.preserve)}
+        names = {name for edit in edits for name in edit.names}
         loaded = {name: load_direction(self.job.direction_file(name, self.bundle)) for name in names}
         for direction in loaded.values():
             direction.check_fits(self.G.num_ws, self.G.config.w_dim, self.bundle.digest)

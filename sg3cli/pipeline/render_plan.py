@@ -46,7 +46,7 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     if config.range is not None and config.view == "face":
         raise UsageError("--range passes frames through, and --view face shows none", "use --view frame or compare")
     edits = project.edits
-    names = sorted({name for edit in edits for name in (edit.direction, *edit.preserve)})
+    names = sorted({name for edit in edits for name in edit.names})
     files = {name: job.direction_file(name, bundle) for name in names}
     digests = {name: digest_of(path) for name, path in files.items()}
     loaded = {name: load_direction(path) for name, path in files.items()}

@@ -16,10 +16,12 @@ import torch
 from tiny import make_tiny_bundle, tiny_config, tiny_generator
 
 from sg3cli import cli
-from sg3cli.cli.generate import kind_of, parse_edits, parse_seeds
+from sg3cli.cli.edit_options import asked_edits
+from sg3cli.cli.generate import check_steady, kind_of, parse_seeds
 from sg3cli.drawing.images import grid
 from sg3cli.errors import UsageError
 from sg3cli.files import digest_of
+from sg3cli.latents.edits import with_edits
 from sg3cli.latents.sampling import GenerateConfig, Sampler, closed_path, latent
 from sg3cli.nets.checkpoint import save_generator
 from sg3cli.nets.generator import Generator
@@ -338,7 +340,9 @@ def test_a_grid_that_would_not_fit_into_memory_is_refused(sampler: Sampler) -> N
 def test_kinds_of_output_and_edits() -> None:
     assert [kind_of(o, False) for o in ("-", "a.PNG", "{seed}.png", "a.mkv")] == ["grid", "grid", "pictures", "walk"]
     assert kind_of("-", True) == "walk"
-    assert [e.text for e in parse_edits(["age=1", "smile=2", "age=3"], "grid")] == ["3", "2"]
+    assert [
+        e.text for e in check_steady(with_edits([], asked_edits(["age=1", "smile=2", "age=3"], None, None)), "grid")
+    ] == ["3", "2"]
 
 
 def test_tiles_of_a_grid() -> None:
