@@ -14,7 +14,7 @@ if [[ ! -x .venv/bin/python ]]; then
   "${PYTHON:-python3}" -m venv .venv
 fi
 echo "Installing sg3 (a few minutes the first time) ..."
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable .
 .venv/bin/sg3 models pull face-mesh
 
 mkdir -p out

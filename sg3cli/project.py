@@ -117,8 +117,9 @@ class Project:
     # -- opening
 
     @classmethod
-    def open(cls, path: Path) -> Project:
+    def open(cls, path: str | os.PathLike[str]) -> Project:
         """The project at `path`; raises `UsageError` when there is none, `InputError` when its manifest is broken."""
+        path = Path(path)
         if not (path / MANIFEST).is_file():
             raise UsageError(f"{path} is not a project", "a project is a folder made by `sg3 align INPUT`")
         try:

@@ -53,7 +53,7 @@ def choose_method(wanted: str, own_pictures: bool = True) -> str:
         return "regression"
     here = find_spec("sklearn") is not None
     if wanted == "svm" and not here:
-        raise ModelError("--method svm needs scikit-learn, which is not installed", "pip install 'sg3cli[train]'")
+        raise ModelError("--method svm needs scikit-learn, which is not installed", "pip install scikit-learn")
     return ("svm" if here else "logistic") if wanted == "auto" else wanted
 
 
