@@ -18,7 +18,7 @@ from sg3cli.cli import plot as plots
 from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits
 from sg3cli.cli.options import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
-from sg3cli.cli.train import directions, encoder, generator, group, prepare, score
+from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.video.image_sequence import is_pictures
@@ -299,6 +299,7 @@ command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
 command(group.app)(directions.directions)
+command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
 

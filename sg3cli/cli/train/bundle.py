@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sg3cli.cli.options import Session, command
-from sg3cli.cli.train.group import app
+from sg3cli.cli.options import Session
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A training set: images.bin, index.npy, labels.npz.")]
 Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="Where states are kept; the same run continues.")]
@@ -25,7 +24,6 @@ ProbeSteps = Annotated[int, typer.Option("--probe-steps", help="Steps of each pr
 CoarseSteps = Annotated[int, typer.Option("--coarse-steps", help="Steps of the coarse start.")]
 
 
-@command(app)
 def bundle(
     session: Session,
     data: Data,
