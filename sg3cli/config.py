@@ -140,7 +140,7 @@ def _setting(name: str, hint: Any, default: Any) -> Setting:
 class InputConfig(StageSettings):
     """How the source is read."""
 
-    # frames a second of pictures, which have no times; None: as the project has it, else 25
+    # frames a second of images, which have no times; None: as the project has it, else 25
     rate: Annotated[
         str | None,
         Option(
@@ -156,7 +156,7 @@ class AlignConfig(StageSettings):
     """Where the face is, and the square it is seen through (`spec`: FFHQ alignment)."""
 
     landmarks: Annotated[Literal["mesh", "fan"], Option("Landmark model.")] = "mesh"
-    # largest | left | right | all | N | x,y[@time] | x0,y0,x1,y1[@time] | picture; joined by +
+    # largest | left | right | all | N | x,y[@time] | x0,y0,x1,y1[@time] | image; joined by +
     face: Annotated[
         str,
         Option(
@@ -248,7 +248,7 @@ class RenderConfig(StageSettings):
         Literal["all", "hair", "occlusion", "none"],
         Option("What of the face the source keeps: hair before it, and what stands before it."),
     ] = "all"
-    # the user's mask: video, picture or folder of pictures; white may change
+    # the user's mask: video, image or folder of images; white may change
     mask: Annotated[
         str | None, Option("Your own mask, of the source's size: a video, a picture or a folder; white may change.")
     ] = None
@@ -296,9 +296,9 @@ class EncodeConfig(StageSettings):
         str | None, Option("Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.")
     ] = None
     lossless: Annotated[bool, Option("Encode without loss.")] = False
-    # seconds of film that are kept when a render is killed; 0: the film is one piece
+    # seconds of video that are kept when a render is killed; 0: the video is one piece
     segment: Annotated[
-        float, Option("Seconds of film that a killed render keeps; 0 writes the film in one piece.", unit="seconds")
+        float, Option("Seconds of video that a killed render keeps; 0 writes the video in one piece.", unit="seconds")
     ] = 10.0
     # container; None: by the output's suffix, Matroska for `-`
     format: Annotated[str | None, Option("Container, if the output's suffix does not say it.")] = None

@@ -1,4 +1,4 @@
-"""Squares in frames: the FFHQ alignment, maps between squares, and pictures seen through them.
+"""Squares in frames: the FFHQ alignment, maps between squares, and images seen through them.
 
 A quad is a square `[..., 4, 2]` with corners TL, BL, BR, TR in continuous frame pixels (the first pixel's centre is at
 (0.5, 0.5)). A canvas coordinate is normalised and centred: a square spans [-0.5, 0.5] in both directions. A quad's
@@ -14,7 +14,7 @@ import numpy as np
 
 from sg3cli.errors import UsageError
 
-LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # left and right in the picture
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  # left and right in the image
 LEFT_MOUTH, RIGHT_MOUTH = 48, 54
 RULES = ("ffhq", "eyes")
 
@@ -68,7 +68,7 @@ def analytic_transform(quad: np.ndarray, window: np.ndarray) -> np.ndarray:
     """M `[..., 3, 3]` from the canvas of `quad` to the canvas of `window`: what is at u there is at v = M u here.
 
     With A = 2 [x y] and c of each square, v = A_w^-1 (A_q u + c_q - c_w). It takes the place of detecting the
-    landmarks again on both pictures (Alaluf et al. 2022, section 5): exact, and with the scale.
+    landmarks again on both images (Alaluf et al. 2022, section 5): exact, and with the scale.
     """
     linear_q, centre_q = _linear(quad)
     linear_w, centre_w = _linear(window)
@@ -115,7 +115,7 @@ def warp_quad(rgb: np.ndarray, quad: np.ndarray, size: int | tuple[int, int]) ->
 
     `size` may be (height, width) where the quad is a rectangle of that aspect.
 
-    One resampling in float: cubic where the picture is enlarged; where it is reduced, as many samples per pixel as
+    One resampling in float: cubic where the image is enlarged; where it is reduced, as many samples per pixel as
     the frame has, averaged. Beyond its border the frame is mirrored.
     """
     height, width = (size, size) if isinstance(size, int) else size

@@ -22,7 +22,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.files import RowFile, read_arrays, write_error, write_json
 from sg3cli.latents.edits import Edit
 from sg3cli.video.color import HLG, PQ
-from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_pattern, is_pictures, outside
+from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_image_sequence, is_pattern, outside
 
 if TYPE_CHECKING:
     from sg3cli.faces.alignment import Track
@@ -57,7 +57,7 @@ def _plain(part: Any) -> Any:
 class Source:
     """The clip that a project belongs to. Identity is size and sha256; the path only says where it was last seen.
 
-    Pictures (a folder, a pattern, a still) have a `rate`, which belongs to their identity.
+    Images (a folder, a pattern, a still) have a `rate`, which belongs to their identity.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class Source:
     @classmethod
     def of(cls, path: Path, rate: str | None = None) -> Source:
         """Identity of what is at `path`; raises `InputError` when it cannot be read."""
-        rate = (rate or DEFAULT_RATE) if is_pictures(path) else None
+        rate = (rate or DEFAULT_RATE) if is_image_sequence(path) else None
         try:
             return cls(path.resolve(), *fingerprint(path, rate), rate)
         except OSError as error:
@@ -135,7 +135,7 @@ class Project:
     def of_source(cls, source: Path, path: Path | None, stream: Mapping[str, Any], rate: str | None = None) -> Project:
         """The project of the clip at `source`, made if there is none; `stream` are the clip's facts.
 
-        `rate` is that of pictures, None: as it was.
+        `rate` is that of images, None: as it was.
 
         A folder that belongs to another clip is an error, because its codes would be pasted onto the wrong person.
         """
@@ -151,7 +151,7 @@ class Project:
         return cls(path, manifest)
 
     def _adopt(self, identity: Source) -> None:
-        """Check that the clip is the project's own; note where it lies now, and the rate of pictures."""
+        """Check that the clip is the project's own; note where it lies now, and the rate of images."""
         known = self.manifest["source"]
         same = (known["size"], known["sha256"]) == (identity.size, identity.sha256)
         if not same and self.rate and identity.rate:  # perhaps the rate alone is another
@@ -173,7 +173,7 @@ class Project:
 
     @property
     def rate(self) -> str | None:
-        """Frames a second of pictures, None for a video."""
+        """Frames a second of images, None for a video."""
         rate = self.manifest["source"].get("rate")
         return None if rate is None else str(rate)
 
@@ -181,7 +181,7 @@ class Project:
         """Where the clip is; raises `InputError` when it is gone or no longer the same file."""
         known = self.manifest["source"]
         path = Path(known["path"])
-        if not (is_pictures(path) if self.rate else path.is_file()):
+        if not (is_image_sequence(path) if self.rate else path.is_file()):
             raise InputError(
                 f"the clip of {self.path} is no longer at {path}",
                 f"give its new place once: sg3 align CLIP --project {self.path}",
@@ -380,7 +380,7 @@ def of_face(name: str, face: int) -> str:
 
 
 def default_path(source: Path) -> Path:
-    """`<stem>.sg3` in the folder where the command runs; for pictures the name of their folder."""
+    """`<stem>.sg3` in the folder where the command runs; for images the name of their folder."""
     if source.is_file():
         return Path(source.stem + SUFFIX)
     folder = source.parent if is_pattern(source) and not source.is_dir() else source

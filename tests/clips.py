@@ -61,7 +61,7 @@ def make_clip(
     container: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
     chapters: bool = False,
-    picture: Callable[..., np.ndarray] = numbered,
+    image: Callable[..., np.ndarray] = numbered,
 ) -> Path:
     """A clip at `path`: one video stream, an `audio` codec name per sound track, one `subtitles` track."""
     width, height = size
@@ -92,7 +92,7 @@ def make_clip(
         if text is not None:
             _mux_text(out, text, subtitles, seconds)
         for index, stamp in enumerate(pts):
-            frame = to_frame(picture(index, width, height), pix_fmt, tags)
+            frame = to_frame(image(index, width, height), pix_fmt, tags)
             frame.pts, frame.time_base = stamp, base
             frame.duration = pts[index + 1] - stamp if index + 1 < len(pts) else stamp - pts[index - 1]
             out.mux(video.encode(frame))
@@ -145,7 +145,7 @@ def _mux_text(out, stream, codec: str, seconds: float) -> None:
 
 
 def audio_only(path: Path) -> Path:
-    """Sound without a picture."""
+    """Sound without an image."""
     with av.open(str(path), "w") as out:
         _encode_tone(out, out.add_stream("aac", rate=48000, layout="mono"), 440, 0.5)
     return path

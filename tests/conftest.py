@@ -61,6 +61,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: Pat
 
 @pytest.fixture(scope="session")
 def people() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures `[2, 288, 288, 3]` of two people and their exact landmarks `[2, 68, 2]`."""
-    pictures = [cv2.imread(str(GOLDEN / f"E_rendered_face_{name}.jpg"))[:, :, ::-1] for name in "ab"]
-    return np.array(pictures), np.load(GOLDEN / "E_rendered_faces.npz")["landmarks"]
+    """Images `[2, 288, 288, 3]` of two people and their exact landmarks `[2, 68, 2]`."""
+    images = [cv2.imread(str(GOLDEN / f"E_rendered_face_{name}.jpg"))[:, :, ::-1] for name in "ab"]
+    return np.array(images), np.load(GOLDEN / "E_rendered_faces.npz")["landmarks"]

@@ -1,4 +1,4 @@
-"""Training pictures that the tiny generator drew itself, so that there are codes for them. As a script: a training."""
+"""Training images that the tiny generator drew itself, so that there are codes for them. As a script: a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sg3cli.training.distributed import Group, training_group
 from sg3cli.training.encoder.trainer import EncoderTrainer, new_encoder
 
 
-class DrawnPictures:
+class DrawnImages:
     """Faces of psi 4: the tiny generator's own spread is too small to learn anything from."""
 
     resolution = 32
@@ -37,10 +37,10 @@ class DrawnPictures:
 
 
 def make_trainer(count: int = 40, group: Group | None = None, **changes: object) -> EncoderTrainer:
-    """A trainer of a tiny encoder: two passes, four pictures a step."""
+    """A trainer of a tiny encoder: two passes, four images a step."""
     config = replace(TrainEncoderConfig(steps=10, batch=4, passes=2, lr=1e-3), **changes)  # type: ignore[arg-type]
     encoder = new_encoder(replace(tiny_encoder().config, kind=config.kind), seed=0)
-    return EncoderTrainer(tiny_generator(), encoder, DrawnPictures(count), config, StructuralLoss(), None, group)
+    return EncoderTrainer(tiny_generator(), encoder, DrawnImages(count), config, StructuralLoss(), None, group)
 
 
 if __name__ == "__main__":

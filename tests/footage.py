@@ -61,7 +61,7 @@ class Kind:
     rate: str | None = None
     piped: bool = False
     frames: int = FRAMES
-    first: int = 0  # number of the first picture that is shown
+    first: int = 0  # number of the first image that is shown
     bars: bool = True  # whether the bars read are the known colours; not so with HDR or a coarse palette
     levels: int = 2  # by which they may differ when they are written
 
@@ -70,7 +70,7 @@ class Kind:
 
 
 def edited(path: Path, clip: dict) -> Path:
-    """An edit list that begins with the fourth picture."""
+    """An edit list that begins with the fourth image."""
     data = bytearray(make_clip(path, **clip).read_bytes())
     at = data.index(b"elst") + 12
     length, start = struct.unpack(">Ii", data[at : at + 8])
@@ -80,21 +80,21 @@ def edited(path: Path, clip: dict) -> Path:
 
 
 def folder(suffix: str, pattern: str = "") -> Callable[[Path, dict], Path]:
-    """Pictures in a folder, numbered without leading zeros."""
+    """Images in a folder, numbered without leading zeros."""
 
     def make(path: Path, clip: dict) -> Path:
         place = path.with_suffix("")
         place.mkdir()
-        picture, count = clip.get("picture", numbered_bars), clip.get("frames", FRAMES)
+        image, count = clip.get("image", numbered_bars), clip.get("frames", FRAMES)
         for index in range(count):
-            still(place / f"{index + 5}{suffix}", picture(index, WIDTH, HEIGHT), clip["codec"], clip["pix_fmt"])
+            still(place / f"{index + 5}{suffix}", image(index, WIDTH, HEIGHT), clip["codec"], clip["pix_fmt"])
         return place / pattern if pattern else place
 
     return make
 
 
 def still(path: Path, rgb: np.ndarray, codec: str, pix_fmt: str) -> Path:
-    """One picture in a file."""
+    """One image in a file."""
     context = av.CodecContext.create(codec, "w")
     context.height, context.width = rgb.shape[:2]
     context.pix_fmt, context.time_base = pix_fmt, Fraction(1, 25)
@@ -108,11 +108,11 @@ def still(path: Path, rgb: np.ndarray, codec: str, pix_fmt: str) -> Path:
 
 def one(path: Path, clip: dict) -> Path:
     """A still."""
-    return still(path, clip.get("picture", numbered_bars)(0, WIDTH, HEIGHT), clip["codec"], clip["pix_fmt"])
+    return still(path, clip.get("image", numbered_bars)(0, WIDTH, HEIGHT), clip["codec"], clip["pix_fmt"])
 
 
 def attached(path: Path, clip: dict) -> Path:
-    """A font beside the film."""
+    """A font beside the video."""
     plain = make_clip(path.with_name("plain.mkv"), **clip)
     with av.open(str(plain)) as source, av.open(str(path), "w") as out:
         copies = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
@@ -164,17 +164,17 @@ KINDS = [
     Kind("HLG", DEEP | tagged(BT2020, HLG, LIMITED), bars=False),
     Kind("Motion JPEG", {"codec": "mjpeg", "pix_fmt": "yuvj420p", "options": {"qmin": "1", "qmax": "1"},
          **tagged(SMPTE170M, SMPTE170M, FULL)}, ".mov"),
-    Kind("VP9 with alpha", {"codec": "libvpx-vp9", "pix_fmt": "yuva420p", "picture": with_hole, "options":
+    Kind("VP9 with alpha", {"codec": "libvpx-vp9", "pix_fmt": "yuva420p", "image": with_hole, "options":
          {"auto-alt-ref": "0", "deadline": "realtime", "crf": "2", "b": "0"}, "audio": ["libopus"]}, ".webm", ".webm",
          EncodeConfig("libvpx-vp9", 2, lossless=True)),
-    Kind("ProRes 4444 with alpha", {"codec": "prores_ks", "pix_fmt": "yuva444p10le", "picture": with_hole}, ".mov",
+    Kind("ProRes 4444 with alpha", {"codec": "prores_ks", "pix_fmt": "yuva444p10le", "image": with_hole}, ".mov",
          ".mov", EncodeConfig("prores_ks")),
     Kind("GIF", {"codec": "gif", "pix_fmt": "rgb8", "rate": 10}, ".gif", bars=False, levels=8),
     Kind("APNG", {"codec": "apng", "pix_fmt": "rgb24"}, ".apng"),
-    Kind("APNG with alpha", {"codec": "apng", "pix_fmt": "rgba", "picture": with_hole}, ".apng", ".mkv",
+    Kind("APNG with alpha", {"codec": "apng", "pix_fmt": "rgba", "image": with_hole}, ".apng", ".mkv",
          EncodeConfig("ffv1")),
     Kind("folder of PNG", {"codec": "png", "pix_fmt": "rgb24"}, make=folder(".png"), rate="12"),
-    Kind("folder of PNG to PNG", {"codec": "png", "pix_fmt": "rgba", "picture": with_hole}, out="/f%03d.png",
+    Kind("folder of PNG to PNG", {"codec": "png", "pix_fmt": "rgba", "image": with_hole}, out="/f%03d.png",
          make=folder(".png")),
     Kind("pattern of JPEG", {"codec": "mjpeg", "pix_fmt": "yuvj444p"}, make=folder(".jpg", "%d.jpg"),
          rate="30000/1001"),
@@ -199,7 +199,7 @@ KINDS = [
 
 @dataclass(frozen=True)
 class Row:
-    """What came out, against what went in. `numbers`: the pictures by the numbers they show."""
+    """What came out, against what went in. `numbers`: the images by the numbers they show."""
 
     name: str
     frames: tuple[int, int]
@@ -246,7 +246,7 @@ HEADS = ["kind", "frames", "pts off ms", "end off ms", "size", "pixel", "turned"
 
 def made(kind: Kind, place: Path) -> Path:
     """The footage, in a folder of its own."""
-    clip = {"frames": FRAMES, "size": (WIDTH, HEIGHT), "picture": numbered_bars} | kind.clip
+    clip = {"frames": FRAMES, "size": (WIDTH, HEIGHT), "image": numbered_bars} | kind.clip
     path = place / f"in{kind.suffix}"
     return kind.make(path, clip) if kind.make else make_clip(path, **clip)
 
@@ -302,7 +302,7 @@ def most(values: list[np.ndarray]) -> int:
 
 
 def as_made(frame, orientation: tuple[bool, bool, bool]) -> np.ndarray:
-    """The picture of a frame as it was before its display matrix turned it."""
+    """The image of a frame as it was before its display matrix turned it."""
     transpose, mirror_columns, mirror_rows = orientation
     rgb = frame.rgb[:: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
     return rgb.swapaxes(0, 1) if transpose else rgb
@@ -327,7 +327,7 @@ def alpha_off(before: list, after: list) -> int:
     """Levels by which transparency differs."""
 
     def alpha(frame) -> np.ndarray:
-        return frame.stored.picture.to_ndarray(format="rgba")[..., 3].astype(int)
+        return frame.stored.image.to_ndarray(format="rgba")[..., 3].astype(int)
 
     return most([np.abs(alpha(a) - alpha(b)) for a, b in zip(before, after, strict=True)])
 

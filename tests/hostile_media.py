@@ -194,12 +194,16 @@ def png(width: int, height: int, animated: bool = False) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    film = chunk(b"acTL", struct.pack(">II", 0xFFFFFFFF, 0)) if animated else b""
+    video = chunk(b"acTL", struct.pack(">II", 0xFFFFFFFF, 0)) if animated else b""
     control = struct.pack(">IIIIIHHBB", 0, width, height, 0, 0, 1, 25, 0, 0)
-    film += chunk(b"fcTL", control) if animated else b""
+    video += chunk(b"fcTL", control) if animated else b""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
-        b"\x89PNG\r\n\x1a\n" + header + film + chunk(b"IDAT", zlib.compress(bytes(width * 3 + 1))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + video
+        + chunk(b"IDAT", zlib.compress(bytes(width * 3 + 1)))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -215,7 +219,7 @@ def _patched(folder: Path, name: str, keywords: dict, sizes: list[tuple[int, int
 
 
 def _long(folder: Path) -> bytes:
-    """An MP4 whose first picture lasts for years."""
+    """An MP4 whose first image lasts for years."""
     data = make_clip(folder / "l.mp4", frames=4, pts=[0, 1, 2, 3]).read_bytes()
     (folder / "l.mp4").unlink()
     at = data.index(b"stts") + 12
@@ -223,7 +227,7 @@ def _long(folder: Path) -> bytes:
 
 
 def _many_samples(folder: Path) -> bytes:
-    """An MP4 of four pictures that claims two thousand million of one byte each."""
+    """An MP4 of four images that claims two thousand million of one byte each."""
     data = bytearray(make_clip(folder / "m.mp4", frames=4).read_bytes())
     (folder / "m.mp4").unlink()
     at = data.index(b"stsz") + 8

@@ -29,7 +29,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> bytes:
 
 
 def mean_colours(size: int) -> bytes:
-    """The file's content; pictures are [1, 3, size, size]."""
+    """The file's content; images are [1, 3, size, size]."""
     graph = node("GlobalAveragePool", "x", "pooled") + node("Flatten", "pooled", "y") + field(2, "means")
     graph += field(11, tensor("x", (1, 3, size, size))) + field(12, tensor("y", (1, 3)))
     return field(1, 7) + field(7, graph) + field(8, field(2, 13))

@@ -21,7 +21,7 @@ ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
 SHARED = (
     ROOT.parent / "shared"
-)  # footage and pictures that are not part of the project; tests on them are skipped without
+)  # footage and images that are not part of the project; tests on them are skipped without
 CLIP_PLACES = (ROOT / "examples", ROOT.parent / "shared" / "synthface_data" / "clips")
 
 

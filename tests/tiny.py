@@ -47,7 +47,7 @@ def tiny_generator(seed: int = 0, **changes: object) -> Generator:
 
 
 def tiny_encoder(seed: int = 1) -> Encoder:
-    """Random encoder for 32 px pictures; its residuals are smaller than the spread of codes."""
+    """Random encoder for 32 px images; its residuals are smaller than the spread of codes."""
     config = EncoderConfig(
         input_size=RESOLUTION, stem=8, stages=((8, 1), (16, 1)), head_dim=16, num_ws=8, w_dim=W_DIM, se_reduction=4
     )

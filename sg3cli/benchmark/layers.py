@@ -39,7 +39,7 @@ class LayerTiming:
 
 
 def bench_synthesis(G: Generator, batch: int = 1, backward: bool = False, repeats: int = 3) -> Timing:
-    """Random codes to pictures; with `backward` also the gradients of the codes and of all weights."""
+    """Random codes to images; with `backward` also the gradients of the codes and of all weights."""
     device = next(G.parameters()).device
     ws = torch.randn(batch, G.num_ws, G.w_dim, device=device)
     if not backward:

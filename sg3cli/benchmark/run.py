@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SIZES = ("T-256", "R-256", "T-512", "R-512", "T-1024", "R-1024")  # published widths, random weights
 FORWARD, BACKWARD, RENDER, TUNING = "forward", "forward+backward", "render", "tuning step"
 BATCH = {FORWARD: 1, BACKWARD: 1, RENDER: RenderConfig().batch, TUNING: FinetuneConfig().batch}
-TARGETS = 8  # pictures to tune on
+TARGETS = 8  # images to tune on
 ALLOCATOR_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "SG3_MALLOC")
 
 
@@ -195,7 +195,7 @@ def time_pass(G: Generator, case: BenchCase) -> Timing:
 
 
 def time_render(G: Generator, case: BenchCase) -> Timing:
-    """A batch of codes to pictures of 8 bits, as `sg3 render` does it."""
+    """A batch of codes to images of 8 bits, as `sg3 render` does it."""
     import numpy as np
 
     from sg3cli.benchmark.layers import best_run

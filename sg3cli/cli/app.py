@@ -21,7 +21,7 @@ from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
 from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
-from sg3cli.video.image_sequence import is_pictures
+from sg3cli.video.image_sequence import is_image_sequence
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -330,7 +330,7 @@ def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project, and the job on it."""
     where = find_project.find_target(argument, session.project, session.console)
     rate = session.flags.get("input", {}).get("rate")
-    if rate is None and is_pictures(Path(where)):  # a rate that surrounds the command is no error beside a video
+    if rate is None and is_image_sequence(Path(where)):  # a rate that surrounds the command is no error beside a video
         rate = settings.from_here()["input"].get("rate")
     project = find_project.open_target(where, session.project, rate)
     wanted = settings.of_project(project, session.flags, session.own)

@@ -78,7 +78,7 @@ def gather(given: Sequence[str], listed: str | None, out_dir: Path | None, conso
     if not unique:
         raise UsageError("there is nothing to do: all that is there was made by sg3", "name the inputs one by one")
     if "-" in texts and len(unique) > 1:
-        raise UsageError("a film on standard input must be the only input", "write it to a file first")
+        raise UsageError("a video on standard input must be the only input", "write it to a file first")
     return list(unique.values())
 
 
@@ -125,17 +125,17 @@ def _expand(text: str, out_dir: Path | None, console: Console) -> list[str]:
 
 
 def _of_folder(path: Path, text: str, out_dir: Path | None, console: Console) -> list[str]:
-    """The videos of a folder, or the folder itself when it is a film of pictures."""
+    """The videos of a folder, or the folder itself when it is a video of pictures."""
     try:
         inside = [p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")]
     except OSError as error:
         raise InputError(f"cannot read {text}: {error.strerror}", "check the folder's permissions") from error
     videos = [p for p in inside if p.suffix.lower() in VIDEOS]
-    pictures = [p for p in inside if p.suffix.lower() in SUFFIXES]
-    if videos and pictures and out_dir is not None:
-        what = f"{text} holds videos and pictures ({videos[0].name}, {pictures[0].name})"
+    images = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    if videos and images and out_dir is not None:
+        what = f"{text} holds videos and pictures ({videos[0].name}, {images[0].name})"
         raise UsageError(what, f"say which with a quoted pattern, as in '{text.rstrip('/')}/*{videos[0].suffix}'")
-    if pictures or not videos:
+    if images or not videos:
         return [text]
     return [str(p) for p in _without_results(sorted(videos, key=natural_key), out_dir, console)]
 

@@ -73,7 +73,7 @@ def open_target(target: str, option: Path | None, rate: str | None = None) -> Pr
 def stored_stdin(option: Path | None) -> tuple[Path, bool]:
     """What is piped in, as a file beside the project, and whether it was there: later commands read it again.
 
-    It is named after its content, so that the same film finds its project again.
+    It is named after its content, so that the same video finds its project again.
     """
     from sg3cli.video import spool
 

@@ -23,7 +23,7 @@ from sg3cli.pipeline.generate import (
     load_vectors,
     make_record,
     write_grid,
-    write_pictures,
+    write_images,
     write_walk,
 )
 from sg3cli.weights.bundle import load_model
@@ -170,7 +170,7 @@ class Job:
             facts |= zip(("width", "height"), extent, strict=True)
         else:
             jobs = list(dict.fromkeys(zip(self.seeds, outs, strict=True)))
-            facts["computed"] = write_pictures(self.sampler, jobs, self.record, self.console)
+            facts["computed"] = write_images(self.sampler, jobs, self.record, self.console)
         return facts
 
 

@@ -49,10 +49,10 @@ def draw_plot(session: Session, project: Project, path: Path, samples: int, devi
         raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 align INPUT")
     wanted = settings.of_project(project)
     from sg3cli.drawing.images import write_png
-    from sg3cli.evaluation.timeline import picture
+    from sg3cli.evaluation.timeline import image
     from sg3cli.pipeline import Job
 
     with project.lock("inspect"):
-        drawn, figures = picture(Job(project, wanted, session.console, device=device), samples)
+        drawn, figures = image(Job(project, wanted, session.console, device=device), samples)
     write_png(path, drawn, MARK)
     return {"path": str(path), **figures}

@@ -122,12 +122,12 @@ def preview(
     out = output or f"{clip.stem}_preview.png"
     check_output(out, clip, force, session.console.as_json)
     job = make_job(session, project)
-    facts, picture, record = draw(job, wish)
-    write(out, picture, record)
+    facts, image, record = draw(job, wish)
+    write(out, image, record)
     if out != "-":
         session.console.data(out)
     stored = str(project.path) if (project.path / "project.json").is_file() else None
-    facts |= {"width": picture.shape[1], "height": picture.shape[0], "seconds": round(time.monotonic() - began, 2)}
+    facts |= {"width": image.shape[1], "height": image.shape[0], "seconds": round(time.monotonic() - began, 2)}
     session.console.result("preview", output=out, input=str(clip), project=stored, **facts)
 
 
@@ -212,8 +212,8 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
             shown.append({"frame": index, "time": round(seconds, 6), "landmarks": face_word(moment)})
     view = job.settings.render.view
     cells = sum(len(row.cells) for row in rows)
-    side = wish.size or cell_side(view, rows[0].cells[0].picture.shape, cells)
-    picture = sheet(rows, side, wish.labels)
+    side = wish.size or cell_side(view, rows[0].cells[0].image.shape, cells)
+    image = sheet(rows, side, wish.labels)
     record = make_record(job, bundle, shown, variants)
     facts: dict[str, Any] = {
         "frames": shown,
@@ -222,7 +222,7 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
         "model": bundle.name,
     }
     facts |= {"codes": "project" if viewer.held.codes else "computed", "tuned": viewer.held.tuned}
-    return facts, picture, record
+    return facts, image, record
 
 
 def plan_variants(
@@ -305,15 +305,15 @@ def make_record(
     )
 
 
-def write(out: str, picture: np.ndarray, record: dict[str, Any]) -> None:
+def write(out: str, image: np.ndarray, record: dict[str, Any]) -> None:
     """The picture at `out` with its provenance inside and beside it; PNG on stdout for `-`."""
-    from sg3cli.drawing.images import png_bytes, write_picture
+    from sg3cli.drawing.images import png_bytes, write_image
     from sg3cli.pipeline.provenance import write_sidecar
 
     comment = json.dumps({"sg3": record}, separators=(",", ":"))
     if out == "-":
-        sys.stdout.buffer.write(png_bytes(picture, comment))
+        sys.stdout.buffer.write(png_bytes(image, comment))
         sys.stdout.buffer.flush()
         return
-    write_picture(Path(out), picture, comment)
+    write_image(Path(out), image, comment)
     write_sidecar(out, record)

@@ -76,19 +76,19 @@ def paste(
         return result
     seam = _warp(alpha, window, box)
     below = frame[box].astype(np.float32)
-    picture = _picture(crop, window, box)
+    image = _image(crop, window, box)
     if plain is not None and detail > 0:
         lost = 1 - detail * kept_detail(crop, plain)
-        base = _picture(plain, window, box)
-        picture = below + (picture - base) + _picture(lost, window, box)[..., None] * (base - below)
+        base = _image(plain, window, box)
+        image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
     if match_ring:
-        picture += match_ring * _ring_difference(below, picture, seam[..., None])
+        image += match_ring * _ring_difference(below, image, seam[..., None])
     seen = np.float32(1) if visible is None else _warp(visible, window, box)
     if blend == "gradient":  # hair and hands at the edge do not say what colour the face should have
-        picture += membrane(below - picture, (seam > RIM) | (seen < 0.5))
+        image += membrane(below - image, (seam > RIM) | (seen < 0.5))
     opacity = seam * seen
     opacity = (opacity if user_mask is None else opacity * user_mask[box])[..., None]
-    blended = np.rint(np.clip(below + opacity * (picture - below), 0, 255)).astype(np.uint8)
+    blended = np.rint(np.clip(below + opacity * (image - below), 0, 255)).astype(np.uint8)
     result[box] = np.where(opacity > 0, blended, frame[box])
     return result
 
@@ -119,10 +119,10 @@ def membrane(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return result
 
 
-def _ring_difference(below: np.ndarray, picture: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+def _ring_difference(below: np.ndarray, image: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Mean colour difference `[3]` where the opacity `[h, w, 1]` is between 0 and 1."""
     weight = opacity * (1 - opacity)
-    return (weight * (below - picture)).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
+    return (weight * (below - image)).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
 
 
 def _bounding_box(window: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
@@ -134,7 +134,7 @@ def _bounding_box(window: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, sl
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def _picture(crop: np.ndarray, window: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+def _image(crop: np.ndarray, window: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
     """The crop at the frame's pixels in `box`, float32; beyond its edge it goes on as it is there."""
     return _warp(_prepared(crop, window), window, box, cv2.BORDER_REPLICATE)
 
@@ -145,25 +145,25 @@ def _prepared(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     """
     height, width = crop.shape[:2]
     scale = float(np.linalg.norm(window[3] - window[0])) / width  # frame pixels per crop pixel
-    picture = crop.astype(np.float32)
+    image = crop.astype(np.float32)
     if scale < 1:
         sigma = 0.5 * float(np.sqrt(scale**-2 - 1))
-        picture = cv2.GaussianBlur(picture, (0, 0), max(sigma, 0.01), borderType=cv2.BORDER_REPLICATE)
+        image = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.01), borderType=cv2.BORDER_REPLICATE)
     zoom = int(np.clip(np.ceil(2 * scale), 2, 8)) if scale > 1 else 1
     if zoom > 1:
-        picture = cv2.resize(picture, (zoom * width, zoom * height), interpolation=cv2.INTER_CUBIC)
-    return picture
+        image = cv2.resize(image, (zoom * width, zoom * height), interpolation=cv2.INTER_CUBIC)
+    return image
 
 
 def _warp(
-    picture: np.ndarray, window: np.ndarray, box: tuple[slice, slice], border: int = cv2.BORDER_CONSTANT
+    image: np.ndarray, window: np.ndarray, box: tuple[slice, slice], border: int = cv2.BORDER_CONSTANT
 ) -> np.ndarray:
     """Read `[N, M]` or `[N, M, 3]` seen through `window` at the frame's pixels in `box`; 0 outside by default."""
     rows, columns = box
-    to_frame = quad_matrix(window, picture.shape[:2])
+    to_frame = quad_matrix(window, image.shape[:2])
     to_box = np.array([[1, 0, -columns.start], [0, 1, -rows.start], [0, 0, 1]]) @ to_frame
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # cv2 puts pixel centres at whole numbers
-    to_picture = np.linalg.inv(half) @ np.linalg.inv(to_box) @ half
+    to_image = np.linalg.inv(half) @ np.linalg.inv(to_box) @ half
     extent = (columns.stop - columns.start, rows.stop - rows.start)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, to_picture[:2], extent, flags=flags, borderMode=border)
+    return cv2.warpAffine(image, to_image[:2], extent, flags=flags, borderMode=border)

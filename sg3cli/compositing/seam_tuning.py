@@ -43,7 +43,7 @@ class SeamTuner(PivotalTuner):
     """Tunes a copy of `G` so that its edited faces end in the frame; `run()` also stops at a border error.
 
     `ws [K, num_ws, w_dim]` are edited codes. The log's `l2` is the border's error and `perceptual` the inside's: sums
-    over channels of squared differences (pictures in [-1, 1]), means over the pixels, as in the reference.
+    over channels of squared differences (images in [-1, 1]), means over the pixels, as in the reference.
     """
 
     targets: SeamTargets
@@ -94,9 +94,9 @@ def seam_target(
     """What the tuned generator shall draw `[N, N, 3]`, and the mask `[N, N]`, both uint8.
 
     Inside that is the `edited` face. On the border it is what pastes as the frame itself: the `source`'s crop where
-    the generator's picture is shown, the `plain` face where the paste adds only what the edit changes (`detail`).
+    the generator's image is shown, the `plain` face where the paste adds only what the edit changes (`detail`).
     """
     mask = np.rint(opacity * 255).astype(np.uint8)
     kept = detail * plain.astype(np.float32) + (1 - detail) * source
-    picture = np.where((mask >= FULL)[..., None], edited, np.rint(np.clip(kept, 0, 255)).astype(np.uint8))
-    return picture, mask
+    image = np.where((mask >= FULL)[..., None], edited, np.rint(np.clip(kept, 0, 255)).astype(np.uint8))
+    return image, mask

@@ -1,4 +1,4 @@
-"""The user's mask: a video, a picture, or a folder of pictures of the source's size; white may change."""
+"""The user's mask: a video, an image, or a folder of images of the source's size; white may change."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sg3cli.drawing.images import read_picture
+from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
 from sg3cli.video import Frame, VideoReader, image_sequence
-from sg3cli.video.image_sequence import is_pictures
+from sg3cli.video.image_sequence import is_image_sequence
 
 SLACK = 4 / 255  # levels so near to black or white are meant to be it: lossy codecs blur them
 
@@ -18,7 +18,7 @@ SLACK = 4 / 255  # levels so near to black or white are meant to be it: lossy co
 class UserMask:
     """What may change of each frame: `mask.at(index)` is `[height, width]` float32, 0..1.
 
-    One picture holds for all frames; a folder's pictures are taken in their natural order. Raises `InputError`
+    One image holds for all frames; a folder's images are taken in their natural order. Raises `InputError`
     when the file cannot be read, is of another size, or has fewer frames than the `frames` of the source.
     """
 
@@ -27,10 +27,10 @@ class UserMask:
         self._reader: VideoReader | None = None
         self._pending: Iterator[Frame] | None = None
         self._next = 0
-        self.pictures = pictures_of(path)
-        if self.pictures:
-            count = frames if len(self.pictures) == 1 else len(self.pictures)
-            self.at(0)  # an unreadable picture, or one of another size, is found before any work
+        self.images = images_of(path)
+        if self.images:
+            count = frames if len(self.images) == 1 else len(self.images)
+            self.at(0)  # an unreadable image, or one of another size, is found before any work
         else:
             self._reader = VideoReader(path)
             count = len(self._reader)
@@ -45,8 +45,8 @@ class UserMask:
 
     def at(self, index: int) -> np.ndarray:
         """The mask of frame `index`."""
-        if self.pictures:
-            rgb = _read(self.pictures[index if len(self.pictures) > 1 else 0])
+        if self.images:
+            rgb = _read(self.images[index if len(self.images) > 1 else 0])
             self._check(*rgb.shape[:2])
         else:
             rgb = self._frame(index).rgb
@@ -67,12 +67,12 @@ class UserMask:
             raise InputError(f"the mask {self.path} is {width}x{height}, the video {wanted}", f"scale it to {wanted}")
 
 
-def pictures_of(path: Path) -> list[Path]:
-    """The pictures a mask consists of; empty for a video."""
-    if not is_pictures(path):
+def images_of(path: Path) -> list[Path]:
+    """The images a mask consists of; empty for a video."""
+    if not is_image_sequence(path):
         return []
     try:
-        return image_sequence.pictures_of(path)
+        return image_sequence.images_of(path)
     except InputError as error:
         hint = "a mask is a video, a picture, or a folder of pictures"
         raise InputError(f"no pictures are in {path}", hint) from error
@@ -80,6 +80,6 @@ def pictures_of(path: Path) -> list[Path]:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        return read_picture(path)
+        return read_image(path)
     except InputError as error:
         raise InputError(f"cannot read the mask {path}", "give a picture, a folder of pictures, or a video") from error

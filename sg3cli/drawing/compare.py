@@ -18,5 +18,5 @@ def compare_view(source: np.ndarray, result: np.ndarray, captions: tuple[str, st
         raise ValueError(f"shapes differ: {source.shape} and {result.shape}")
     sides = [source, result]
     if captions is not None:
-        sides = [with_caption(picture, text) for picture, text in zip(sides, captions, strict=True)]
+        sides = [with_caption(image, text) for image, text in zip(sides, captions, strict=True)]
     return np.concatenate(sides, axis=1)

@@ -1,4 +1,4 @@
-"""Made pictures: laid out in a grid, and written as PNG or JPEG."""
+"""Made images: laid out in a grid, and written as PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def grid(tiles: Iterable[np.ndarray], count: int, columns: int, size: int) -> np
     return sheet
 
 
-def png_bytes(picture: np.ndarray, comment: str | None = None) -> bytes:
+def png_bytes(image: np.ndarray, comment: str | None = None) -> bytes:
     """`[H, W, 3]` uint8 RGB as a PNG file, with a text entry `Comment` if one is given."""
     import cv2
 
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     entry = b"" if comment is None else _chunk(b"iTXt", b"Comment\0\0\0\0\0" + comment.encode())
     return bytes(encoded[:AFTER_HEADER] + entry + encoded[AFTER_HEADER:])
 
 
-def jpeg_bytes(picture: np.ndarray, comment: str | None = None, quality: int = 92) -> bytes:
+def jpeg_bytes(image: np.ndarray, comment: str | None = None, quality: int = 92) -> bytes:
     """`[H, W, 3]` uint8 RGB as a JPEG file, with a comment segment if one is given that fits (64 KB)."""
     import cv2
 
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     text = b"" if comment is None else comment.encode()
     entry = b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text if 0 < len(text) < 0xFFFE else b""
@@ -47,7 +47,7 @@ def jpeg_bytes(picture: np.ndarray, comment: str | None = None, quality: int = 9
 
 
 def decode(data: bytes) -> np.ndarray | None:
-    """A picture file's bytes -> `[H, W, 3]` uint8 RGB, upright; None for what is damaged, cut short, or no picture.
+    """An image file's bytes -> `[H, W, 3]` uint8 RGB, upright; None for what is damaged, cut short, or no image.
 
     Grey becomes RGB, 16 bits are scaled to 8, CMYK is converted, and what is transparent is laid on black.
     """
@@ -57,10 +57,10 @@ def decode(data: bytes) -> np.ndarray | None:
         return None
     flags = cv2.IMREAD_COLOR if data[:2] == JPEG_BEGINS else cv2.IMREAD_UNCHANGED  # only the former turns it upright
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
-    return None if picture is None else _rgb8(picture)
+    return None if image is None else _rgb8(image)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -70,33 +70,33 @@ def _is_whole(data: bytes) -> bool:
     return len(data) > 0 and (data[:4] != b"\x89PNG" or b"IEND" in data[-64:])
 
 
-def _rgb8(picture: np.ndarray) -> np.ndarray | None:
+def _rgb8(image: np.ndarray) -> np.ndarray | None:
     """What OpenCV decoded, `[H, W]` or `[H, W, 1..4]` BGR(A) of 8 or 16 bits or float -> `[H, W, 3]` uint8 RGB."""
-    if picture.dtype == np.uint16:
-        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif picture.dtype != np.uint8:
-        picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    picture = picture[..., None] if picture.ndim == 2 else picture
-    colours = picture.shape[-1]
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    image = image[..., None] if image.ndim == 2 else image
+    colours = image.shape[-1]
     if colours == 4:
-        picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] + 127) // 255
+        image = (image[..., :3].astype(np.uint16) * image[..., 3:] + 127) // 255
     elif colours != 3:
-        picture = picture[..., :1].repeat(3, -1)
-    return np.ascontiguousarray(picture[..., 2::-1].astype(np.uint8))
+        image = image[..., :1].repeat(3, -1)
+    return np.ascontiguousarray(image[..., 2::-1].astype(np.uint8))
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """The picture in a file, upright, as `[H, W, 3]` uint8 RGB. Raises `InputError` for what is none."""
+def read_image(path: Path) -> np.ndarray:
+    """The image in a file, upright, as `[H, W, 3]` uint8 RGB. Raises `InputError` for what is none."""
     import cv2
 
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
         raise InputError(f"{path} is no picture that can be read", "give a PNG or JPEG file")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -104,16 +104,16 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def write_png(path: Path, picture: np.ndarray, comment: str | None = None) -> None:
+def write_png(path: Path, image: np.ndarray, comment: str | None = None) -> None:
     """A PNG file, whole or not at all; see `png_bytes`."""
-    data = png_bytes(picture, comment)
+    data = png_bytes(image, comment)
     with atomic_path(path) as temp:
         temp.write_bytes(data)
 
 
-def write_picture(path: Path, picture: np.ndarray, comment: str | None = None) -> None:
+def write_image(path: Path, image: np.ndarray, comment: str | None = None) -> None:
     """A JPEG or PNG file by its suffix, whole or not at all."""
     to_bytes = jpeg_bytes if path.suffix.lower() in (".jpg", ".jpeg") else png_bytes
-    data = to_bytes(picture, comment)
+    data = to_bytes(image, comment)
     with atomic_path(path) as temp:
         temp.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The picture of a preview: labelled cells in rows, and the words for edits and times."""
+"""The image of a preview: labelled cells in rows, and the words for edits and times."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FACE_CELLS = (256, 512)  # a face crop is enlarged or reduced into this range
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture `[H, W, 3]` uint8 and what stands under it."""
+    """An image `[H, W, 3]` uint8 and what stands under it."""
 
     label: str
-    picture: np.ndarray
+    image: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -39,41 +39,41 @@ class Row:
 
 
 def sheet(rows: Sequence[Row], side: int | None, labels: bool = True) -> np.ndarray:
-    """All rows as one picture `[H, W, 3]` uint8; the longer side of each cell is `side` pixels, None: as it is."""
-    fitted = [[resized(cell.picture, side) for cell in row.cells] for row in rows]
-    width = max(picture.shape[1] for row in fitted for picture in row)
-    height = max(picture.shape[0] for row in fitted for picture in row)
+    """All rows as one image `[H, W, 3]` uint8; the longer side of each cell is `side` pixels, None: as it is."""
+    fitted = [[resized(cell.image, side) for cell in row.cells] for row in rows]
+    width = max(image.shape[1] for row in fitted for image in row)
+    height = max(image.shape[0] for row in fitted for image in row)
     columns = max(map(len, fitted))
     letters = int(np.clip(round(width * LETTERS), LEAST + 2, MOST))
     line = line_height(letters) if labels else 0
     gap = GAP if columns * len(rows) > 1 or labels else 0
     block = line + height + line + gap
     canvas = np.full((len(rows) * block + gap, columns * (width + gap) + gap, 3), DARK, np.uint8)
-    for r, (row, pictures) in enumerate(zip(rows, fitted, strict=True)):
+    for r, (row, images) in enumerate(zip(rows, fitted, strict=True)):
         top = gap + r * block
         if labels:
             words, size = fit(row.heading, letters, canvas.shape[1] - 4 * GAP)
             write(canvas, words, 2 * GAP, top + round(0.72 * line), size, HEADING)
-        for c, (cell, picture) in enumerate(zip(row.cells, pictures, strict=True)):
+        for c, (cell, image) in enumerate(zip(row.cells, images, strict=True)):
             x, y = gap + c * (width + gap), top + line
-            canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+            canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
             if labels:
-                centred(canvas, cell.label, x, y + picture.shape[0], picture.shape[1], letters)
+                centred(canvas, cell.label, x, y + image.shape[0], image.shape[1], letters)
     return canvas
 
 
-def resized(picture: np.ndarray, side: int | None) -> np.ndarray:
-    """The picture with its longer side `side` pixels long: averaged where reduced, cubic where enlarged."""
-    height, width = picture.shape[:2]
+def resized(image: np.ndarray, side: int | None) -> np.ndarray:
+    """The image with its longer side `side` pixels long: averaged where reduced, cubic where enlarged."""
+    height, width = image.shape[:2]
     if side is None or side == max(height, width):
-        return picture
+        return image
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def cell_side(view: str, shape: tuple[int, ...], cells: int) -> int | None:
-    """Longest side of a cell where the user does not say: a single picture stays as it is."""
+    """Longest side of a cell where the user does not say: a single image stays as it is."""
     longest = max(shape[:2])
     if cells == 1:
         return None

@@ -1,4 +1,4 @@
-"""Lines over time as a picture: panels one above the other that share their time axis."""
+"""Lines over time as an image: panels one above the other that share their time axis."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Shade:
 
 
 def draw(title: str, panels: Sequence[Panel], duration: float, shades: Sequence[Shade] = ()) -> np.ndarray:
-    """All panels from 0 to `duration` seconds as one picture `[H, WIDTH, 3]` uint8 RGB."""
+    """All panels from 0 to `duration` seconds as one image `[H, WIDTH, 3]` uint8 RGB."""
     height = TOP + len(panels) * (PANEL + TITLE) + BOTTOM
     canvas = np.full((height, WIDTH, 3), PAPER, np.uint8)
     x = Axis(0.0, max(duration, 1e-3), LEFT, WIDTH - RIGHT)

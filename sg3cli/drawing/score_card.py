@@ -1,4 +1,4 @@
-"""The score card of `sg3 train score` as a picture: its figures, and which label each direction moves."""
+"""The score card of `sg3 train score` as an image: its figures, and which label each direction moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text in pictures: OpenCV's built-in proportional font, fitted to the room there is."""
+"""Text in images: OpenCV's built-in proportional font, fitted to the room there is."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def fit(text: str, size: int, width: int) -> tuple[str, int]:
     return (text[:kept].rstrip() + DOTS if kept else ""), size
 
 
-def write(picture: np.ndarray, text: str, x: int, baseline: int, size: int, colour: Colour = WHITE) -> None:
-    """Draw a line of text into `picture [H, W, 3]` uint8 RGB, its first letter at `x`, what is outside cut off."""
+def write(image: np.ndarray, text: str, x: int, baseline: int, size: int, colour: Colour = WHITE) -> None:
+    """Draw a line of text into `image [H, W, 3]` uint8 RGB, its first letter at `x`, what is outside cut off."""
     if text:
         # A wrap range wider than any text keeps it on one line.
-        cv2.putText(picture, text, (x, baseline), colour, _font(), size, WEIGHT, 0, (0, 1 << 20))
+        cv2.putText(image, text, (x, baseline), colour, _font(), size, WEIGHT, 0, (0, 1 << 20))
 
 
 def caption_size(height: int) -> int:
-    """Size of letters that is small, yet legible, in a picture `height` pixels high."""
+    """Size of letters that is small, yet legible, in an image `height` pixels high."""
     return int(np.clip(round(height / 22), LEAST + 2, 64))
 
 
@@ -61,24 +61,24 @@ def line_height(size: int) -> int:
     return round(1.5 * size)
 
 
-def centred(picture: np.ndarray, text: str, x: int, y: int, width: int, size: int, colour: Colour = WHITE) -> None:
+def centred(image: np.ndarray, text: str, x: int, y: int, width: int, size: int, colour: Colour = WHITE) -> None:
     """Text in the middle of the box `width` x `line_height(size)` whose top left corner is (x, y), fitted to it."""
     words, fitted = fit(text, size, width)
     left = x + (width - text_width(words, fitted)) // 2
-    write(picture, words, left, y + _baseline(line_height(size), fitted), fitted, colour)
+    write(image, words, left, y + _baseline(line_height(size), fitted), fitted, colour)
 
 
-def with_caption(picture: np.ndarray, text: str, size: int | None = None) -> np.ndarray:
-    """A copy of `picture [H, W, 3]` uint8 with the text on a dark ground in its top left corner; its size stays.
+def with_caption(image: np.ndarray, text: str, size: int | None = None) -> np.ndarray:
+    """A copy of `image [H, W, 3]` uint8 with the text on a dark ground in its top left corner; its size stays.
 
     Nothing is drawn where there is no room for a letter.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     size = caption_size(min(height, width)) if size is None else size
     margin = size // 2
     words, size = fit(text, size, width - 4 * margin)
     line = line_height(size)
-    result = picture.copy()
+    result = image.copy()
     if not words or height < line + 2 * margin:
         return result
     box = result[margin : margin + line, margin : 3 * margin + text_width(words, size)]

@@ -1,6 +1,6 @@
 """How well a project came out, in figures: timing, faces, reconstruction, identity, labels, pixels outside the mask.
 
-Everything is measured on what the project holds; nothing is computed anew but the pictures to be judged. A figure that
+Everything is measured on what the project holds; nothing is computed anew but the images to be judged. A figure that
 could not be computed is None, never 0. Faces are compared as aligned crops at the generator's resolution, where the
 source, its reconstruction (no edit) and the edited face lie on each other.
 """
@@ -56,10 +56,10 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
     source = project.source()
     figures: Figures = {"timing": [timing(source, Path(out)) for out in outputs]}
     figures["faces"] = face_figures(project.track()) if "align" in done else None
-    pictures = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside"))
+    images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside"))
     if "invert" in done:
-        pictures = judge_pictures(open_subject(job, "finetune" in done), job, every)
-    return figures | pictures
+        images = judge_images(open_subject(job, "finetune" in done), job, every)
+    return figures | images
 
 
 # ---- timing and faces ----------------------------------------------------------------------------------------------
@@ -167,15 +167,15 @@ def open_judge(bundle: Bundle) -> AttributeNet | None:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the probe says of pictures: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
+    """What the probe says of images: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
 
     labels: np.ndarray
     embedding: np.ndarray
 
 
-def read_faces(judge: AttributeNet, pictures: Sequence[np.ndarray]) -> Readings:
+def read_faces(judge: AttributeNet, images: Sequence[np.ndarray]) -> Readings:
     """Readings of aligned crops `[N, N, 3]`, uint8 or float in [-1, 1]."""
-    x = np.stack(pictures)
+    x = np.stack(images)
     x = x.astype(np.float32) / 127.5 - 1 if x.dtype == np.uint8 else x.clip(-1, 1)
     with torch.inference_mode():
         standard, _, embedding = judge(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
@@ -196,7 +196,7 @@ def face_batches(
             yield batch, crops
 
 
-# ---- pictures ------------------------------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Tally:
     outside: list[int] = field(default_factory=list)
 
 
-def judge_pictures(subject: Subject, job: Job, every: int) -> Figures:
+def judge_images(subject: Subject, job: Job, every: int) -> Figures:
     """Reconstruction, identity, labels and the paste, in one pass over the source."""
     loss = make_perceptual("auto")
     tally = Tally()
@@ -266,8 +266,8 @@ def judge_likeness(
     strengths = [edit.strength_at(subject.track.times[index]) for edit in subject.face.edits]
     moved = np.any(strengths, axis=0) if strengths else np.zeros(len(index), bool)
     if moved.any():
-        pictures = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
-        edited = read_faces(subject.judge, pictures)
+        images = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
+        edited = read_faces(subject.judge, images)
         tally.cosines["edited"].append((source.embedding[moved] * edited.embedding).sum(1))
         tally.changes.append(edited.labels - unedited.labels[moved])
 

@@ -1,4 +1,4 @@
-"""One direction at several strengths: what a probe reads off the faces, and a picture grid for people to look at.
+"""One direction at several strengths: what a probe reads off the faces, and an image grid for people to look at.
 
 The aligned faces of a few frames are rendered at each strength, everything else as it is. A direction that does what
 its name says moves its own label steadily and leaves the others where they are.
@@ -84,8 +84,8 @@ def read_batch(sheet: Sheet, subject: Subject, crops: list[np.ndarray], rows: li
     """Add the probe's readings of a batch, if there is a probe."""
     if subject.judge is not None:
         sheet.sources.append(read_faces(subject.judge, crops))
-        for readings, pictures in zip(sheet.readings, rows, strict=True):
-            readings.append(read_faces(subject.judge, pictures))
+        for readings, images in zip(sheet.readings, rows, strict=True):
+            readings.append(read_faces(subject.judge, images))
 
 
 def levels(crop: np.ndarray) -> np.ndarray:

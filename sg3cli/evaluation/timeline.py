@@ -1,6 +1,6 @@
-"""The course of a project over time: tremble, reconstruction, identity and edits frame by frame, and their picture.
+"""The course of a project over time: tremble, reconstruction, identity and edits frame by frame, and their image.
 
-What a project does not hold yet is left out and named; nothing is computed anew but the pictures to be judged.
+What a project does not hold yet is left out and named; nothing is computed anew but the images to be judged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sampled:
     edited: list[float] = field(default_factory=list)  # cosine of edited face and source; nan without an edit
 
 
-def picture(job: Job, samples: int) -> tuple[np.ndarray, dict[str, Any]]:
+def image(job: Job, samples: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The plot `[H, W, 3]` uint8 of a locked project, and its figures as plain data."""
     project = job.project
     done = [stage for stage in ("align", "invert", "finetune") if project.status(stage) == "done"]

@@ -1,6 +1,6 @@
 """BlazeFace short-range face detector (Bazarevsky et al. 2019, arXiv:1907.05047), run by cv2.dnn.
 
-The network sees 128x128 pixels and finds faces down to about an eighth of the picture's longer side; smaller ones are
+The network sees 128x128 pixels and finds faces down to about an eighth of the image's longer side; smaller ones are
 looked for in overlapping tiles of the frame.
 """
 
@@ -57,7 +57,7 @@ class BlazeFace:
         return suppress(found)
 
     def _look(self, rgb: np.ndarray, x: int, y: int, min_score: float) -> list[Detection]:
-        """Raw detections in a picture whose top left corner lies at (x, y) of the frame."""
+        """Raw detections in an image whose top left corner lies at (x, y) of the frame."""
         height, width = rgb.shape[:2]
         scale = SIDE / max(height, width)
         canvas, (left, top) = letterbox(rgb, scale)
@@ -85,7 +85,7 @@ def anchors() -> np.ndarray:
 
 
 def letterbox(rgb: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[int, int]]:
-    """The picture scaled and centred on a black 128x128 canvas, as network input `[1, 3, 128, 128]`; its offset."""
+    """The image scaled and centred on a black 128x128 canvas, as network input `[1, 3, 128, 128]`; its offset."""
     height, width = (max(1, round(n * scale)) for n in rgb.shape[:2])
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     left, top = (SIDE - width) // 2, (SIDE - height) // 2

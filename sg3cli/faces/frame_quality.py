@@ -1,4 +1,4 @@
-"""How good a picture of its face a frame is: seen from the front, eyes open, sharp."""
+"""How good an image of its face a frame is: seen from the front, eyes open, sharp."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def openness(landmarks: np.ndarray) -> np.ndarray:
     return np.mean(ratios, axis=0)
 
 
-def sharpness(picture: np.ndarray) -> float:
-    """Variance of the Laplacian of the brightness of a picture `[N, N, 3]`."""
-    return float(cv2.Laplacian(picture.astype(np.float32).mean(axis=2), cv2.CV_32F).var())
+def sharpness(image: np.ndarray) -> float:
+    """Variance of the Laplacian of the brightness of an image `[N, N, 3]`."""
+    return float(cv2.Laplacian(image.astype(np.float32).mean(axis=2), cv2.CV_32F).var())

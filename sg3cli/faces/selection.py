@@ -3,7 +3,7 @@
 largest | left | right | all      N            a number of `sg3 faces`
 x,y   x,y@2.5s                    a point in pixels, or in shares of the frame (0..1)
 x0,y0,x1,y1   x0,y0,x1,y1@2.5s    a box
-portrait.png                      a picture of the person
+portrait.png                      an image of the person
 0+1                               several, each written as above
 """
 
@@ -67,22 +67,22 @@ def split_choice(text: str) -> list[str]:
     return [part.strip() for part in text.split("+")]
 
 
-def is_picture(part: str) -> bool:
-    """Whether a part of a choice names a picture."""
+def is_image_file(part: str) -> bool:
+    """Whether a part of a choice names an image."""
     return Path(part).suffix.lower() in SUFFIXES
 
 
 def check_choice(text: str) -> None:
     """Raise `UsageError` for what no clip could make sense of."""
     for part in split_choice(text):
-        if not (part in WORDS or _is_number(part) or is_picture(part) or _place(part) is not None):
+        if not (part in WORDS or _is_number(part) or is_image_file(part) or _place(part) is not None):
             raise UsageError(f"no face choice is called '{part}'", HINT)
-        if is_picture(part) and not Path(part).is_file():
+        if is_image_file(part) and not Path(part).is_file():
             raise UsageError(f"there is no picture {part}", "check the path; `sg3 faces INPUT` shows numbers instead")
 
 
 def choose(cast: FaceCandidates, text: str, portraits: dict[str, np.ndarray] | None = None) -> list[Person]:
-    """The people that `text` means, in order of their numbers; `portraits` holds the look of each picture named.
+    """The people that `text` means, in order of their numbers; `portraits` holds the look of each image named.
 
     Raises InputError when there is no such person (naming those who are there), UsageError for what is no choice.
     """
@@ -106,7 +106,7 @@ def _meant(cast: FaceCandidates, part: str, portraits: dict[str, np.ndarray]) ->
             what = f"face {int(part)} was asked for, the clip shows {len(cast.people)}: {cast.describe()}"
             raise InputError(what, "faces are counted from 0; `sg3 faces INPUT` shows them")
         return [cast.people[int(part)]]
-    if is_picture(part):
+    if is_image_file(part):
         return [_by_look(cast, part, portraits[part])]
     return [_by_place(cast, part)]
 

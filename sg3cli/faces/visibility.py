@@ -1,4 +1,4 @@
-"""Which frames show enough of a face to be edited: not in profile, not half outside the picture.
+"""Which frames show enough of a face to be edited: not in profile, not half outside the image.
 
 A face that turns away or leaves is let go, and taken up again only when it is clearly back (hysteresis), so that
 nothing flickers at the limit.

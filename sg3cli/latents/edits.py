@@ -45,7 +45,7 @@ class Edit:
 
     `text` is the strength as the user wrote it; `preserve` names directions that are projected out of this one; `face`
     is the number of the only face that is edited (None: all that were chosen).
-    Layer 0 feeds the Fourier input and would move the whole picture.
+    Layer 0 feeds the Fourier input and would move the whole image.
     """
 
     direction: str

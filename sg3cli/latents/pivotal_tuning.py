@@ -21,7 +21,7 @@ from sg3cli.config import FinetuneConfig
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
-from sg3cli.nets.memory import free_bytes, layers_to_recompute, pictures_at_once
+from sg3cli.nets.memory import free_bytes, images_at_once, layers_to_recompute
 from sg3cli.nets.ops.allocator import large_blocks_go_back
 
 FROZEN = "input."  # synthesis.input.weight and .affine.*: the Fourier features
@@ -111,7 +111,7 @@ class PivotalTuner:
         self.step = 0
         self.plateau = Plateau(config.patience)
         batch = min(config.batch, len(targets.frames))
-        self.part = pictures_at_once(G.config, batch)
+        self.part = images_at_once(G.config, batch)
         self.G.synthesis.checkpoint_layers = layers_to_recompute(G.config, self.part, free_bytes(device))
 
     def run(self) -> Iterator[TuneStep]:

@@ -1,4 +1,4 @@
-"""Codes to pictures: edited codes through a generator, in batches."""
+"""Codes to images: edited codes through a generator, in batches."""
 
 from __future__ import annotations
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """What is drawn from the seeds, and how it is turned, shifted and scaled: as the picture is seen to move."""
+    """What is drawn from the seeds, and how it is turned, shifted and scaled: as the image is seen to move."""
 
     truncation: float = 1.0  # psi: 1 leaves the codes alone, 0 makes all of them the average
     cutoff: int | None = None  # so many codes are truncated, counted from the input; None: all
     label: int | None = None  # class, of a conditional model
     rotate: float = 0.0  # degrees counter-clockwise
-    translate: tuple[float, float] = (0.0, 0.0)  # right and down, in picture widths
+    translate: tuple[float, float] = (0.0, 0.0)  # right and down, in image widths
     scale: float = 1.0
     fps: float = 25.0  # of a walk
     batch: int = RenderConfig.batch
@@ -43,7 +43,7 @@ class GenerateConfig:
 
 
 class Sampler:
-    """Draws pictures `[N, N, 3]` uint8 from a generator. Raises `UsageError` for what the generator has not."""
+    """Draws images `[N, N, 3]` uint8 from a generator. Raises `UsageError` for what the generator has not."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Sampler:
             ws = [mapping(z[None], label, psi=config.truncation, cutoff=config.cutoff) for z in drawn]
             return torch.cat(ws).cpu().numpy()
 
-    def pictures(self, seeds: Sequence[int]) -> Iterator[np.ndarray]:
-        """One picture per seed; a batch in memory."""
+    def images(self, seeds: Sequence[int]) -> Iterator[np.ndarray]:
+        """One image per seed; a batch in memory."""
         for start in range(0, len(seeds), self.config.batch):
             ws = self.codes(seeds[start : start + self.config.batch])
             yield from self._render(ws, np.zeros(len(ws)))
 
     def walk(self, seeds: Sequence[int], frames: int, cells: int = 1) -> Iterator[np.ndarray]:
-        """`cells` pictures per frame of a walk of `frames`; those after the first are ahead by even shares of it."""
+        """`cells` images per frame of a walk of `frames`; those after the first are ahead by even shares of it."""
         path = closed_path(self.codes(seeds))
         moments = ((frame, cell) for frame in range(frames) for cell in range(cells))
         while some := list(islice(moments, self.config.batch)):

@@ -1,8 +1,8 @@
-"""EQ-T and EQ-R of StyleGAN3 (arXiv 2106.12423, section 4.1 and appendix E): does the picture move as it is told to?
+"""EQ-T and EQ-R of StyleGAN3 (arXiv 2106.12423, section 4.1 and appendix E): does the image move as it is told to?
 
-    EQ = 10 log10(4 / mean |T[g(w)] - g(w; T)|^2)      pictures in [-1, 1], over the pixels that both show
+    EQ = 10 log10(4 / mean |T[g(w)] - g(w; T)|^2)      images in [-1, 1], over the pixels that both show
 
-T is a shift by whole pixels of up to an eighth of the picture, or a turn by any angle. The turned picture is resampled
+T is a shift by whole pixels of up to an eighth of the image, or a turn by any angle. The turned image is resampled
 with a Lanczos kernel at four times the resolution, and compared in the inner circle of 0.45 of its side.
 """
 
@@ -45,17 +45,17 @@ def eq_r(G: Generator, ws: Tensor, seed: int = 0) -> float:
 
 
 def _both(G: Generator, w: Tensor, motion: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The picture, and the one that the generator draws when it is moved by `motion` [3,3]."""
+    """The image, and the one that the generator draws when it is moved by `motion` [3,3]."""
     inverse = torch.from_numpy(np.linalg.inv(motion)).float()
     identity = torch.eye(3)
     still, moved = (G.synthesis(w[None], transform=T)[0].float() for T in (identity, inverse))
     return still, moved
 
 
-def _turned(picture: np.ndarray, degrees: float) -> np.ndarray:
+def _turned(image: np.ndarray, degrees: float) -> np.ndarray:
     """[R,R,3] float32, turned as `similarity` turns."""
-    size, fine = len(picture), 4
-    large = cv2.resize(picture, None, fx=fine, fy=fine, interpolation=cv2.INTER_LANCZOS4)
+    size, fine = len(image), 4
+    large = cv2.resize(image, None, fx=fine, fy=fine, interpolation=cv2.INTER_LANCZOS4)
     M = similarity(0, 0, degrees)[:2]
     centre = (fine * size - 1) / 2
     M = np.column_stack([M[:, :2], np.array([centre, centre]) - M[:, :2] @ np.array([centre, centre])])

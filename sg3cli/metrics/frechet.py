@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of pictures in the feature space of the embedded model's judge.
+"""Frechet distance between two sets of images in the feature space of the embedded model's judge.
 
 FID (Heusel et al. 2017, equation 6) with another network: the 256 hidden units of `people-128`'s probe, which was
 trained to read labels, landmarks and identity off rendered faces. Its numbers are for comparing runs on faces with one
@@ -26,7 +26,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class FaceFeatures:
-    """Pictures [N,3,*,*] in [-1,1] -> [N,256] float64."""
+    """Images [N,3,*,*] in [-1,1] -> [N,256] float64."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         from sg3cli.nets.attribute_net import load_attribute_net

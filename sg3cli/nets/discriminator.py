@@ -79,7 +79,7 @@ class EqualConv(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions beside a linear skip; halves the picture."""
+    """Two convolutions beside a linear skip; halves the image."""
 
     resample_filter: Tensor
 
@@ -132,7 +132,7 @@ def minibatch_std(x: Tensor, group_size: int, num_channels: int) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Pictures [N, 3, R, R] in [-1, 1] to logits [N, 1]."""
+    """Images [N, 3, R, R] in [-1, 1] to logits [N, 1]."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

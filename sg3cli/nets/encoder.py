@@ -23,7 +23,7 @@ from sg3cli.nets.layers import EqualLinear
 class EncoderConfig:
     """Shape of an encoder; the defaults are those of the published IR-SE50 encoders.
 
-    `stages` lists (channels, blocks). Each IR-SE stage halves the picture; a ResNet's stem does, and all of its
+    `stages` lists (channels, blocks). Each IR-SE stage halves the image; a ResNet's stem does, and all of its
     stages but the first.
     """
 
@@ -148,7 +148,7 @@ class StyleHead(nn.Module):
 
 
 def ir_body(in_channels: int, stages: tuple[tuple[int, int], ...], se_reduction: int = 16) -> nn.Sequential:
-    """The stages of an IR-SE network; the first block of each halves the picture."""
+    """The stages of an IR-SE network; the first block of each halves the image."""
     blocks = []
     for channels, count in stages:
         for i in range(count):
@@ -167,7 +167,7 @@ def _resnet_body(in_channels: int, stages: tuple[tuple[int, int], ...]) -> nn.Se
 
 
 class Encoder(nn.Module):
-    """Picture and current reconstruction to an update of the codes."""
+    """Image and current reconstruction to an update of the codes."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

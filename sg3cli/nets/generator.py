@@ -12,7 +12,7 @@ __all__ = ["Generator", "GeneratorConfig", "LayerSpec", "Mapping", "Synthesis"]
 
 
 class Generator(nn.Module):
-    """`mapping` (z to codes) and `synthesis` (codes to pictures)."""
+    """`mapping` (z to codes) and `synthesis` (codes to images)."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()

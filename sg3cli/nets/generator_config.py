@@ -13,13 +13,13 @@ from typing import Any
 
 from sg3cli.errors import ModelError
 
-# Arguments of the official constructor that change speed or training, never the picture.
+# Arguments of the official constructor that change speed or training, never the image.
 _IGNORED_OFFICIAL = {"num_fp16_res", "fused_modconv_default"}
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One synthesis layer: rates in samples and cutoffs in cycles per picture width, sizes in pixels."""
+    """One synthesis layer: rates in samples and cutoffs in cycles per image width, sizes in pixels."""
 
     name: str
     is_torgb: bool

@@ -1,6 +1,6 @@
 """How much memory a backward pass through the generator takes, and what to do where that is more than there is.
 
-Two means, neither of which changes what a step means: fewer pictures at once, their gradients summed; and layers whose
+Two means, neither of which changes what a step means: fewer images at once, their gradients summed; and layers whose
 inside is computed again in the backward pass, which gives the same bits for a third more time in those layers.
 """
 
@@ -13,35 +13,35 @@ import torch
 
 from sg3cli.nets.generator_config import GeneratorConfig, LayerSpec
 
-ENOUGH = 3 << 30  # bytes that the pictures of one pass may keep
+ENOUGH = 3 << 30  # bytes that the images of one pass may keep
 SHARE = 0.5  # of the free memory that may be kept; the other half is for what comes and goes
 
 
-def kept_bytes(spec: LayerSpec, pictures: int, remat: bool = False) -> int:
+def kept_bytes(spec: LayerSpec, images: int, remat: bool = False) -> int:
     """What a layer keeps from the forward to the backward pass, in float32.
 
     Always its input. Unless it is recomputed (`remat`), also two bits for each sample of the up-sampled grid and, with
-    several pictures, the input and the output of the convolution that their styles scale.
+    several images, the input and the output of the convolution that their styles scale.
     """
     size = spec.in_size + spec.conv_kernel - 1
     before, after = spec.in_channels * spec.in_size**2, spec.out_channels * size**2
     grid = (spec.out_size - 1) * spec.down + spec.down_taps
-    inside = spec.out_channels * grid**2 // 4 + (4 * (before + after) if pictures > 1 else 0)
-    return pictures * (4 * before + (0 if remat else inside))
+    inside = spec.out_channels * grid**2 // 4 + (4 * (before + after) if images > 1 else 0)
+    return images * (4 * before + (0 if remat else inside))
 
 
-def pictures_at_once(config: GeneratorConfig, batch: int, limit: int = ENOUGH) -> int:
+def images_at_once(config: GeneratorConfig, batch: int, limit: int = ENOUGH) -> int:
     """Into how large parts a batch is cut: a function of the network alone, so every run sums in the same order."""
     layers = config.layers()
     sizes = range(batch, 1, -1)
     return next((n for n in sizes if sum(kept_bytes(spec, n) for spec in layers) <= limit), 1)
 
 
-def layers_to_recompute(config: GeneratorConfig, pictures: int, free: int) -> set[int]:
+def layers_to_recompute(config: GeneratorConfig, images: int, free: int) -> set[int]:
     """Indices of the layers to compute again, as few as will do: those first that save most."""
     layers = config.layers()
-    saved = {i: kept_bytes(spec, pictures) - kept_bytes(spec, pictures, True) for i, spec in enumerate(layers)}
-    excess = sum(kept_bytes(spec, pictures) for spec in layers) - SHARE * free
+    saved = {i: kept_bytes(spec, images) - kept_bytes(spec, images, True) for i, spec in enumerate(layers)}
+    excess = sum(kept_bytes(spec, images) for spec in layers) - SHARE * free
     chosen: set[int] = set()
     for i in sorted(saved, key=lambda i: -saved[i]):
         if excess <= 0:

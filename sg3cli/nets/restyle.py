@@ -1,4 +1,4 @@
-"""ReStyle (Alaluf et al. 2021): invert a picture by a few encoder passes, each correcting the one before."""
+"""ReStyle (Alaluf et al. 2021): invert an image by a few encoder passes, each correcting the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sg3cli.nets.generator import Generator
 
 
 def average_image(G: Generator, size: int) -> Tensor:
-    """The picture of the mean code, [1, 3, size, size]: what ReStyle starts from."""
+    """The image of the mean code, [1, 3, size, size]: what ReStyle starts from."""
     ws = G.mapping.w_avg.expand(1, G.num_ws, -1)
     return _pool(_upright(G, ws), size)
 
@@ -21,7 +21,7 @@ def average_image(G: Generator, size: int) -> Tensor:
 def restyle_steps(
     encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Yield the codes [N, num_ws, w_dim] after each of `steps` passes over aligned pictures x [N, 3, *, *].
+    """Yield the codes [N, num_ws, w_dim] after each of `steps` passes over aligned images x [N, 3, *, *].
 
     `avg_image` [1, 3, S, S] is `average_image(G, S)`, given by callers that have many batches.
     """
@@ -38,7 +38,7 @@ def restyle_steps(
 
 
 def restyle_codes(encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None) -> Tensor:
-    """The codes [N, num_ws, w_dim] after the last step; no picture is made of them."""
+    """The codes [N, num_ws, w_dim] after the last step; no image is made of them."""
     *_, ws = restyle_steps(encoder, G, x, steps, avg_image)
     return ws
 
@@ -53,14 +53,14 @@ def restyle(
 ) -> tuple[Tensor, Tensor]:
     """Invert x [N, 3, *, *] in [-1, 1]: (ws [N, num_ws, w_dim], images [N, 3, R, R]).
 
-    The encoder only ever sees aligned pictures; `transform` (see `Synthesis.forward`) moves the final ones.
+    The encoder only ever sees aligned images; `transform` (see `Synthesis.forward`) moves the final ones.
     """
     ws = restyle_codes(encoder, G, x, steps, avg_image)
     return ws, (_upright(G, ws) if transform is None else G.synthesis(ws, transform=transform))
 
 
 def _upright(G: Generator, ws: Tensor) -> Tensor:
-    """Aligned picture: the identity, whatever transform the loaded generator may carry."""
+    """Aligned image: the identity, whatever transform the loaded generator may carry."""
     return G.synthesis(ws, transform=torch.eye(3, device=ws.device))
 
 

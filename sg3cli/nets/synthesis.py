@@ -39,7 +39,7 @@ def layer_filters(spec: LayerSpec) -> tuple[Tensor | None, Tensor | None]:
 
 
 class SynthesisInput(nn.Module):
-    """Fourier features on a canvas that w turns and shifts; the picture spans [-0.5, 0.5] of it."""
+    """Fourier features on a canvas that w turns and shifts; the image spans [-0.5, 0.5] of it."""
 
     transform: Tensor
     freqs: Tensor
@@ -58,7 +58,7 @@ class SynthesisInput(nn.Module):
         self.affine = EqualLinear(w_dim, 4, weight_init=0.0, bias_init=(1.0, 0.0, 0.0, 0.0))
 
     def styles(self, w: Tensor) -> Tensor:
-        """w [N, w_dim] -> [N, 4]: cosine and sine of the learned rotation, translation in picture widths."""
+        """w [N, w_dim] -> [N, 4]: cosine and sine of the learned rotation, translation in image widths."""
         pose = self.affine(w)
         return pose / pose[:, :2].norm(dim=1, keepdim=True)
 
@@ -81,7 +81,7 @@ class SynthesisInput(nn.Module):
         return mixed.unflatten(2, (len(down), len(across)))
 
     def _axis(self, before: int, after: int) -> Tensor:
-        """Where the samples lie along one side, in picture widths: [before + size + after]."""
+        """Where the samples lie along one side, in image widths: [before + size + after]."""
         return (torch.arange(-before, self.size + after, device=self.freqs.device) + 0.5 - self.size / 2) / self.rate
 
 
@@ -170,7 +170,7 @@ class SynthesisLayer(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Codes to pictures.
+    """Codes to images.
 
     checkpoint_layers: layers whose inside is recomputed in the backward pass (True: all), to save memory.
     impl: "auto", "torch" or "kernel", handed to `filtered_lrelu`.
@@ -211,7 +211,7 @@ class Synthesis(nn.Module):
         """ws [N, num_ws, w_dim] -> images [N, 3, R, R] float32, about [-1, 1].
 
         `transform` [3, 3] or [N, 3, 3] takes the place of the buffer `input.transform` in this call. It maps
-        output to feature coordinates: give the inverse of the motion that the picture shall make. `expand` widens
+        output to feature coordinates: give the inverse of the motion that the image shall make. `expand` widens
         the view by so many pixels on each side (left, right, top, bottom), see `expanded`.
         """
         if expand != NO_MARGIN:
@@ -232,7 +232,7 @@ class Synthesis(nn.Module):
         """StyleSpace S -> images [N, 3, R + top + bottom, R + left + right], in one pass.
 
         Every layer is fully convolutional and keeps its padding, so a canvas that is larger by whole samples of the
-        first rate gives a picture that is larger by as many times R / rate, and the inside keeps its sample grid. The
+        first rate gives an image that is larger by as many times R / rate, and the inside keeps its sample grid. The
         next whole number of samples is rendered and cut. (Instead of up to nine shifted renders: Alaluf et al. 2022,
         section 6.)
         """

@@ -11,14 +11,14 @@ import numpy as np
 
 from sg3cli.compositing.face_overlap import AllFaces
 from sg3cli.config import AlignConfig
-from sg3cli.drawing.images import read_picture
+from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
 from sg3cli.faces.alignment import Track, build_track
 from sg3cli.faces.clustering import Person, Sightings, find_people
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.face import Detector, Face
 from sg3cli.faces.identity_embedding import Embedder, make_embedder
-from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_picture, split_choice
+from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_image_file, split_choice
 from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import Chunks, digest_of, in_chunks, read_arrays, write_arrays
 from sg3cli.project import TRACK, Project, content_key, of_face
@@ -36,7 +36,7 @@ LOOK_EVERY = 0.1  # seconds between two looks at a face
 
 @dataclass(frozen=True)
 class Row:
-    """What is kept of a frame: when it is, a small picture of it, the faces in it and their looks (if taken)."""
+    """What is kept of a frame: when it is, a small image of it, the faces in it and their looks (if taken)."""
 
     index: int
     pts: int
@@ -56,7 +56,7 @@ class Clip:
 
 
 def digests(config: AlignConfig, pull: bool) -> dict[str, str]:
-    """Digests of the landmark model's files, of the embedder and of pictures in the choice of face.
+    """Digests of the landmark model's files, of the embedder and of images in the choice of face.
 
     Raises `ModelError` when a model is missing and may not be pulled, `UsageError` for a choice that is none.
     """
@@ -66,8 +66,8 @@ def digests(config: AlignConfig, pull: bool) -> dict[str, str]:
     name = {"mesh": "face-mesh", "fan": "fan"}[config.landmarks]
     store.require(name, pull)
     found = {file: f"sha256:{digest}" for file, digest in store.verify(name).items()}
-    pictures = [part for part in split_choice(config.face) if is_picture(part)]
-    for path in [*pictures, *([config.embedder] if config.embedder else [])]:
+    images = [part for part in split_choice(config.face) if is_image_file(part)]
+    for path in [*images, *([config.embedder] if config.embedder else [])]:
         try:
             found[path] = digest_of(Path(path))
         except OSError as error:
@@ -99,7 +99,7 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
 def find_clip(job: Job, models: dict[str, str]) -> Clip:
     """The faces of all frames and the people they belong to; what was detected before is not detected again."""
     config, project = job.settings.align, job.project
-    networks = {name: digest for name, digest in models.items() if not is_picture(name)}
+    networks = {name: digest for name, digest in models.items() if not is_image_file(name)}
     found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
     embedder = make_embedder(config.embedder)
     with VideoReader(project.source(), rate=project.rate) as reader:
@@ -186,10 +186,10 @@ def _with_looks(piece: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
-    """The look of the largest face in each picture that the choice of face names. Raises `InputError`."""
+    """The look of the largest face in each image that the choice of face names. Raises `InputError`."""
     found = {}
-    for path in (part for part in split_choice(config.face) if is_picture(part)):
-        rgb = read_picture(Path(path))
+    for path in (part for part in split_choice(config.face) if is_image_file(part)):
+        rgb = read_image(Path(path))
         faces = make_detector(config.landmarks, job.pull).update(rgb, 0.0)
         if not faces:
             raise InputError(f"no face was found in {path}", "give a picture that shows a face from the front")

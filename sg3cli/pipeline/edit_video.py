@@ -50,8 +50,8 @@ def edit_video(
     `settings` is the default. Frames, times and sound are the source's; memory does not grow with the clip.
 
     Args:
-        source: a video, a picture, a folder or pattern of pictures, or a project (`*.sg3`).
-        output: the video (or pattern of pictures) to write; it appears under its name when it is complete.
+        source: a video, an image, a folder or pattern of images, or a project (`*.sg3`).
+        output: the video (or pattern of images) to write; it appears under its name when it is complete.
         edits: as `sg3 run --edit` takes them, or `Edit`s. They replace those of the project; None leaves them.
         settings: of all stages, for instance `Settings().having(finetune={"steps": 200})`.
         project: the project's folder; by default `<stem>.sg3` in the current one.

@@ -69,18 +69,18 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     """A tuner on the smoothed codes and the window crops of the frames that show the chosen faces, all together."""
     project, tracks = job.project, job.project.tracks()
     G = job.nets.generator(bundle).to(choose_device(job.device, job.console))
-    images, pivots, transforms = [], [], []
+    crops_of_face, pivots, transforms = [], [], []
     for face, track in enumerate(tracks):
         frames = select_targets(track.status != ABSENT, G.img_resolution, TARGET_BYTES // len(tracks))
         with VideoReader(project.source(), rate=project.rate) as reader:
             crops = window_crops(reader.frames(), track, G.img_resolution)
             seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
         codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face)
-        images.append(seen.images)
+        crops_of_face.append(seen.images)
         pivots.append(codes.take(frames))
         transforms.append(track.transforms[frames])
-    pictures = np.concatenate(images) if len(images) > 1 else images[0]
-    numbered = Targets(pictures, np.arange(len(pictures)))
+    images = np.concatenate(crops_of_face) if len(crops_of_face) > 1 else crops_of_face[0]
+    numbered = Targets(images, np.arange(len(images)))
     turns = np.concatenate(transforms)
     return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.settings.finetune, loss)
 

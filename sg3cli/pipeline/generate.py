@@ -1,4 +1,4 @@
-"""Pictures from noise, written as files: single pictures, grids, and walks as videos."""
+"""Images from noise, written as files: single images, grids, and walks as videos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 GRID_PIXELS = 1 << 27  # largest grid; it is held in memory
-SEED = "{seed}"  # in the name of an output: one picture per seed
+SEED = "{seed}"  # in the name of an output: one image per seed
 
 
 def load_vectors(bundle: Bundle, edits: Sequence[Edit]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -62,7 +62,7 @@ def check_places(outs: Sequence[str], force: bool) -> None:
 
 
 def make_record(bundle: Bundle, config: GenerateConfig, edits: Sequence[Edit], digests: Mapping[str, str]) -> Any:
-    """What goes with every output: the tool, the model and all that the picture depends on, as plain JSON."""
+    """What goes with every output: the tool, the model and all that the image depends on, as plain JSON."""
     settings = {name: value for name, value in asdict(config).items() if name != "batch"}
     record = provenance.stamped(
         "made by a generative model",
@@ -79,15 +79,15 @@ def is_current(out: str, record: Mapping[str, Any]) -> bool:
     return there is not None and {k: v for k, v in there.items() if k != "output"} == dict(record)
 
 
-def write_pictures(sampler: Sampler, jobs: Sequence[tuple[int, str]], record: Mapping[str, Any], show: Console) -> int:
+def write_images(sampler: Sampler, jobs: Sequence[tuple[int, str]], record: Mapping[str, Any], show: Console) -> int:
     """A PNG per (seed, path), those that are there already left alone; returns how many were made."""
     records = {out: {**record, "seeds": [seed]} for seed, out in jobs}
     missing = [(seed, out) for seed, out in jobs if not is_current(out, records[out])]
     if len(missing) < len(jobs):
         show.notice(f"generate: {len(jobs) - len(missing)} of {len(jobs)} pictures are up to date")
-    pictures = show.progress(sampler.pictures([seed for seed, _ in missing]), len(missing), "generate")
-    for (_, out), picture in zip(missing, pictures, strict=True):
-        _write_picture(out, picture, records[out])
+    images = show.progress(sampler.images([seed for seed, _ in missing]), len(missing), "generate")
+    for (_, out), image in zip(missing, images, strict=True):
+        _write_image(out, image, records[out])
     return len(missing)
 
 
@@ -101,18 +101,18 @@ def write_grid(
     if is_current(out, record):
         show.notice(f"generate: {out} is up to date, nothing was computed")
         return shape
-    tiles = show.progress(sampler.pictures(seeds), len(seeds), "generate")
-    _write_picture(out, grid(tiles, len(seeds), columns, size), record)
+    tiles = show.progress(sampler.images(seeds), len(seeds), "generate")
+    _write_image(out, grid(tiles, len(seeds), columns, size), record)
     return shape
 
 
-def _write_picture(out: str, picture: np.ndarray, record: Mapping[str, Any]) -> None:
+def _write_image(out: str, image: np.ndarray, record: Mapping[str, Any]) -> None:
     comment = json.dumps({"sg3": record}, separators=(",", ":"))
     if out == "-":
-        sys.stdout.buffer.write(png_bytes(picture, comment))
+        sys.stdout.buffer.write(png_bytes(image, comment))
         sys.stdout.buffer.flush()
         return
-    write_png(Path(out), picture, comment)
+    write_png(Path(out), image, comment)
     provenance.write_sidecar(out, record)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from sg3cli.errors import InputError, UsageError
 from sg3cli.project import SUFFIX, Project, default_path
 from sg3cli.time_ranges import parse_rate
-from sg3cli.video.image_sequence import is_pattern, is_pictures
+from sg3cli.video.image_sequence import is_image_sequence, is_pattern
 
 
 def open_project(path: Path, where: Path | None = None, rate: str | None = None) -> Project:
     """The project that `path` is or, when it is a clip, the clip's project, made if there is none.
 
-    A clip is a video, a picture, a folder of pictures or a pattern; `rate` is that of pictures; `where` is the
+    A clip is a video, an image, a folder of images or a pattern; `rate` is that of images; `where` is the
     project's folder, None: `<stem>.sg3` here. Raises `InputError` for a clip that cannot be used and `UsageError` for
     what is neither clip nor project.
     """
@@ -30,7 +30,7 @@ def open_project(path: Path, where: Path | None = None, rate: str | None = None)
         raise InputError(f"{path} is empty", "give a video file")
     if rate is not None:
         parse_rate(rate)
-        if not is_pictures(path):
+        if not is_image_sequence(path):
             raise UsageError(f"--rate is for pictures, and {path} has times of its own", "leave it out")
     known = where or default_path(path)
     if (known / "project.json").is_file():

@@ -18,7 +18,7 @@ FADE = 0.2  # seconds, inside the range, over which it begins and ends
 def opacity(times: np.ndarray, ranges: Ranges) -> np.ndarray:
     """How much of the edit is seen at each of `times` `[T]`: 0 outside, 1 inside, with a fade within the ends.
 
-    There is no fade where a range begins with the film, or is open at its end. A range shorter than two fades never
+    There is no fade where a range begins with the video, or is open at its end. A range shorter than two fades never
     reaches more than its middle allows.
     """
     shown = np.zeros(len(times))

@@ -75,17 +75,17 @@ def ranges(numbers: list[int]) -> str:
 
 
 def write_sheet(job: Job, clip: Clip, path: Path) -> None:
-    """The contact sheet at `path`; the clip is read once more, as far as the last picture."""
+    """The contact sheet at `path`; the clip is read once more, as far as the last image."""
     people = clip.cast.people[:SHEET_PEOPLE]
     rows = {person.number: contact_sheet.best_rows(clip.cast, person) for person in people}
     wanted: dict[int, list[int]] = {}
     for row in (int(row) for found in rows.values() for row in found):
         wanted.setdefault(int(clip.cast.seen.frames[row]), []).append(row)
-    pictures: dict[int, np.ndarray] = {}
+    images: dict[int, np.ndarray] = {}
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         for frame in reader.frames(min(wanted, default=0)):
             for row in wanted.get(frame.index, ()):
-                pictures[row] = contact_sheet.crop(frame.rgb, clip.cast.seen.landmarks[row])
+                images[row] = contact_sheet.crop(frame.rgb, clip.cast.seen.landmarks[row])
             if frame.index >= max(wanted, default=-1):
                 break
     drawn = []
@@ -93,5 +93,5 @@ def write_sheet(job: Job, clip: Clip, path: Path) -> None:
         first, last = clip.cast.span(person)
         title = f"face {person.number}: {len(person.rows)} frames, {first:.2f} s to {last:.2f} s"
         captions = [f"{clip.cast.times[clip.cast.seen.frames[row]]:.2f} s" for row in rows[person.number]]
-        drawn.append((title, list(zip(captions, (pictures[int(row)] for row in rows[person.number]), strict=True))))
+        drawn.append((title, list(zip(captions, (images[int(row)] for row in rows[person.number]), strict=True))))
     write_png(path, contact_sheet.draw(drawn))

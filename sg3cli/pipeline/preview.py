@@ -99,7 +99,7 @@ def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
 
 
 class CachedSynthesis(torch.nn.Module):
-    """A synthesis network that keeps its last pictures: all cells of a moment need the same unedited face."""
+    """A synthesis network that keeps its last images: all cells of a moment need the same unedited face."""
 
     KEPT = 4
 
@@ -118,8 +118,8 @@ class CachedSynthesis(torch.nn.Module):
         """What the network inside gives, computed once for equal arguments."""
         parts = [*args, *(part for pair in sorted(kwargs.items()) for part in pair)]
         key = tuple(p.cpu().numpy().tobytes() if isinstance(p, torch.Tensor) else p for p in parts)
-        picture = self.known.pop(key, None)
-        self.known[key] = self.inner(*args, **kwargs) if picture is None else picture
+        image = self.known.pop(key, None)
+        self.known[key] = self.inner(*args, **kwargs) if image is None else image
         while len(self.known) > self.KEPT:
             self.known.popitem(last=False)
         return self.known[key]
@@ -287,7 +287,7 @@ class Viewer:
         codes[rows] = smooth
         return HeldRows(codes)
 
-    # ---- pictures
+    # ---- images
 
     def source(self, moment: PreviewFrame) -> np.ndarray:
         """The frame, or what is seen of it through the face's window, as the view says."""

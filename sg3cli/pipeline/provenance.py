@@ -16,12 +16,12 @@ from sg3cli.project import Project
 from sg3cli.video import image_sequence
 
 TOOL = "sg3"
-UNFINISHED = "render"  # folder in a project of what belongs to a film that is not finished
+UNFINISHED = "render"  # folder in a project of what belongs to a video that is not finished
 VOUCHED = f"{UNFINISHED}/vouched.json"
 
 
 def sidecar_of(out: str) -> Path:
-    """Where the provenance record lies: `<out>.json`; of pictures that of their pattern."""
+    """Where the provenance record lies: `<out>.json`; of images that of their pattern."""
     return Path(f"{image_sequence.output_name(out)}.json")
 
 
@@ -65,7 +65,7 @@ def check_replaceable(out: str, force: bool) -> None:
 def mark_as_ours(project: Project, out: str, whole: Path) -> None:
     """Note that the files of `whole` are ours, before they are named `out`: a kill may come before their sidecar does.
 
-    Pictures get their names one by one, so those of an earlier film, which may be replaced by now, are noted too.
+    Images get their names one by one, so those of an earlier video, which may be replaced by now, are noted too.
     """
     files = [
         *image_sequence.written(str(whole)),
@@ -104,7 +104,7 @@ def is_current(project: Project, out: str, key: str) -> bool:
 
 
 def digest_of_output(out: str) -> str:
-    """`sha256:...` of the file, or of all pictures that `out` means."""
+    """`sha256:...` of the file, or of all images that `out` means."""
     return image_sequence.fingerprint(Path(image_sequence.output_name(out)))[1]
 
 

@@ -138,12 +138,12 @@ def pieces_of(project: Project, key: str) -> Path:
 
 
 def piece_frames(seconds: float, rate: Fraction, batch: int) -> int:
-    """Frames of a piece of about `seconds`: whole batches, because a batch's pictures depend on its size. 0: none."""
+    """Frames of a piece of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
     return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
 
 
 def clear(project: Project) -> None:
-    """Remove the pieces of a film that stands, with its records."""
+    """Remove the pieces of a video that stands, with its records."""
     shutil.rmtree(project.path / provenance.UNFINISHED, ignore_errors=True)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Raw pictures and films to square training pictures."""
+    """Raw images and videos to square training images."""
 
     size: int = 256  # pixels of the squares that are written
     crop: str = "align"  # align: the FFHQ square | unaligned: the same size, upright, shifted | none: the middle
     shift: float = 0.05  # unaligned: standard deviation of the shift, in sides of the square
-    every: float = 1.0  # seconds between the frames of a film that are looked at; 0: every frame
+    every: float = 1.0  # seconds between the frames of a video that are looked at; 0: every frame
     min_side: int | None = None  # least side of a square in the source, in pixels; None: half of the size
-    outside: float = 0.2  # largest share of a square that may lie beyond the picture, where it is mirrored
+    outside: float = 0.2  # largest share of a square that may lie beyond the image, where it is mirrored
     faces: str = "all"  # all | largest
     landmarks: str = "mesh"  # as for align
     seed: int = 0  # of the shifts
@@ -22,13 +22,13 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class TrainEncoderConfig:
-    """Training of a ReStyle encoder (`spec`: the published recipe, which samples 8 pictures a step)."""
+    """Training of a ReStyle encoder (`spec`: the published recipe, which samples 8 images a step)."""
 
     kind: str = "psp"  # psp | e4e
     steps: int = 500_000
     batch: int = 8
     lr: float = 1e-4
-    passes: int = 3  # ReStyle steps of each picture; each is back-propagated by itself and their gradients are summed
+    passes: int = 3  # ReStyle steps of each image; each is back-propagated by itself and their gradients are summed
     l2: float = 1.0
     perceptual: float = 0.8
     loss: str = "auto"  # auto | lpips | structural
@@ -40,8 +40,8 @@ class TrainEncoderConfig:
     truncation: float = 0.7  # e4e: psi of the real codes that the discriminator sees
     stage_start: int | None = None  # e4e: step at which the second code gets an offset; None: steps / 25
     stage_every: int | None = None  # e4e: steps until the next code gets one; None: steps / 250
-    augment: float = 0.5  # share of the pictures whose colours are changed, and of those that the encoder sees spoiled
-    held_out: int = 64  # pictures at the end of the data for validation, a tenth of them at most
+    augment: float = 0.5  # share of the images whose colours are changed, and of those that the encoder sees spoiled
+    held_out: int = 64  # images at the end of the data for validation, a tenth of them at most
     snapshot_every: int = 1000
     seed: int = 0
 
@@ -52,8 +52,8 @@ class TrainDirectionsConfig:
 
     method: str = "auto"  # auto | svm | logistic | regression
     share: float = 0.02  # of the codes at each end of an attribute's scores
-    samples: int = 10_000  # pictures that a classifier is shown
+    samples: int = 10_000  # images that a classifier is shown
     truncation: float = 0.7
-    unaligned: bool = False  # the first code, which moves the picture, is the mean while a classifier looks
+    unaligned: bool = False  # the first code, which moves the image, is the mean while a classifier looks
     batch: int = 8
     seed: int = 0

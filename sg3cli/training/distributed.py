@@ -1,7 +1,7 @@
 """One training over several processes: which share is mine, and sums over all of them.
 
 `torchrun` starts the processes and says in the environment who is who; without it a `Group` is one process and every
-operation below is the identity. Every random number of a step belongs to a picture's place in the whole batch, and is
+operation below is the identity. Every random number of a step belongs to an image's place in the whole batch, and is
 drawn by every process for the whole batch, so that a run over N processes is the run of one process.
 """
 
@@ -37,14 +37,14 @@ class Group:
         return self.rank == 0
 
     def check_batch(self, batch: int) -> None:
-        """Raises UsageError when `batch` pictures cannot be shared out evenly."""
+        """Raises UsageError when `batch` images cannot be shared out evenly."""
         if batch % self.world:
             raise UsageError(f"a batch of {batch} cannot be shared by {self.world} processes", "give a multiple")
 
     def share(self, whole: T) -> T:
-        """This process's part of something that has one entry per picture of the whole batch.
+        """This process's part of something that has one entry per image of the whole batch.
 
-        Every `world`-th entry, so that the discriminator's groups of pictures are the same as in one process.
+        Every `world`-th entry, so that the discriminator's groups of images are the same as in one process.
         """
         return whole[self.rank :: self.world]
 

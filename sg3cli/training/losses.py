@@ -11,7 +11,7 @@ R1_EVERY = 16  # steps between two R1 penalties: lazy regularisation, arXiv 1912
 
 
 def r1_penalty(D: nn.Module, x: Tensor) -> Tensor:
-    """[] mean of ||dD/dx||^2 over real pictures x [N,3,R,R] (arXiv 1801.04406, equation 9, without gamma / 2)."""
+    """[] mean of ||dD/dx||^2 over real images x [N,3,R,R] (arXiv 1801.04406, equation 9, without gamma / 2)."""
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()

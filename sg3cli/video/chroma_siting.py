@@ -1,6 +1,6 @@
-"""Where the colour samples of a picture lie, when there are fewer of them than of brightness.
+"""Where the colour samples of an image lie, when there are fewer of them than of brightness.
 
-H.264, HEVC and MPEG-2 usually have them at the left of two pixels, JPEG and what says nothing between them. A picture
+H.264, HEVC and MPEG-2 usually have them at the left of two pixels, JPEG and what says nothing between them. An image
 written with the one and shown as the other has its colours half a pixel beside its edges.
 """
 
@@ -21,31 +21,31 @@ def is_subsampled(shape: Any) -> bool:
     return not shape.is_rgb and not shape.has_palette and shape.chroma_width(64) < 64
 
 
-def location_of(picture: Any) -> str:
-    """Where the samples of a decoded picture are. PyAV does not tell; which conversion gives the same RGB does."""
-    if not is_subsampled(picture.format):
+def location_of(image: Any) -> str:
+    """Where the samples of a decoded image are. PyAV does not tell; which conversion gives the same RGB does."""
+    if not is_subsampled(image.format):
         return LEFT
     try:
-        seen = _rgb(picture, "")
+        seen = _rgb(image, "")
         for place in (LEFT, TOP_LEFT, CENTER):
-            if np.array_equal(_rgb(picture, f"setparams=chroma_location={place}"), seen):
+            if np.array_equal(_rgb(image, f"setparams=chroma_location={place}"), seen):
                 return place
     except (av.FFmpegError, ValueError):  # a format that filters do not take
         return LEFT
     return LEFT
 
 
-def _rgb(picture: Any, change: str) -> np.ndarray:
-    """The middle of the picture as RGB, after a filter."""
-    width, height = min(picture.width, LOOK), min(picture.height, LOOK)
+def _rgb(image: Any, change: str) -> np.ndarray:
+    """The middle of the image as RGB, after a filter."""
+    width, height = min(image.width, LOOK), min(image.height, LOOK)
     graph = av.filter.Graph()
     source = graph.add_buffer(
-        width=picture.width, height=picture.height, format=picture.format.name, time_base=picture.time_base or 1
+        width=image.width, height=image.height, format=image.format.name, time_base=image.time_base or 1
     )
     filters = [graph.add("crop", f"{width}:{height}")]
     filters += [graph.add(*change.split("=", 1))] if change else []
     graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
-    graph.push(picture)
+    graph.push(image)
     graph.push(None)
     shown = VideoReformatter().reformat(
         graph.pull(), format="rgb24", interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND, threads=1

@@ -1,6 +1,6 @@
 """What the numbers of a video mean as colours: matrix, range, primaries and transfer (ITU-T H.273 code points).
 
-Pictures inside sg3 are RGB, 8 bits, full range. A file stores Y'CbCr in one of several ways and says which in four
+Images inside sg3 are RGB, 8 bits, full range. A file stores Y'CbCr in one of several ways and says which in four
 tags; half of the files say nothing. Reading follows the tags and guesses what is missing the way players do; writing
 converts as the tags that it writes say: a file that is only tagged shows pure red as (255, 23, 0).
 """

@@ -1,4 +1,4 @@
-"""Opening a media file with errors a user can act on, and what comes out of it: packets, and decoded pictures."""
+"""Opening a media file with errors a user can act on, and what comes out of it: packets, and decoded images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import av
 
 from sg3cli.errors import InputError
 
-MAX_MISSING = 8  # consecutive frames without a picture that are bridged
-DRAWN = -1  # stream number of a film that has no file
+MAX_MISSING = 8  # consecutive frames without an image that are bridged
+DRAWN = -1  # stream number of a video that has no file
 
 # Demuxers we read. Playlists (HLS, concat, DASH) are left out: they make one file read others.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,nut,mxf,gif,apng,ivf,dv,rm,"
     "yuv4mpegpipe,h264,hevc,av1,obu,m4v,vob,wtv,webp_pipe,wav,mp3,aac,ac3,flac,aiff,caf"
 )
-MAX_PIXELS = 1 << 26  # of a picture (8192 x 8192): a header of a few bytes can claim any size
+MAX_PIXELS = 1 << 26  # of an image (8192 x 8192): a header of a few bytes can claim any size
 
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free")
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -82,7 +82,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def main_video(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover picture, with frame and slice threads on."""
+    """The first video stream that is not a cover image, with frame and slice threads on."""
     for stream in container.streams.video:
         if not is_cover(stream):
             if stream.codec_context is None:
@@ -97,7 +97,7 @@ def main_video(container: Any, path: Path) -> Any:
 
 
 def check_size(context: Any, path: Path) -> None:
-    """Raise `InputError` for pictures too large to hold."""
+    """Raise `InputError` for images too large to hold."""
     if context.width * context.height > MAX_PIXELS:
         raise InputError(
             f"{path} says that its pictures have {context.width}x{context.height} pixels, more than can be edited",
@@ -135,7 +135,7 @@ def decoded(stream_packets: Iterable[Any], decoder: Any = None) -> Iterator[Any]
 def decoder_of(stream: Any) -> Any:
     """A decoder of its own where the stream's would lose something; None: the stream's own will do.
 
-    WebM keeps transparency in a second picture beside the first, which only libvpx decodes.
+    WebM keeps transparency in a second image beside the first, which only libvpx decodes.
     """
     decoder = ALPHA_DECODERS.get(stream.codec_context.codec.canonical_name)
     if decoder is None or stream.metadata.get("alpha_mode") != "1":

@@ -49,7 +49,7 @@ LOSSLESS = {
     **{name: {} for name in ("ffv1", "png", "tiff", "apng", "huffyuv", "ffvhuff", "utvideo", "qtrle", "rawvideo")},
 }
 MOST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51}  # others: 63
-PICTURE_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
+IMAGE_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 KEEPS_ALPHA = "--codec libvpx-vp9 (.webm), prores_ks (.mov) and ffv1 (.mkv) keep it"
 
 
@@ -66,16 +66,16 @@ class Encoder:
     notices: tuple[str, ...]
 
 
-def choose(encode: EncodeConfig, source: VideoInfo, size: tuple[int, int], picture: str | None = None) -> Encoder:
+def choose(encode: EncodeConfig, source: VideoInfo, size: tuple[int, int], image: str | None = None) -> Encoder:
     """The encoder for frames of `size` (width, height); raises `UsageError` for settings that cannot be.
 
-    `picture` is the suffix (`.png`) where each frame becomes a file; it decides instead of `encode.codec`.
+    `image` is the suffix (`.png`) where each frame becomes a file; it decides instead of `encode.codec`.
     """
     notices: list[str] = []
-    if picture is not None:
+    if image is not None:
         if encode.codec != EncodeConfig.codec:
-            notices.append(f"{picture} files decide how pictures are encoded; --codec {encode.codec} is not used")
-        encode = replace(encode, codec=PICTURE_CODECS[picture])
+            notices.append(f"{image} files decide how pictures are encoded; --codec {encode.codec} is not used")
+        encode = replace(encode, codec=IMAGE_CODECS[image])
     name = _usable(ALIASES.get(encode.codec, encode.codec), encode, size, notices)
     if encode.lossless and name == "libx264" and encode.pix_fmt is None and _is_rgb(source):
         name = "libx264rgb"
@@ -106,15 +106,15 @@ def _usable(name: str, encode: EncodeConfig, size: tuple[int, int], notices: lis
 
 
 def _works(name: str, encode: EncodeConfig, size: tuple[int, int]) -> bool:
-    """Whether the encoder makes a packet of a black picture of this size."""
+    """Whether the encoder makes a packet of a black image of this size."""
     try:
         context = av.CodecContext.create(name, "w")
         context.width, context.height = size
         context.pix_fmt = encode.pix_fmt or "yuv420p"
         context.time_base = Fraction(1, 25)
-        picture = av.VideoFrame(*size, context.pix_fmt)
-        picture.pts = 0
-        return bool([*context.encode(picture), *context.encode(None)])
+        image = av.VideoFrame(*size, context.pix_fmt)
+        image.pts = 0
+        return bool([*context.encode(image), *context.encode(None)])
     except (av.FFmpegError, ValueError, RuntimeError):
         return False
 

@@ -1,4 +1,4 @@
-"""Pictures in files of their own, read as the frames of a film."""
+"""Images in files of their own, read as the frames of a video."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from sg3cli.errors import InputError
 from sg3cli.time_ranges import parse_rate
 from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packets
-from sg3cli.video.image_sequence import DEFAULT_RATE, pictures_of
-from sg3cli.video.info import Timeline, VideoInfo, describe_picture
+from sg3cli.video.image_sequence import DEFAULT_RATE, images_of
+from sg3cli.video.info import Timeline, VideoInfo, describe_image
 
 FORMATS = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 
 
 def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, list[Path]]:
-    """Facts, timeline and files of a sequence, by its first picture; raises `InputError`."""
-    files = pictures_of(path)
+    """Facts, timeline and files of a sequence, by its first image; raises `InputError`."""
+    files = images_of(path)
     each = parse_rate(rate or DEFAULT_RATE)
     first = read_still(files[0])
     if first is None:
@@ -40,23 +40,23 @@ def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, l
         variable_rate=False,
         sample_aspect_ratio=Fraction(1),
         stream=DRAWN,
-        **describe_picture(first),
+        **describe_image(first),
     )
     return info, timeline, files
 
 
 def stills(files: list[Path], timeline: Timeline, start: int) -> Iterator[tuple[int, Any]]:
-    """(pts, picture) from index `start` on, or from the last one before it that decodes; others are passed over."""
+    """(pts, image) from index `start` on, or from the last one before it that decodes; others are passed over."""
     while start and read_still(files[start]) is None:
         start -= 1
     for index in range(start, len(files)):
-        picture = read_still(files[index])
-        if picture is not None:
-            yield int(timeline.pts[index]), picture
+        image = read_still(files[index])
+        if image is not None:
+            yield int(timeline.pts[index]), image
 
 
 def read_still(path: Path) -> Any:
-    """The decoded picture in a file, None when there is none."""
+    """The decoded image in a file, None when there is none."""
     try:
         with av.open(
             str(path.absolute()),

@@ -1,6 +1,6 @@
-"""Films that are pictures: a still, a folder of frames, or a pattern such as `frames/%04d.png`.
+"""Videos that are images: a still, a folder of frames, or a pattern such as `frames/%04d.png`.
 
-They have no times of their own: a rate is given, and picture k is shown from k / rate on.
+They have no times of their own: a rate is given, and image k is shown from k / rate on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sg3cli.time_ranges import parse_rate
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 DEFAULT_RATE = "25"
-IN_FOLDER = "%06d.png"  # names of the pictures that are written into a folder
+IN_FOLDER = "%06d.png"  # names of the images that are written into a folder
 
 
 def is_pattern(path: str | Path) -> bool:
@@ -24,14 +24,14 @@ def is_pattern(path: str | Path) -> bool:
     return NUMBER.search(Path(path).name) is not None
 
 
-def is_pictures(path: Path) -> bool:
-    """Whether the input is pictures rather than a video."""
+def is_image_sequence(path: Path) -> bool:
+    """Whether the input is images rather than a video."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
     return path.is_dir() or is_pattern(path)
 
 
-def pictures_of(path: Path) -> list[Path]:
+def images_of(path: Path) -> list[Path]:
     """The files in the order they are shown: by number, where names differ by numbers. Raises `InputError`."""
     if path.is_file():
         return [path]
@@ -71,25 +71,25 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def fingerprint(path: Path, rate: str | None = None) -> tuple[int, str, int]:
-    """(bytes, `sha256:...`, newest change in ns) of what is at `path`; of several pictures by names, contents, rate."""
+    """(bytes, `sha256:...`, newest change in ns) of what is at `path`; of several images by names, contents, rate."""
     if path.is_file() and rate is None:
         stat = path.stat()
         return stat.st_size, digest_of(path), stat.st_mtime_ns
     size, newest = outside(path)
     digest = hashlib.sha256(f"{parse_rate(rate or DEFAULT_RATE)}\n".encode())
-    for picture in pictures_of(path):
-        digest.update(f"{picture.name}\0{digest_of(picture)}\n".encode("utf8", "surrogateescape"))
+    for image in images_of(path):
+        digest.update(f"{image.name}\0{digest_of(image)}\n".encode("utf8", "surrogateescape"))
     return size, f"sha256:{digest.hexdigest()}", newest
 
 
 def outside(path: Path) -> tuple[int, int]:
     """(bytes, newest change in ns), which say whether the contents need be read again."""
-    stats = [picture.stat() for picture in (pictures_of(path) if not path.is_file() else [path])]
+    stats = [image.stat() for image in (images_of(path) if not path.is_file() else [path])]
     return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def output_name(out: str) -> str:
-    """What `-o` means: a name that ends in `/` is a folder for pictures."""
+    """What `-o` means: a name that ends in `/` is a folder for images."""
     return f"{out}{IN_FOLDER}" if out.endswith("/") else out
 
 

@@ -64,7 +64,7 @@ class VideoInfo:
     duration: float
     frames: int
     variable_rate: bool
-    rotation: int  # degrees counter-clockwise that make the stored picture upright
+    rotation: int  # degrees counter-clockwise that make the stored image upright
     orientation: tuple[bool, bool, bool]  # what that is on an array: transpose, then mirror columns, then mirror rows
     color: ColorTags  # as tagged; `color.resolve` fills the gaps
     sample_aspect_ratio: Fraction
@@ -86,8 +86,8 @@ class VideoInfo:
         return plain
 
 
-def describe_picture(first: Any) -> dict[str, Any]:
-    """Those fields of `VideoInfo` that a decoded picture tells."""
+def describe_image(first: Any) -> dict[str, Any]:
+    """Those fields of `VideoInfo` that a decoded image tells."""
     orientation = orientation_of(first)
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
     tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
@@ -126,7 +126,7 @@ def has_alpha(shape: Any) -> bool:
 
 
 def _is_transparent(frame: Any) -> bool:
-    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose picture uses it."""
+    """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose image uses it."""
     if not has_alpha(frame.format):
         return False
     return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255

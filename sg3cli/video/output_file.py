@@ -16,16 +16,16 @@ from sg3cli.files import NO_ROOM, is_alive
 from sg3cli.video.image_sequence import NUMBER, is_pattern, matching, output_name
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-PICTURES = "image2"  # FFmpeg's name for a file per frame
-FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), PICTURES)
+IMAGES = "image2"  # FFmpeg's name for a file per frame
+FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), IMAGES)
 
 
 class Output:
     """A file that appears under its name whole or not at all, or standard output (`-`).
 
     `target` is what FFmpeg writes to: the path of a temporary file in the same folder, or a file object. A name that
-    ends as pictures do is one picture, or many if it has a place for a number (`frames/%04d.png`); `frames/` is
-    short for that. Pictures are written into a temporary folder and moved at the end.
+    ends as images do is one image, or many if it has a place for a number (`frames/%04d.png`); `frames/` is
+    short for that. Images are written into a temporary folder and moved at the end.
     """
 
     def __init__(self, out: str | Path, source: Path, container: str | None) -> None:
@@ -40,37 +40,37 @@ class Output:
             self.name = output_name(str(out))
             self._final = Path(self.name).resolve()
             self._folder = self._final.parent
-            if self.format == PICTURES and not self._folder.exists():
-                self._folder = self._folder.parent  # the pictures' own folder is made at the end
+            if self.format == IMAGES and not self._folder.exists():
+                self._folder = self._folder.parent  # the images' own folder is made at the end
             self._check(source)
             self._sweep()
             self._temp = self._folder / f"{self._prefix}{os.getpid()}-{secrets.token_hex(3)}.part"
             self.target = str(self._temp)
-            if self.format == PICTURES:
+            if self.format == IMAGES:
                 self.target = str(self._temp / self._final.name)
                 if not self.single:  # FFmpeg counts in the whole path
                     self.target = f"{str(self._temp).replace('%', '%%')}/{self._final.name}"
 
     @property
     def single(self) -> bool:
-        """Whether only one picture fits."""
-        return self.format == PICTURES and not is_pattern(self.name)
+        """Whether only one image fits."""
+        return self.format == IMAGES and not is_pattern(self.name)
 
     @property
-    def picture(self) -> str | None:
+    def image(self) -> str | None:
         """The suffix of the files, if each frame becomes one."""
-        return Path(self.name).suffix.lower() if self.format == PICTURES else None
+        return Path(self.name).suffix.lower() if self.format == IMAGES else None
 
     @property
     def finished(self) -> Path | None:
-        """The file, or the pattern of the pictures, that is whole and waits for its name; None on standard output."""
+        """The file, or the pattern of the images, that is whole and waits for its name; None on standard output."""
         if self._temp is None or self._final is None:
             return None
-        return self._temp / self._final.name if self.format == PICTURES else self._temp
+        return self._temp / self._final.name if self.format == IMAGES else self._temp
 
     def prepare(self) -> None:
         """Make what FFmpeg does not make itself; raises `OSError`."""
-        if self._temp is not None and self.format == PICTURES:
+        if self._temp is not None and self.format == IMAGES:
             self._temp.mkdir()
 
     @property
@@ -110,8 +110,8 @@ class Output:
             assert isinstance(self.target, _Stdout)
             self.target.flush()
             return
-        if self.format == PICTURES:
-            self._commit_pictures(self._temp, self._final)
+        if self.format == IMAGES:
+            self._commit_images(self._temp, self._final)
         else:
             _sync(self._temp)
             os.replace(self._temp, self._final)
@@ -123,16 +123,16 @@ class Output:
                 os.close(folder)
 
     @staticmethod
-    def _commit_pictures(temp: Path, final: Path) -> None:
-        """Move the pictures into place; those of an earlier, longer film of the same name go."""
+    def _commit_images(temp: Path, final: Path) -> None:
+        """Move the images into place; those of an earlier, longer video of the same name go."""
         final.parent.mkdir(exist_ok=True)
         made = sorted(temp.iterdir())
-        for picture in made:
-            _sync(picture)
+        for image in made:
+            _sync(image)
         earlier = {path.name for path in (matching(final) if is_pattern(final) else [])}
-        for picture in made:
-            os.replace(picture, final.with_name(picture.name))
-        for name in earlier - {picture.name for picture in made}:
+        for image in made:
+            os.replace(image, final.with_name(image.name))
+        for name in earlier - {image.name for image in made}:
             final.with_name(name).unlink(missing_ok=True)
         temp.rmdir()
 
@@ -194,7 +194,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A temporary file, or a temporary folder of pictures."""
+    """A temporary file, or a temporary folder of images."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

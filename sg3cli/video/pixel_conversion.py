@@ -1,6 +1,6 @@
-"""From decoded pictures to RGB and back, keeping what was stored wherever nothing was changed.
+"""From decoded images to RGB and back, keeping what was stored wherever nothing was changed.
 
-A frame carries, beside its RGB picture, the picture as it was decoded (`Stored`). Where an edit left the RGB values
+A frame carries, beside its RGB image, the image as it was decoded (`Stored`). Where an edit left the RGB values
 alone, the writer takes the stored values instead of converting back: bit depth, chroma and transparency survive there,
 and what was not touched is not even rounded.
 """
@@ -23,22 +23,22 @@ from sg3cli.video.tone_mapping import to_sdr
 # swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
-BLOCK, MARGIN = 32, 8  # pixels, of the part of a picture that is converted
+BLOCK, MARGIN = 32, 8  # pixels, of the part of an image that is converted
 
 Orientation = tuple[bool, bool, bool]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A picture as it was decoded, upright, and the RGB `[H, W, 3]` uint8 that was made of it."""
+    """An image as it was decoded, upright, and the RGB `[H, W, 3]` uint8 that was made of it."""
 
-    picture: Any
+    image: Any
     rgb: np.ndarray
     colors: ColorTags  # resolved: how the two belong together
 
 
 class ToRgb:
-    """Decoded picture -> upright RGB, by the stream's colour tags. One swscale context per pass."""
+    """Decoded image -> upright RGB, by the stream's colour tags. One swscale context per pass."""
 
     def __init__(self, info: VideoInfo) -> None:
         self._reformatter = VideoReformatter()
@@ -46,15 +46,15 @@ class ToRgb:
         self._size = stored_size(info)
         self._colors = stored_colors(info)
         self._hdr = info.color.hdr
-        self.scaled = 0  # pictures of another size than the stream's first
+        self.scaled = 0  # images of another size than the stream's first
 
-    def __call__(self, picture: Any) -> tuple[np.ndarray, Stored | None]:
-        """RGB `[H, W, 3]` uint8, and the picture to keep; None when it was scaled or tone-mapped."""
-        fits = (picture.width, picture.height) == self._size
+    def __call__(self, image: Any) -> tuple[np.ndarray, Stored | None]:
+        """RGB `[H, W, 3]` uint8, and the image to keep; None when it was scaled or tone-mapped."""
+        fits = (image.width, image.height) == self._size
         self.scaled += not fits
         matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
         values = self._reformatter.reformat(
-            picture,
+            image,
             *self._size,
             format="rgb48le" if self._hdr else "rgb24",
             src_colorspace=matrix,
@@ -65,11 +65,11 @@ class ToRgb:
         ).to_ndarray()
         rgb = np.ascontiguousarray(turned(to_sdr(values, self._colors) if self._hdr else values, self._orientation))
         keeps = fits and not self._hdr
-        return rgb, Stored(upright(picture, self._orientation), rgb, self._colors) if keeps else None
+        return rgb, Stored(upright(image, self._orientation), rgb, self._colors) if keeps else None
 
 
 def stored_size(info: VideoInfo) -> tuple[int, int]:
-    """(width, height) of the pictures in the file, before they are turned upright."""
+    """(width, height) of the images in the file, before they are turned upright."""
     return (info.height, info.width) if info.orientation[0] else (info.width, info.height)
 
 
@@ -88,17 +88,17 @@ def turned(array: np.ndarray, orientation: Orientation) -> np.ndarray:
     return array[:: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
 
 
-def upright(picture: Any, orientation: Orientation) -> Any:
-    """The picture turned, plane by plane. Formats whose planes cannot be turned become 4:4:4 of the same depth."""
+def upright(image: Any, orientation: Orientation) -> Any:
+    """The image turned, plane by plane. Formats whose planes cannot be turned become 4:4:4 of the same depth."""
     if orientation == (False, False, False):
-        return picture
-    shape = picture.format
+        return image
+    shape = image.format
     even = shape.chroma_width(64) == shape.chroma_height(64)
     if not (is_planar(shape) and even):
-        picture = picture.reformat(format=full_chroma(shape), interpolation=EXACT, threads=1)
-    width, height = (picture.height, picture.width) if orientation[0] else (picture.width, picture.height)
-    result = av.VideoFrame(width, height, picture.format.name)
-    for source, target in zip(planes(picture), planes(result), strict=True):
+        image = image.reformat(format=full_chroma(shape), interpolation=EXACT, threads=1)
+    width, height = (image.height, image.width) if orientation[0] else (image.width, image.height)
+    result = av.VideoFrame(width, height, image.format.name)
+    for source, target in zip(planes(image), planes(result), strict=True):
         target[...] = turned(source, orientation)
     return result
 
@@ -118,12 +118,12 @@ def full_chroma(shape: Any) -> str:
     return f"gbr{alpha}p{depth}" if shape.is_rgb or shape.has_palette else f"yuv{alpha}444p{depth}"
 
 
-def planes(picture: Any) -> list[np.ndarray]:
-    """The planes of a planar picture as arrays `[h, w]` (views; uint8 or uint16)."""
+def planes(image: Any) -> list[np.ndarray]:
+    """The planes of a planar image as arrays `[h, w]` (views; uint8 or uint16)."""
     views = []
-    for index, plane in enumerate(picture.planes):
-        component = next(c for c in picture.format.components if c.plane == index)
-        dtype = np.dtype("u1") if component.bits <= 8 else np.dtype(">u2" if picture.format.is_big_endian else "<u2")
+    for index, plane in enumerate(image.planes):
+        component = next(c for c in image.format.components if c.plane == index)
+        dtype = np.dtype("u1") if component.bits <= 8 else np.dtype(">u2" if image.format.is_big_endian else "<u2")
         rows = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
         views.append(rows[:, : plane.width])
     return views
@@ -133,7 +133,7 @@ def planes(picture: Any) -> list[np.ndarray]:
 
 
 class FromRgb:
-    """RGB -> pictures for an encoder in `pix_fmt`, with colours as `tags` say (resolved), sampled at `chroma`."""
+    """RGB -> images for an encoder in `pix_fmt`, with colours as `tags` say (resolved), sampled at `chroma`."""
 
     def __init__(self, pix_fmt: str, tags: ColorTags, chroma: str = CENTER) -> None:
         self._pix_fmt, self._tags, self._chroma = pix_fmt, tags, chroma
@@ -141,7 +141,7 @@ class FromRgb:
         self._converter, self._recoder = VideoReformatter(), VideoReformatter()
 
     def __call__(self, rgb: np.ndarray, stored: Stored | None) -> Any:
-        """The picture of `rgb [H, W, 3]`: converted where it differs from `stored`, elsewhere as it was stored."""
+        """The image of `rgb [H, W, 3]`: converted where it differs from `stored`, elsewhere as it was stored."""
         if stored is None or stored.rgb.shape != rgb.shape:
             return self._converted(rgb)
         kept = self._recoded(stored)
@@ -158,32 +158,32 @@ class FromRgb:
         return kept
 
     def _converted(self, rgb: np.ndarray) -> Any:
-        picture = self._plain(rgb)
+        image = self._plain(rgb)
         if self._chroma == CENTER or not (is_subsampled(self._shape) and is_planar(self._shape)):
-            return picture
+            return image
         beside = self._plain(shifted(rgb, self._chroma))  # swscale samples between pixels
-        for target, source in list(zip(planes(picture), planes(beside), strict=True))[1:3]:
+        for target, source in list(zip(planes(image), planes(beside), strict=True))[1:3]:
             target[...] = source
-        return picture
+        return image
 
     def _plain(self, rgb: np.ndarray) -> Any:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        return self._reformat(self._converter, picture, RGB, FULL)
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._reformat(self._converter, image, RGB, FULL)
 
     def _recoded(self, stored: Stored) -> Any:
-        """A copy of the stored picture in our format, the same bytes if that is its own."""
-        picture, colors = stored.picture, stored.colors
-        same = picture.format.name.replace("yuvj", "yuv") == self._pix_fmt.replace("yuvj", "yuv")
+        """A copy of the stored image in our format, the same bytes if that is its own."""
+        image, colors = stored.image, stored.colors
+        same = image.format.name.replace("yuvj", "yuv") == self._pix_fmt.replace("yuvj", "yuv")
         if same and (colors.matrix, colors.range) == (self._tags.matrix, self._tags.range) and is_planar(self._shape):
-            copy = av.VideoFrame(picture.width, picture.height, self._pix_fmt)
-            for source, target in zip(planes(picture), planes(copy), strict=True):
+            copy = av.VideoFrame(image.width, image.height, self._pix_fmt)
+            for source, target in zip(planes(image), planes(copy), strict=True):
                 target[...] = source
             return copy
-        return self._reformat(self._recoder, picture, colors.matrix, colors.range)
+        return self._reformat(self._recoder, image, colors.matrix, colors.range)
 
-    def _reformat(self, reformatter: VideoReformatter, picture: Any, matrix: int, color_range: int) -> Any:
+    def _reformat(self, reformatter: VideoReformatter, image: Any, matrix: int, color_range: int) -> Any:
         return reformatter.reformat(
-            picture,
+            image,
             format=self._pix_fmt,
             src_colorspace=SWS_MATRIX.get(matrix),
             src_color_range=color_range,
@@ -205,7 +205,7 @@ def surrounding(touched: np.ndarray) -> tuple[slice, slice]:
 
 
 def overlay(below: Any, above: Any, touched: np.ndarray, box: tuple[slice, slice]) -> None:
-    """Write the values of `above`, a picture of the `box` of `below`, where `touched`; transparency stays.
+    """Write the values of `above`, an image of the `box` of `below`, where `touched`; transparency stays.
 
     Both are of one planar format; the box begins on a multiple of `BLOCK`.
     """
@@ -228,29 +228,29 @@ def _coarse(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-# ---- interlaced pictures ---------------------------------------------------------------------------------------------
+# ---- interlaced images ---------------------------------------------------------------------------------------------
 
 
-def deinterlaced(stream_pictures: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-    """(pts, picture) with each interlaced picture made whole, one for one (bwdif in its `send_frame` mode)."""
+def deinterlaced(stream_images: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """(pts, image) with each interlaced image made whole, one for one (bwdif in its `send_frame` mode)."""
     graph: Any = None
     stamps: list[int] = []
-    for stamp, picture in stream_pictures:
-        shape = (picture.width, picture.height, picture.format.name)
+    for stamp, image in stream_images:
+        shape = (image.width, image.height, image.format.name)
         if graph is None or graph[0] != shape:
             yield from _drained(graph, stamps)
-            graph = (shape, _bwdif(picture))
-        # The filter counts in half units and invents pts for its last picture: the order tells which is which.
+            graph = (shape, _bwdif(image))
+        # The filter counts in half units and invents pts for its last image: the order tells which is which.
         stamps.append(stamp)
-        graph[1].push(picture)
+        graph[1].push(image)
         yield from _available(graph, stamps)
     yield from _drained(graph, stamps)
 
 
-def _bwdif(picture: Any) -> Any:
+def _bwdif(image: Any) -> Any:
     graph = av.filter.Graph()
     source = graph.add_buffer(
-        width=picture.width, height=picture.height, format=picture.format.name, time_base=picture.time_base or 1
+        width=image.width, height=image.height, format=image.format.name, time_base=image.time_base or 1
     )
     graph.link_nodes(
         source, graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced"), graph.add("buffersink")
@@ -261,11 +261,11 @@ def _bwdif(picture: Any) -> Any:
 def _available(graph: Any, stamps: list[int]) -> Iterator[tuple[int, Any]]:
     while True:
         try:
-            picture = graph[1].pull()
+            image = graph[1].pull()
         except (av.BlockingIOError, av.EOFError):
             return
         if stamps:
-            yield stamps.pop(0), picture
+            yield stamps.pop(0), image
 
 
 def _drained(graph: Any, stamps: list[int]) -> Iterator[tuple[int, Any]]:

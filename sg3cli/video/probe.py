@@ -15,8 +15,8 @@ import numpy as np
 from sg3cli.errors import InputError
 from sg3cli.video.color import BT709_LIMITED
 from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
-from sg3cli.video.image_sequence import is_pictures
-from sg3cli.video.info import AudioInfo, SubtitleInfo, Timeline, VideoInfo, describe_picture, orientation_of
+from sg3cli.video.image_sequence import is_image_sequence
+from sg3cli.video.info import AudioInfo, SubtitleInfo, Timeline, VideoInfo, describe_image, orientation_of
 
 # Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
 # packets that show nothing, AVI hides the display order: those are counted by decoding.
@@ -27,9 +27,9 @@ ONE_FRAME_CONTAINERS = {"mov", "matroska", "nut", "mpegts"}
 def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
     """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file.
 
-    `rate` is that of pictures that have files of their own (see `sequence`), in frames a second.
+    `rate` is that of images that have files of their own (see `sequence`), in frames a second.
     """
-    if is_pictures(Path(path)):
+    if is_image_sequence(Path(path)):
         from sg3cli.video.image_reader import examine_stills  # which needs this module
 
         return examine_stills(Path(path), rate)[0]
@@ -37,7 +37,7 @@ def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
 
 
 def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
-    """Facts of a film that is drawn, not read: frame k has pts `k * rate.denominator` of `1 / rate.numerator` s."""
+    """Facts of a video that is drawn, not read: frame k has pts `k * rate.denominator` of `1 / rate.numerator` s."""
     return VideoInfo(
         path=Path(os.devnull),
         format="",
@@ -96,7 +96,7 @@ def _timeline(container: Any, stream: Any, path: Path) -> Timeline:
     if dropped > MAX_MISSING:
         shown = {pts: duration for pts, duration in shown.items() if pts >= first_key}
     else:
-        dropped = 0  # few enough to show the first picture in their place
+        dropped = 0  # few enough to show the first image in their place
     if not shown:
         return _decoded_timeline(path)
     pts = np.array(sorted(shown), np.int64)
@@ -178,7 +178,7 @@ def _index_end(path: Path) -> int:
 
 
 def _others_reach(container: Any, path: Path, seconds: float) -> bool:
-    """Whether another stream (sound that outlasts the picture) fills the declared duration."""
+    """Whether another stream (sound that outlasts the image) fills the declared duration."""
     with open_media(path) as again:
         others = [s for s in again.streams if s.type in ("audio", "subtitle")]
         ends = [
@@ -215,7 +215,7 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         sample_aspect_ratio=_aspect(stream, swap=orientation_of(first)[0]),
         stream=stream.index,
         metadata=dict(container.metadata),
-        **describe_picture(first),
+        **describe_image(first),
         **_other_streams(container, stream),
     )
 

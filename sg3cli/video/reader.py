@@ -1,4 +1,4 @@
-"""Frames in: upright RGB pictures with their exact timestamps, decoded a few frames ahead in a thread."""
+"""Frames in: upright RGB images with their exact timestamps, decoded a few frames ahead in a thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.video.color import HLG
 from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
 from sg3cli.video.image_reader import examine_stills, stills
-from sg3cli.video.image_sequence import is_pictures
+from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
 from sg3cli.video.prefetch import Prefetch
@@ -32,7 +32,7 @@ AHEAD_PIXELS = 1 << 26
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. `rgb` is `[H, W, 3]` uint8, upright; `pts` and `duration` count units of `time_base` seconds.
+    """One image. `rgb` is `[H, W, 3]` uint8, upright; `pts` and `duration` count units of `time_base` seconds.
 
     `stored` is what the file holds of it; an edited frame (`replace(frame, rgb=...)`) keeps it, for the writer.
     """
@@ -55,7 +55,7 @@ class VideoReader:
     """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
 
     `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
-    It may be a picture, a folder of pictures or a pattern (see `sequence`), shown at `rate` frames a second.
+    It may be an image, a folder of images or a pattern (see `sequence`), shown at `rate` frames a second.
     `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
     or 10-bit values narrowed). Errors are `InputError`.
     """
@@ -64,14 +64,14 @@ class VideoReader:
         self._spool = spool() if str(path) == "-" else None
         self._files: list[Path] = []
         try:
-            if self._spool is None and is_pictures(Path(path)):
+            if self._spool is None and is_image_sequence(Path(path)):
                 self.info, self.timeline, self._files = examine_stills(Path(path), rate)
             else:
                 self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
         except BaseException:
             self.close()
             raise
-        # Few pictures ahead where they are large: 8192x8192 takes 300 MB.
+        # Few images ahead where they are large: 8192x8192 takes 300 MB.
         self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
@@ -114,19 +114,19 @@ class VideoReader:
         yield from Prefetch(lambda: self._produce(start), self._depth)
 
     def _produce(self, start: int) -> Iterator[Frame]:
-        """Frames from `start`; a frame that did not decode shows the picture before it, or the first one there is."""
+        """Frames from `start`; a frame that did not decode shows the image before it, or the first one there is."""
         info, timeline, to_rgb = self.info, self.timeline, ToRgb(self.info)
         held, missing, self.repeated = None, 0, 0
         waiting: list[int] = []
-        for index, picture in self._matched(start):
-            missing = missing + 1 if picture is None else 0
+        for index, image in self._matched(start):
+            missing = missing + 1 if image is None else 0
             if missing > MAX_MISSING:
                 raise self._damaged(index)
-            held = picture if picture is not None else held
+            held = image if image is not None else held
             if index < start:
                 continue
             waiting.append(index)
-            self.repeated += picture is None
+            self.repeated += image is None
             if held is None:
                 continue
             rgb, stored = to_rgb(held)
@@ -139,61 +139,61 @@ class VideoReader:
         self._announce(to_rgb)
 
     def _matched(self, start: int) -> Iterator[tuple[int, Any]]:
-        """(index, picture) for every index of the timeline from a key frame at or before `start`; None: no picture."""
+        """(index, image) for every index of the timeline from a key frame at or before `start`; None: no image."""
         pts = self.timeline.pts
         if start == len(pts):
             return
         index = -1
-        for stamp, picture in self._pictures(start):
+        for stamp, image in self._images(start):
             if index < 0:
                 index = 0 if start == 0 else max(0, int(np.searchsorted(pts, stamp)))
             while index < len(pts) and pts[index] < stamp:
                 yield index, None
                 index += 1
             if index < len(pts) and pts[index] == stamp:
-                yield index, picture
+                yield index, image
                 index += 1
         for rest in range(max(index, 0), len(pts)):
             yield rest, None
 
-    def _pictures(self, start: int) -> Iterator[tuple[int, Any]]:
-        """(pts, decoded picture), beginning at the latest key frame from which frame `start` comes out right."""
+    def _images(self, start: int) -> Iterator[tuple[int, Any]]:
+        """(pts, decoded image), beginning at the latest key frame from which frame `start` comes out right."""
         if self._files:
             yield from stills(self._files, self.timeline, start)
             return
-        # Deinterlacing looks at the picture before as well.
+        # Deinterlacing looks at the image before as well.
         target = int(self.timeline.pts[max(0, start - self.info.interlaced)])
         second = round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:
                 stream = main_video(container, self.info.path)
                 container.seek(target - back * second, stream=stream)
-                pictures = self._decode(container, stream, key_before=target)
-                first = next(pictures, None)
+                images = self._decode(container, stream, key_before=target)
+                first = next(images, None)
                 if first is not None and first[0] <= target:
                     yield first
-                    yield from pictures
+                    yield from images
                     return
         with open_media(self.info.path) as container:
             yield from self._decode(container, main_video(container, self.info.path))
 
     def _decode(self, container: Any, stream: Any, key_before: int | None = None) -> Iterator[tuple[int, Any]]:
-        """(pts, picture) from here on; nothing when the first packet is no key frame at or before `key_before`."""
+        """(pts, image) from here on; nothing when the first packet is no key frame at or before `key_before`."""
         stream_packets = packets(container, stream, self.info.path)
         if key_before is not None:
             first = next(stream_packets, None)
             if first is None or not first.is_keyframe or first.pts is None or first.pts > key_before:
                 return
             stream_packets = chain([first], stream_packets)
-        pictures = self._stamped(decoded(stream_packets, decoder_of(stream)), stream)
-        yield from deinterlaced(pictures) if self.info.interlaced else pictures
+        images = self._stamped(decoded(stream_packets, decoder_of(stream)), stream)
+        yield from deinterlaced(images) if self.info.interlaced else images
 
     @staticmethod
-    def _stamped(pictures: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
+    def _stamped(images: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
         stamp = None
-        for picture in pictures:
-            stamp = frame_timestamp(picture, stamp, stream)
-            yield stamp, picture
+        for image in images:
+            stamp = frame_timestamp(image, stamp, stream)
+            yield stamp, image
 
     def _damaged(self, index: int) -> InputError:
         seconds = float((self.timeline.pts[index] - self.timeline.pts[0]) * self.info.time_base)

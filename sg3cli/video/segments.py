@@ -1,7 +1,7 @@
-"""A long film in pieces that outlive a kill: each a run of the encoder of its own, joined packet by packet at the end.
+"""A long video in pieces that outlive a kill: each a run of the encoder of its own, joined packet by packet at the end.
 
 A piece begins with a key frame and refers to nothing outside itself, because its encoder was opened for it. Pieces
-are cut at fixed frame numbers, so that a film that was interrupted is, byte for byte, the one that was not.
+are cut at fixed frame numbers, so that a video that was interrupted is, byte for byte, the one that was not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sg3cli.video.info import VideoInfo
 from sg3cli.video.reader import Frame
 from sg3cli.video.writer import VideoWriter
 
-ALPHA, ALPHA_NUMBER = "matroska_block_additional", 15  # side data that holds a VP9 picture's alpha; FFmpeg's number
+ALPHA, ALPHA_NUMBER = "matroska_block_additional", 15  # side data that holds a VP9 image's alpha; FFmpeg's number
 
 
 COLUMNS = ("pts", "dts", "duration", "key", "size", "side")  # of a packet's row; side: bytes of alpha after its own
@@ -33,7 +33,7 @@ PTS, DTS, DURATION, KEY, SIZE, SIDE = range(len(COLUMNS))
 
 @dataclass(frozen=True)
 class Cut:
-    """How a film of `frames` is kept in `folder`: in pieces of `length` frames (0: in none) made for `key`."""
+    """How a video of `frames` is kept in `folder`: in pieces of `length` frames (0: in none) made for `key`."""
 
     folder: Path
     key: str
@@ -41,7 +41,7 @@ class Cut:
     length: int
 
     def bounds(self) -> list[int]:
-        """Numbers of the frames at which pieces end, the last at `frames`; none when the film is left whole.
+        """Numbers of the frames at which pieces end, the last at `frames`; none when the video is left whole.
 
         The last piece is between half and one and a half times `length`.
         """
@@ -55,7 +55,7 @@ class SegmentedWriter:
 
     `start` is the number of frames that are kept already: frames from there on are wanted. What was kept for another
     key, container or encoder library is dropped. After a failure the finished pieces stay, and after success too, for
-    the caller to remove when all that belongs to the film is written. A film of one piece, or one that goes to standard
+    the caller to remove when all that belongs to the video is written. A video of one piece, or one that goes to standard
     output, is written straight to its place. `when_whole` is told the finished file just before it gets its name.
     """
 
@@ -69,11 +69,11 @@ class SegmentedWriter:
         cut: Cut,
         when_whole: Callable[[Path], None] | None = None,
     ) -> None:
-        self._film = VideoWriter(out, source, encode, size, metadata)
-        self._film.when_whole = when_whole
-        self._bounds = cut.bounds() if self._film.can_be_joined else []
+        self._video = VideoWriter(out, source, encode, size, metadata)
+        self._video.when_whole = when_whole
+        self._bounds = cut.bounds() if self._video.can_be_joined else []
         codec = ".".join(map(str, av.library_versions["libavcodec"]))
-        self.kept = Pieces(cut.folder, f"{cut.key} {self._film.container} {codec}", self._bounds)
+        self.kept = Pieces(cut.folder, f"{cut.key} {self._video.container} {codec}", self._bounds)
         self._arguments = (out, source, encode, size)
         self._piece: _Piece | None = None
         self._next = self.start = self.kept.rows
@@ -82,19 +82,19 @@ class SegmentedWriter:
     @property
     def notices(self) -> list[str]:
         """What differs from the source (see `VideoWriter`)."""
-        return list(dict.fromkeys([*self._film.notices, *self._notices]))
+        return list(dict.fromkeys([*self._video.notices, *self._notices]))
 
     def __enter__(self) -> SegmentedWriter:
         if self._bounds:
             VideoWriter(*self._arguments).rehearse()
         else:
-            self._film.__enter__()
+            self._video.__enter__()
         return self
 
     def write(self, frame: Frame) -> None:
         """Encode one frame; frames come in display order, the first is number `start`."""
         if not self._bounds:
-            self._film.write(frame)
+            self._video.write(frame)
             return
         if self._piece is None:
             encoder = VideoWriter(*self._arguments)
@@ -112,12 +112,12 @@ class SegmentedWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if not self._bounds:
-            self._film.__exit__(kind, error, tb)
+            self._video.__exit__(kind, error, tb)
         elif kind is None:
             self._close_piece()
-            with self._film as film:
-                for packet in self.kept.packets(film.extradata):
-                    film.write_packet(packet)
+            with self._video as video:
+                for packet in self.kept.packets(video.extradata):
+                    video.write_packet(packet)
         elif self._piece is not None:
             self._piece.abandon(kind, error, tb)
 
@@ -149,7 +149,7 @@ class _Piece:
         """Make the payload stand; returns a row per packet (see `COLUMNS`) and the encoder's extradata."""
         try:
             self.write(None)
-            if len(self._rows) != self._frames:  # one packet is one frame, or a resumed film could lose some
+            if len(self._rows) != self._frames:  # one packet is one frame, or a resumed video could lose some
                 raise _cannot_be_joined()
         except BaseException as error:
             self.abandon(type(error), error, error.__traceback__)
@@ -217,7 +217,7 @@ class Pieces:
     def packets(self, extradata: bytes) -> Iterator[Any]:
         """All packets in order of decoding, read one by one, with decoding times that never go back.
 
-        `extradata` is that of the film's own stream. Raises `UsageError` when a piece was encoded with another one.
+        `extradata` is that of the video's own stream. Raises `UsageError` when a piece was encoded with another one.
         """
         if any(known != extradata.hex() for _, _, known in self._found):
             raise _cannot_be_joined()
@@ -232,7 +232,7 @@ class Pieces:
 
 
 def _cannot_be_joined() -> UsageError:
-    return UsageError("this encoder's output cannot be joined from pieces", "write the film in one piece: --segment 0")
+    return UsageError("this encoder's output cannot be joined from pieces", "write the video in one piece: --segment 0")
 
 
 def _packet(file: BinaryIO, row: np.ndarray) -> Any:

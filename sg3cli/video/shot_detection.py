@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-THUMB = (16, 9)  # width, height of the small picture that stands for a frame
+THUMB = (16, 9)  # width, height of the small image that stands for a frame
 JUMP = 10.0  # mean difference, in levels of 8-bit Lab, that a cut shows at least
 CONTRAST = 3.0  # a cut differs so many times more than the frames beside it do
 NEAR = 3  # frames on each side that say how much the shot itself changes

@@ -1,6 +1,6 @@
-"""HDR pictures on a usual screen: PQ or HLG with BT.2020 primaries -> BT.709 primaries, gamma 2.4, 8 bits.
+"""HDR images on a usual screen: PQ or HLG with BT.2020 primaries -> BT.709 primaries, gamma 2.4, 8 bits.
 
-The light of a picture is counted in units of reference white, 203 cd/m2 (ITU-R BT.2408), which is also what white means
+The light of an image is counted in units of reference white, 203 cd/m2 (ITU-R BT.2408), which is also what white means
 in the result. Up to `KNEE` light stays as it is; above, a shoulder of the Reinhard kind takes up what is brighter, with
 the knee's own slope at its foot, so that `PEAK` becomes white. It acts on the largest of R, G and B and scales the
 other two alike: hues stay.

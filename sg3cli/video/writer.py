@@ -17,7 +17,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.video.container import DRAWN, open_media, packets
 from sg3cli.video.encoder_settings import choose, color_notices
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.output_file import PICTURES, Output
+from sg3cli.video.output_file import IMAGES, Output
 from sg3cli.video.pixel_conversion import FromRgb
 from sg3cli.video.reader import Frame
 
@@ -40,7 +40,7 @@ CONTAINER_TAGS = {
     "compatible_brands",
     "encoder",
     "duration",
-}  # of the file, not the film
+}  # of the file, not the video
 
 
 class VideoWriter:
@@ -70,7 +70,7 @@ class VideoWriter:
         self._container: Any = None
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
-        self._encoder = choose(self.encode, source, self.size, self._output.picture)
+        self._encoder = choose(self.encode, source, self.size, self._output.image)
         self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
         if self._output.single and source.frames > 1:
             raise UsageError(
@@ -106,21 +106,21 @@ class VideoWriter:
 
     def encoded(self, frame: Frame | None) -> list[Any]:
         """The packets that are ready after this frame, their durations exact; after None, all that are left."""
-        packets = self._guard(self._stream.encode, None if frame is None else self._timed_picture(frame))
+        packets = self._guard(self._stream.encode, None if frame is None else self._timed_image(frame))
         for packet in packets:
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
         return list(packets)
 
-    def _timed_picture(self, frame: Frame) -> Any:
+    def _timed_image(self, frame: Frame) -> Any:
         width, height = self.size
         if frame.rgb.shape != (height, width, 3):
             raise ValueError(f"frame of shape {frame.rgb.shape}, expected {(height, width, 3)}")
-        picture = self._from_rgb(frame.rgb, frame.stored)
-        picture.pict_type = PictureType.NONE  # a decoded picture's would be a command to the encoder
-        picture.pts, picture.time_base, picture.duration = frame.pts, frame.time_base, frame.duration
+        image = self._from_rgb(frame.rgb, frame.stored)
+        image.pict_type = PictureType.NONE  # a decoded image's would be a command to the encoder
+        image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
         self._durations[frame.pts] = frame.duration
-        return picture
+        return image
 
     def rehearse(self) -> None:
         """Open the output and drop it: what it cannot hold shows before hours of work, not after them."""
@@ -129,7 +129,7 @@ class VideoWriter:
         finally:
             self._abort()
 
-    # ---- the encoder alone, for pieces of a film (see `segments`)
+    # ---- the encoder alone, for pieces of a video (see `segments`)
 
     @property
     def container(self) -> str:
@@ -138,8 +138,8 @@ class VideoWriter:
 
     @property
     def can_be_joined(self) -> bool:
-        """Whether packets of several encoders make this output: not where it is streamed, nor pictures."""
-        return not self._output.piped and self._output.picture is None
+        """Whether packets of several encoders make this output: not where it is streamed, nor images."""
+        return not self._output.piped and self._output.image is None
 
     @property
     def extradata(self) -> bytes:
@@ -147,7 +147,7 @@ class VideoWriter:
         return bytes(self._stream.codec_context.extradata or b"")
 
     def open_encoder(self) -> None:
-        """Open the encoder with the settings that the film's container asks for, and no file."""
+        """Open the encoder with the settings that the video's container asks for, and no file."""
         self._container = av.open(io.BytesIO(), "w", format=self._output.format)
         self._stream = self._video_stream()
 
@@ -165,7 +165,7 @@ class VideoWriter:
             options = {"movflags": flags, **_track_timescale(self.source)}
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
-            # And it would number the file at random, so that no two of the same film were equal.
+            # And it would number the file at random, so that no two of the same video were equal.
             options = {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
         elif self._output.single:
             options = {"update": "1"}
@@ -278,7 +278,7 @@ class SourcePackets:
     """The packets of the source's sound and subtitles, each handed out when the video has come to its time.
 
     They are copied as they are. Only MP4's timed text becomes plain text (SubRip) in Matroska, which has no MP4 form.
-    A film without a source (`drawn`) has none.
+    A video without a source (`drawn`) has none.
     """
 
     def __init__(self, source: VideoInfo, container: Any, stack: ExitStack) -> None:
@@ -288,7 +288,7 @@ class SourcePackets:
         self._next: Any = None
         if source.stream == DRAWN:
             return
-        if container.format.name == PICTURES:
+        if container.format.name == IMAGES:
             if source.audio or source.subtitles:
                 self.notices.append("pictures hold no sound and no subtitles; those of the source are left out")
             return

@@ -22,7 +22,7 @@ from sg3cli.weights import store
 from sg3cli.weights.direction_file import load_direction
 from sg3cli.weights.import_networks import EncoderPart, GeneratorPart, read_official
 
-SEED, PSI = 0, 0.7  # of the picture that the self-check renders
+SEED, PSI = 0, 0.7  # of the image that the self-check renders
 AVERAGE_TOLERANCE = 1e-3
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -172,9 +172,9 @@ def _write_directions(folder: Path, paths: Sequence[Path], generator: GeneratorP
 
 
 def self_check(folder: Path, generator: GeneratorPart, encoder: EncoderPart | None) -> dict[str, Any]:
-    """Compare what was written, bit by bit, with what was read, and render a picture from it.
+    """Compare what was written, bit by bit, with what was read, and render an image from it.
 
-    Raises `ModelError` when a tensor changed on the way or the picture has values that are not finite.
+    Raises `ModelError` when a tensor changed on the way or the image has values that are not finite.
     """
     G, _ = load_generator_file(folder / "generator.safetensors")
     _compare(G, generator.state)
@@ -184,10 +184,10 @@ def self_check(folder: Path, generator: GeneratorPart, encoder: EncoderPart | No
     z = torch.from_numpy(np.random.RandomState(SEED).randn(1, G.config.z_dim)).float()
     label = torch.eye(max(G.config.c_dim, 1))[:1] if G.config.c_dim else None
     with torch.inference_mode():
-        picture = G(z, label, psi=PSI)
-    if not bool(torch.isfinite(picture).all()):
+        image = G(z, label, psi=PSI)
+    if not bool(torch.isfinite(image).all()):
         raise ModelError("the generator renders values that are not finite", "its weights are damaged; get it again")
-    mean, spread = float(picture.mean()), float(picture.std())
+    mean, spread = float(image.mean()), float(image.std())
     return {"seed": SEED, "psi": PSI, "mean": round(mean, 6), "std": round(spread, 6)}
 
 

@@ -61,9 +61,9 @@ def as_direction(array: np.ndarray) -> np.ndarray:
 
 
 def read_latents(path: Path) -> dict[str, np.ndarray]:
-    """`latents.npy`: codes by frame or picture name, `[steps, num_ws, w_dim]` float32.
+    """`latents.npy`: codes by frame or image name, `[steps, num_ws, w_dim]` float32.
 
-    The picture tools keep every refinement step, the video tools the last one only; that is one step here.
+    The image tools keep every refinement step, the video tools the last one only; that is one step here.
     """
     with _not_what(path, "latents.npy holds a table of names and codes"):
         codes = {name: _steps(value) for name, value in _table(read(path)).items()}

@@ -229,7 +229,7 @@ def test_equal_stems_from_two_folders(
     for entry, folder in zip(told, "xy", strict=True):
         assert Project.open(Path(entry["project"])).source() == here / folder / "a.mp4"
     alone = line(tiny_bundle, "y/a.mp4", "--out-dir", "out", "--name", "{stem}-02{suffix}", "--json")
-    assert cli.run(alone) == 0  # finds the project and the film of the batch again
+    assert cli.run(alone) == 0  # finds the project and the video of the batch again
     assert json.loads(capsys.readouterr().out)["inputs"][0]["status"] == "up to date"
 
 
@@ -272,7 +272,7 @@ def test_templates(here: Path) -> None:
         "out/gone_edited.webm",
     ]
     assert outputs("{index:03}/{stem}.mkv", "a.b.MOV") == ["out/001/a.b.mkv"]
-    assert outputs("{stem}/", "a.b.MOV") == ["out/a.b/"]  # a folder of pictures
+    assert outputs("{stem}/", "a.b.MOV") == ["out/a.b/"]  # a folder of images
     assert outputs("{stem}{suffix}", "a.b.MOV", container="matroska") == ["out/a.b.mkv"]
     edits = ("age=2", "1:smile=1@0s..2s", "d/hat_boundary.npy=-1")
     assert outputs("{edit}.mp4", "a.b.MOV", edits=edits) == ["out/age=2+1-smile=1@0s..2s+hat_boundary=-1.mp4"]
@@ -312,14 +312,14 @@ def test_folders_and_patterns_are_opened_up_in_natural_order(here: Path) -> None
     assert gathered("f/*") == ["f/9.MOV", "f/10.mp4", "f/sub/z.mkv"]
     assert gathered("f/*.mp4") == ["f/10.mp4"] and gathered("f/**/*.mkv") == ["f/sub/z.mkv"]
     assert gathered("f/*.txt") == ["f/notes.txt"]  # asked for by name
-    assert gathered("f/p.sg3", "s") == ["f/p.sg3", "s"]  # a project; a film of pictures
+    assert gathered("f/p.sg3", "s") == ["f/p.sg3", "s"]  # a project; a video of images
     assert gathered("f/*.nothing") == ["f/*.nothing"]  # fails as a file that is not there
     assert gathered("./f/10.mp4", "f") == ["./f/10.mp4", "f/9.MOV"]  # each once
     empty_files("f/[1].mp4", "f/cover.jpg")
     assert gathered("f/[1].mp4") == ["f/[1].mp4"]
     with pytest.raises(UsageError, match="videos and pictures"):
         gathered("f")
-    assert gathered("f", out=None) == ["f"]  # with -o it is a film of pictures, as it always was
+    assert gathered("f", out=None) == ["f"]  # with -o it is a video of images, as it always was
 
 
 def test_what_sg3_made_in_the_output_folder_is_no_input(done: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,14 @@ WINDOW = np.array([[0, 0], [0, SIZE], [SIZE, SIZE], [SIZE, 0]], float)
 def portrait(fringe: float = 0.3, hair: tuple[int, int, int] = HAIR, light: float = 0.0) -> np.ndarray:
     """`[96, 96, 3]` float32: skin lit from one side, brows and mouth, hair down to `fringe` of the height."""
     rng = np.random.default_rng(0)
-    picture = np.full((SIZE, SIZE, 3), (90, 110, 140), np.float32)
-    cv2.ellipse(picture, (48, 50), (29, 38), 0, 0, 360, SKIN, -1)
-    picture[: round(fringe * SIZE)] = hair
+    image = np.full((SIZE, SIZE, 3), (90, 110, 140), np.float32)
+    cv2.ellipse(image, (48, 50), (29, 38), 0, 0, 360, SKIN, -1)
+    image[: round(fringe * SIZE)] = hair
     for x in (30, 56):
-        picture[37:40, x : x + 12] = HAIR
-    cv2.ellipse(picture, (48, 66), (9, 3), 0, 0, 360, (150, 70, 70), -1)
+        image[37:40, x : x + 12] = HAIR
+    cv2.ellipse(image, (48, 66), (9, 3), 0, 0, 360, (150, 70, 70), -1)
     slope = 1 + light * (np.arange(SIZE) / SIZE - 0.5)
-    return (picture * slope[None, :, None] + rng.normal(0, 3, picture.shape)).clip(0, 255).astype(np.float32)
+    return (image * slope[None, :, None] + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.float32)
 
 
 @pytest.mark.parametrize("hair", [HAIR, (170, 172, 176), (25, 22, 24)])
@@ -39,11 +39,11 @@ def test_hair_in_the_mask_is_the_source_s_and_the_face_is_not(hair, light):
 
 
 def test_glasses_are_no_hair():
-    picture = portrait(0.1)
-    picture[43:45, 5:91] = 20  # arms that reach beyond the face
+    image = portrait(0.1)
+    image[43:45, 5:91] = 20  # arms that reach beyond the face
     for x in (36, 60):
-        cv2.circle(picture, (x, 46), 9, (20, 20, 20), 1)
-    assert least(visible(picture, None, face(SIZE)), 38, 76) > 0.9
+        cv2.circle(image, (x, 46), 9, (20, 20, 20), 1)
+    assert least(visible(image, None, face(SIZE)), 38, 76) > 0.9
 
 
 def least(seen: np.ndarray, first: int, last: int) -> float:
@@ -55,9 +55,9 @@ def least(seen: np.ndarray, first: int, last: int) -> float:
 
 
 def occluded(centre: tuple[int, int] = (56, 62)) -> np.ndarray:
-    picture = portrait(0.1)
-    cv2.ellipse(picture, centre, (16, 10), 20, 0, 360, HAND, -1)
-    return picture
+    image = portrait(0.1)
+    cv2.ellipse(image, centre, (16, 10), 20, 0, 360, HAND, -1)
+    return image
 
 
 def test_what_stands_before_the_face_is_the_source_s():

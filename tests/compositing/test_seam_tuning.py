@@ -66,6 +66,6 @@ def test_what_is_asked_of_the_border_is_what_pastes_as_the_frame():
     opacity = np.zeros((8, 8), np.float32)
     opacity[2:6, 2:6], opacity[3:5, 3:5] = 0.5, 1
     for detail, level in ((1.0, 100), (0.0, 60), (0.5, 80)):
-        picture, mask = seam_target(edited, plain, source, opacity, detail)
-        assert picture[3, 3, 0] == 200 and picture[2, 2, 0] == level
+        image, mask = seam_target(edited, plain, source, opacity, detail)
+        assert image[3, 3, 0] == 200 and image[2, 2, 0] == level
         assert mask[3, 3] == 255 and mask[2, 2] == 128 and mask[0, 0] == 0

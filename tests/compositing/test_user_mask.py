@@ -1,4 +1,4 @@
-"""The user's matte: pictures, folders and videos, at any frame, and what is wrong with one."""
+"""The user's matte: images, folders and videos, at any frame, and what is wrong with one."""
 
 from dataclasses import replace
 from itertools import islice
@@ -17,12 +17,12 @@ from sg3cli.video import VideoReader, VideoWriter
 
 def steps(index: int, height: int = 48, width: int = 64) -> np.ndarray:
     """A matte that is white up to a column that moves with the frame, `[H, W]` uint8."""
-    picture = np.zeros((height, width), np.uint8)
-    picture[:, : 8 * (index + 1)] = 255
-    return picture
+    image = np.zeros((height, width), np.uint8)
+    image[:, : 8 * (index + 1)] = 255
+    return image
 
 
-def test_a_picture_holds_for_every_frame(tmp_path: Path):
+def test_an_image_holds_for_every_frame(tmp_path: Path):
     cv2.imwrite(str(tmp_path / "m.png"), steps(2))
     deep = steps(2).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
@@ -31,7 +31,7 @@ def test_a_picture_holds_for_every_frame(tmp_path: Path):
         assert np.array_equal(matte.at(99), steps(2) / np.float32(255)) and matte.at(0).dtype == np.float32
 
 
-def test_a_folder_s_pictures_are_taken_by_name(tmp_path: Path):
+def test_a_folder_s_images_are_taken_by_name(tmp_path: Path):
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"m{index}.png"), steps(index))
     matte = UserMask(tmp_path, 64, 48, 3)

@@ -51,8 +51,8 @@ def box(number: int) -> tuple[slice, slice]:
     return slice(top + 1, top + PANEL), slice(LEFT + 1, WIDTH - RIGHT)
 
 
-def inked(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (np.abs(picture.astype(int) - colour) <= 2).all(axis=2)
+def inked(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (np.abs(image.astype(int) - colour) <= 2).all(axis=2)
 
 
 # ---- axes
@@ -103,9 +103,9 @@ def test_ticks_have_the_digits_they_need(value: float, step: float, text: str) -
 def test_a_line_runs_where_its_values_are_and_breaks_at_gaps() -> None:
     times = np.linspace(0, 4, 101)
     values = np.where((times > 1.5) & (times < 2.5), np.nan, times)
-    picture = draw("t", [Panel("p", [Line("", times, values)])], 4.0)
-    assert picture.shape == (TOP + PANEL + TITLE + BOTTOM, WIDTH, 3)
-    rows, columns = np.nonzero(inked(picture[box(0)], PALETTE[0]))
+    image = draw("t", [Panel("p", [Line("", times, values)])], 4.0)
+    assert image.shape == (TOP + PANEL + TITLE + BOTTOM, WIDTH, 3)
+    rows, columns = np.nonzero(inked(image[box(0)], PALETTE[0]))
     seconds = columns / (WIDTH - RIGHT - LEFT) * 4
     assert not ((seconds > 1.55) & (seconds < 2.45)).any()
     assert seconds.min() < 0.05 and seconds.max() > 3.95
@@ -114,20 +114,20 @@ def test_a_line_runs_where_its_values_are_and_breaks_at_gaps() -> None:
 
 def test_a_single_value_is_a_dot() -> None:
     values = np.array([np.nan, 1.0, np.nan])
-    picture = draw("t", [Panel("p", [Line("", np.arange(3.0), values)])], 2.0)
-    rows, columns = np.nonzero(inked(picture[box(0)], PALETTE[0]))
+    image = draw("t", [Panel("p", [Line("", np.arange(3.0), values)])], 2.0)
+    rows, columns = np.nonzero(inked(image[box(0)], PALETTE[0]))
     assert 5 <= len(rows) <= 60 and abs(columns.mean() - (WIDTH - RIGHT - LEFT) / 2) < 2
 
 
 def test_shaded_times_have_their_ground_in_every_panel() -> None:
     panels = [Panel("a", [], note="not computed"), Panel("b", [])]
     colour = (200, 210, 220)
-    picture = draw("t", panels, 10.0, [Shade("gone", colour, [(2.0, 4.0)])])
+    image = draw("t", panels, 10.0, [Shade("gone", colour, [(2.0, 4.0)])])
     for number in range(2):
-        shaded = inked(picture[box(number)], colour)
+        shaded = inked(image[box(number)], colour)
         columns = np.flatnonzero(shaded.mean(axis=0) > 0.5) / (WIDTH - RIGHT - LEFT) * 10
         assert columns.min() == pytest.approx(2, abs=0.02) and columns.max() == pytest.approx(4, abs=0.02)
-    words = [(~inked(picture[box(k)], PAPER) & ~inked(picture[box(k)], colour)).sum() for k in range(2)]
+    words = [(~inked(image[box(k)], PAPER) & ~inked(image[box(k)], colour)).sum() for k in range(2)]
     assert words[0] > words[1] + 200  # the note is written into its panel
 
 
@@ -208,9 +208,9 @@ def test_inspect_draws_a_finished_project(project: Path, capsys: pytest.CaptureF
     assert 0 < smooth < raw
     assert all(3 < value < 60 for value in names["reconstruction"].values()) and len(names["reconstruction"]) == 2
     assert names["edits"]["age"] > 0
-    picture = cv2.imread("p.png")[..., ::-1]
-    assert inked(picture[box(0)], PALETTE[2]).sum() > 200 and inked(picture[box(1)], PALETTE[1]).sum() > 50
-    assert not inked(picture[box(2)], PALETTE[0]).any()
+    image = cv2.imread("p.png")[..., ::-1]
+    assert inked(image[box(0)], PALETTE[2]).sum() > 200 and inked(image[box(1)], PALETTE[1]).sum() > 50
+    assert not inked(image[box(2)], PALETTE[0]).any()
     assert cli.run(["inspect", "talk.sg3", "--plot", "p.png", "--samples", "2"]) == 0  # a plot is replaced
     assert "plot      p.png" in capsys.readouterr().out
 

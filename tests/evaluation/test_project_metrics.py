@@ -43,7 +43,7 @@ MOVED = 5  # frames of 25 a second before 0.2 s
 
 
 def random_probe() -> AttributeNet:
-    """A probe that knows nothing but answers differently to different pictures, with labels of different scales."""
+    """A probe that knows nothing but answers differently to different images, with labels of different scales."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         probe = AttributeNet(AttributeNetConfig(LABELS, 1, (4, 8, 8, 8), 8)).requires_grad_(False)
@@ -117,10 +117,10 @@ def by_hand(folder: Path, tuned: bool, edited: bool = False) -> Iterator[tuple[n
             yield warp_quad(frame.rgb, track.quads[frame.index], 32) / 127.5 - 1, render
 
 
-def read(folder: Path, pictures: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels in their units and unit embeddings, one picture after the other."""
+def read(folder: Path, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in their units and unit embeddings, one image after the other."""
     probe = load_attribute_net(folder / "tiny" / "probe.safetensors")  # as stored, which may be in half precision
-    levels = [p.astype(np.float32) / 127.5 - 1 if p.dtype == np.uint8 else p.clip(-1, 1) for p in pictures]
+    levels = [p.astype(np.float32) / 127.5 - 1 if p.dtype == np.uint8 else p.clip(-1, 1) for p in images]
     batches = [torch.from_numpy(x.astype(np.float32)).permute(2, 0, 1)[None] for x in levels]
     labels, _, embedding = zip(*(probe(x) for x in batches), strict=True)
     return (torch.cat(labels) * probe.std + probe.mean).numpy(), torch.cat(embedding).numpy()
@@ -306,11 +306,11 @@ def test_a_sweep_reads_labels_and_draws_a_grid(here: Path, tmp_path: Path, capsy
     assert found["identity"][1] == pytest.approx((read(here, list(crops))[1] * embedding).sum(1).mean(), abs=1e-3)
     rows = [line.split() for line in sweep_lines(found)]
     assert {name for name, *_ in rows} >= set(LABELS) and rows[1][1:4] == ["-2", "0", "2"]
-    picture = cv2.cvtColor(cv2.imread(str(grid)), cv2.COLOR_BGR2RGB)
-    assert picture.shape == (4 * 32, 3 * 32, 3)
-    assert np.abs(picture[:32, 32:64] - np.clip((crops[1] + 1) * 127.5, 0, 255)).max() <= 0.51
-    assert np.abs(picture[64:96, :32].astype(int) - plain[0]).max() <= 1
-    assert np.abs(picture[32:64].astype(int) - picture[96:]).mean() > 1
+    image = cv2.cvtColor(cv2.imread(str(grid)), cv2.COLOR_BGR2RGB)
+    assert image.shape == (4 * 32, 3 * 32, 3)
+    assert np.abs(image[:32, 32:64] - np.clip((crops[1] + 1) * 127.5, 0, 255)).max() <= 0.51
+    assert np.abs(image[64:96, :32].astype(int) - plain[0]).max() <= 1
+    assert np.abs(image[32:64].astype(int) - image[96:]).mean() > 1
 
 
 def test_response_is_a_line_per_unit_of_strength() -> None:

@@ -99,7 +99,7 @@ def test_rotation_between_reference_faces_is_the_reference_angle(golden):
     canvas = quad_from_axes(np.array([512.0, 512.0]), np.array([512.0, 0.0]))
     M = analytic_transform(unaligned, canvas) @ np.linalg.inv(analytic_transform(aligned, canvas))
     difference = (rotation_degrees(M) - golden["lt__angle"] + 180) % 360 - 180
-    # Where the eyes of both pictures are almost level the reference loses the sign of the angle.
+    # Where the eyes of both images are almost level the reference loses the sign of the angle.
     kept = np.abs(rotation_degrees(M)) > 1
     assert kept.sum() >= 12
     np.testing.assert_allclose(difference[kept], 0, atol=1e-5)
@@ -138,22 +138,22 @@ def test_transform_says_where_the_aligned_content_lies_in_the_window():
 
 
 def test_warp_of_an_upright_square_is_the_crop():
-    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     quad = np.array([[20, 10], [20, 42], [52, 42], [52, 10]], float)
-    crop = warp_quad(picture, quad, 32)
+    crop = warp_quad(image, quad, 32)
     assert crop.dtype == np.float32
-    np.testing.assert_allclose(crop, picture[10:42, 20:52], atol=1e-3)
+    np.testing.assert_allclose(crop, image[10:42, 20:52], atol=1e-3)
     np.testing.assert_allclose(
-        warp_quad(picture, quad, 16), cv2.resize(picture[10:42, 20:52].astype(np.float32), (16, 16), interpolation=3),
+        warp_quad(image, quad, 16), cv2.resize(image[10:42, 20:52].astype(np.float32), (16, 16), interpolation=3),
         atol=1e-3,
     )  # fmt: skip
 
 
 def test_warp_follows_a_turned_square():
     y, x = np.mgrid[0:300, 0:300] + 0.5
-    picture = np.stack([x * 0.5, y * 0.5, x * 0.25 + y * 0.25], -1)
+    image = np.stack([x * 0.5, y * 0.5, x * 0.25 + y * 0.25], -1)
     quad = ffhq_quad(face((150, 150), 35, 25))
-    crop = warp_quad(picture, quad, 64)
+    crop = warp_quad(image, quad, 64)
     grid = np.stack(np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5), -1)
     places = grid @ quad_matrix(quad, 64)[:2, :2].T + quad_matrix(quad, 64)[:2, 2]
     np.testing.assert_allclose(crop[..., 0], places[..., 0] * 0.5, atol=0.05)
@@ -162,18 +162,18 @@ def test_warp_follows_a_turned_square():
 
 def test_warp_does_not_alias():
     """Stripes finer than a crop pixel average to grey; plain bilinear sampling would show a false pattern."""
-    picture = np.zeros((512, 512, 3), np.uint8)
-    picture[:, ::2] = 255
+    image = np.zeros((512, 512, 3), np.uint8)
+    image[:, ::2] = 255
     quad = quad_from_axes(np.array([256.0, 256.0]), np.array([200.0, 30.0]))
-    assert np.abs(warp_quad(picture, quad, 64) - 127.5).max() < 20
+    assert np.abs(warp_quad(image, quad, 64) - 127.5).max() < 20
 
 
 def test_warp_mirrors_beyond_the_frame():
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     quad = np.array([[-16, 0], [-16, 32], [16, 32], [16, 0]], float)
-    crop = warp_quad(picture, quad, 32)
+    crop = warp_quad(image, quad, 32)
     np.testing.assert_allclose(crop[:, :16], crop[:, :15:-1], atol=1e-3)
-    far = warp_quad(picture, quad + 500, 32)
+    far = warp_quad(image, quad + 500, 32)
     assert np.isfinite(far).all() and far.std() > 10
 
 

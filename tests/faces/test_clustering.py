@@ -109,18 +109,18 @@ def test_numbers_do_not_depend_on_the_detector_s(order, seed):
 # ---- shots
 
 
-def pictures(*levels):
+def images(*levels):
     """One plain frame for each level, with a little gradient."""
     ramp = np.linspace(0, 20, 64)[None, :, None] * np.ones((36, 1, 3))
     return np.array([thumbnail(np.clip(ramp + level, 0, 255).astype(np.uint8)) for level in levels])
 
 
 def test_a_hard_cut_parts_shots_and_a_flash_or_a_fade_does_not():
-    assert find_shots(pictures(*[60] * 5, *[150] * 5)).tolist() == [0] * 5 + [1] * 5
-    assert find_shots(pictures(*[60] * 5, 230, *[60] * 5)).max() == 0
-    assert find_shots(pictures(*[60] * 5, 230, 225, *[61] * 5)).max() == 0
-    assert find_shots(pictures(*range(0, 200, 14))).max() == 0
-    assert find_shots(pictures(100)).tolist() == [0]
+    assert find_shots(images(*[60] * 5, *[150] * 5)).tolist() == [0] * 5 + [1] * 5
+    assert find_shots(images(*[60] * 5, 230, *[60] * 5)).max() == 0
+    assert find_shots(images(*[60] * 5, 230, 225, *[61] * 5)).max() == 0
+    assert find_shots(images(*range(0, 200, 14))).max() == 0
+    assert find_shots(images(100)).tolist() == [0]
 
 
 # ---- the choice
@@ -179,13 +179,13 @@ def test_nobody_at_all(cast):
         choose(FaceCandidates([], cast.seen, cast.times, SIZE), "largest")
 
 
-def test_a_picture_means_whoever_looks_like_it(cast, tmp_path: Path):
-    picture = tmp_path / "ref.png"
-    picture.touch()
+def test_an_image_means_whoever_looks_like_it(cast, tmp_path: Path):
+    image = tmp_path / "ref.png"
+    image.touch()
     look = unit(np.eye(12)[1] + 0.1)
-    assert [p.number for p in choose(cast, str(picture), {str(picture): look})] == [1]
+    assert [p.number for p in choose(cast, str(image), {str(image): look})] == [1]
     with pytest.raises(InputError, match=r"distances 0: 1.4"):
-        choose(cast, str(picture), {str(picture): unit(np.eye(12)[7])})
+        choose(cast, str(image), {str(image): unit(np.eye(12)[7])})
 
 
 # ---- trust
@@ -198,7 +198,7 @@ def test_a_profile_is_let_go_and_taken_up_with_hysteresis():
     assert good.tolist() == [True, True, True, False, False, False, True, True, False]
 
 
-def test_a_face_that_leaves_the_picture_is_let_go():
+def test_a_face_that_leaves_the_image_is_let_go():
     points = np.array([face((x, 120), 30) for x in (200, 30, 5, -15, -40)])
     good = trusted(points, np.zeros(5), np.ones(5, bool), SIZE)
     assert good[:2].all() and not good[3:].any()
@@ -296,7 +296,7 @@ def test_pieces_without_faces_or_looks_can_be_read():
     from sg3cli.faces.face import Face
     from sg3cli.pipeline.align import Row, collect, pack
 
-    thumb = pictures(90)[0]
+    thumb = images(90)[0]
     points = face((100, 100), 20).astype(np.float32)
     seen = Face(np.array([80, 90, 120, 130], np.float32), points, 1.0, 0)
     empty, unlooked = pack([Row(0, 0, 0.0, thumb, [], [])]), pack([Row(1, 1, 0.04, thumb, [seen], [])])

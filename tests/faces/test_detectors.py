@@ -61,7 +61,7 @@ def test_landmarks_are_close_to_the_exact_ones(people, detector, who, degrees):
     assert inside
 
 
-def test_large_pictures_are_averaged_before_the_networks_see_them(people, detector):
+def test_large_images_are_averaged_before_the_networks_see_them(people, detector):
     """The same face four times as large gives the same landmarks; sampling without averaging would not."""
     frame, _ = scene(people, (0, 320, 180, 1.0, 0))
     (small,) = detector.update(frame)

@@ -69,7 +69,7 @@ def test_crops_are_taken_lazily():
     assert all(next(stream) is not None for _ in range(4))
 
 
-def test_refinement_brings_the_picture_closer_and_leaves_the_generator():
+def test_refinement_brings_the_image_closer_and_leaves_the_generator():
     G = tiny_generator()
     z = torch.randn(2, G.config.z_dim, generator=torch.Generator().manual_seed(5))
     truth = G.mapping(z)

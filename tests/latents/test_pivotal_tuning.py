@@ -37,7 +37,7 @@ def tiny_generator(seed: int = 0) -> Generator:
 
 
 def clip(G: Generator) -> tuple[np.ndarray, np.ndarray, Targets]:
-    """Codes, transforms that shift the picture a little more each frame, and smooth pictures to tune to."""
+    """Codes, transforms that shift the image a little more each frame, and smooth images to tune to."""
     generator = torch.Generator().manual_seed(1)
     ws = G.mapping(torch.randn(FRAMES, G.config.z_dim, generator=generator)).detach().numpy()
     transforms = np.tile(np.eye(3, dtype=np.float32), (FRAMES, 1, 1))
@@ -103,7 +103,7 @@ def test_state_survives_safetensors(tmp_path):
 
 
 def test_a_batch_in_parts_takes_the_same_step():
-    """Parts of 2, 2 and 1 pictures: losses and gradients are weighted by how many they stand for."""
+    """Parts of 2, 2 and 1 images: losses and gradients are weighted by how many they stand for."""
     whole, parts = tuner(replace(CONFIG, batch=5)), tuner(replace(CONFIG, batch=5))
     assert whole.part == 5
     parts.part = 2

@@ -1,4 +1,4 @@
-"""Rendering: deterministic bytes, batches that can be cut, transforms that move the picture."""
+"""Rendering: deterministic bytes, batches that can be cut, transforms that move the image."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def codes(G, count: int) -> np.ndarray:
     return G.mapping(z).numpy()
 
 
-def test_crops_are_the_generator_s_pictures_in_levels():
+def test_crops_are_the_generator_s_images_in_levels():
     G = tiny_generator()
     ws = codes(G, 3)
     crops = list(render_crops(G, ws, batch=2))
@@ -35,7 +35,7 @@ def test_slices_at_multiples_of_the_batch_give_the_same_bytes():
     assert np.array_equal(whole, np.stack(list(render_crops(G, ws, transforms, batch=3))))
 
 
-def test_inverse_of_a_shift_moves_the_picture_by_the_shift():
+def test_inverse_of_a_shift_moves_the_image_by_the_shift():
     G = tiny_generator()
     ws = codes(G, 1)
     shift = 4
@@ -86,7 +86,7 @@ def test_compare_view_says_which_side_is_which():
 @pytest.mark.parametrize("kernel", ["T", "R"])
 @pytest.mark.parametrize("sides", [(4, 0, 0, 0), (5, 3, 7, 1), (0, 32, 0, 9)])
 def test_one_wide_pass_gives_what_shifted_renders_give(kernel, sides):
-    """The tiled method (Alaluf et al. 2022): the picture slid into the square, once for each part of the canvas."""
+    """The tiled method (Alaluf et al. 2022): the image slid into the square, once for each part of the canvas."""
     shape = {} if kernel == "R" else {"conv_kernel": 3, "use_radial_filters": False}
     G = tiny_generator(margin_size=10, **shape)
     ws = codes(G, 2)

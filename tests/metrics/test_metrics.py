@@ -14,8 +14,8 @@ from sg3cli.metrics.ssim import ms_ssim
 from sg3cli.metrics.temporal import flicker, identity_consistency, jitter, outside_difference, seam_error
 
 
-def picture(size: int = 64, seed: int = 0) -> torch.Tensor:
-    """A smooth picture with edges, [1, 3, size, size] in [-1, 1]."""
+def image(size: int = 64, seed: int = 0) -> torch.Tensor:
+    """A smooth image with edges, [1, 3, size, size] in [-1, 1]."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
     waves = [np.sin(rng.uniform(4, 14, 2) @ [x.ravel(), y.ravel()] + rng.uniform(0, 6)) for _ in range(3)]
@@ -30,7 +30,7 @@ def blurred(x: torch.Tensor, times: int) -> torch.Tensor:
 
 
 def test_structural_loss_is_zero_at_equality_and_grows_with_blur_and_noise():
-    loss, x = StructuralLoss(), picture()
+    loss, x = StructuralLoss(), image()
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     assert loss(x, x).item() == 0
     blur = [loss(blurred(x, n), x).item() for n in (0, 1, 4, 12)]
@@ -40,7 +40,7 @@ def test_structural_loss_is_zero_at_equality_and_grows_with_blur_and_noise():
 
 
 def test_structural_loss_sees_blur_where_mse_sees_brightness():
-    x = picture()
+    x = image()
     brighter, smeared = x + 0.1, blurred(x, 4)
     assert (smeared - x).square().mean() < (brighter - x).square().mean()
     assert StructuralLoss()(smeared, x) > StructuralLoss()(brighter, x)
@@ -48,7 +48,7 @@ def test_structural_loss_sees_blur_where_mse_sees_brightness():
 
 @pytest.mark.parametrize("case", ["equal", "flat", "noise"])
 def test_structural_gradient_is_finite(case):
-    x = picture() if case != "flat" else torch.zeros(1, 3, 64, 64)
+    x = image() if case != "flat" else torch.zeros(1, 3, 64, 64)
     y = (x + (0.3 * torch.randn(x.shape) if case == "noise" else 0)).clone().requires_grad_(True)
     StructuralLoss()(y, x).sum().backward()
     assert torch.isfinite(y.grad).all()
@@ -57,7 +57,7 @@ def test_structural_gradient_is_finite(case):
 
 
 def test_structural_loss_is_per_image_and_needs_no_size():
-    a, b = torch.cat([picture(40, 1), picture(40, 2)]), torch.cat([picture(40, 3), picture(40, 2)])
+    a, b = torch.cat([image(40, 1), image(40, 2)]), torch.cat([image(40, 3), image(40, 2)])
     both = StructuralLoss()(a, b)
     assert both.shape == (2,) and both[1] == 0
     assert torch.allclose(both[:1], StructuralLoss()(a[:1], b[:1]), atol=1e-6)
@@ -87,7 +87,7 @@ def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch):
 
 def test_ms_ssim_against_a_direct_evaluation():
     """One scale (an image of 16 px allows no second one): luminance x structure from its definition."""
-    a, b = picture(16, 1), picture(16, 2)
+    a, b = image(16, 1), image(16, 2)
     x = torch.arange(11) - 5.0
     g = torch.exp(-(x**2) / (2 * 1.5**2))
     window = torch.outer(g, g) / g.sum() ** 2
@@ -108,7 +108,7 @@ def test_ms_ssim_against_a_direct_evaluation():
 
 
 def test_ms_ssim_order_and_range():
-    x = picture(192)
+    x = image(192)
     values = [ms_ssim(blurred(x, n), x).item() for n in (0, 2, 8, 20)]
     assert values[0] == 1 and values == sorted(values, reverse=True) and values[-1] > 0
     with pytest.raises(ValueError, match="smaller"):

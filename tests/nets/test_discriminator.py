@@ -52,7 +52,7 @@ def test_any_resolution(resolution: int) -> None:
 
 @pytest.mark.parametrize("kernel", (1, 3))
 def test_downsampling_is_centred(kernel: int) -> None:
-    """A mirrored picture gives the mirrored features: the filter has no half-pixel shift."""
+    """A mirrored image gives the mirrored features: the filter has no half-pixel shift."""
     conv = EqualConv(2, 2, kernel, down=2, activate=False, bias=False)
     with torch.no_grad():
         conv.weight.copy_((conv.weight + conv.weight.flip(3)) / 2)

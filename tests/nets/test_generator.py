@@ -171,7 +171,7 @@ def test_style_space(tag: str, impl: str) -> None:
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("tag", TAGS)
 def test_fine_tuning(tag: str, impl: str) -> None:
-    """Five Adam steps on all but the Fourier input reproduce losses, picture and (bulk of) weights."""
+    """Five Adam steps on all but the Fourier input reproduce losses, image and (bulk of) weights."""
     G, io = network(tag, impl), arrays(f"A_{tag}_io")
     ws = io["ws_psi0p7"][:1]
     optimizer = torch.optim.Adam(list(G.synthesis.parameters())[3:], lr=3e-4)
@@ -310,16 +310,16 @@ def test_wrong_number_of_codes_is_an_error() -> None:
         tiny_generator().synthesis(torch.zeros(1, 7, 32))
 
 
-def pictures(transform: Tensor | None = None) -> Tensor:
+def images(transform: Tensor | None = None) -> Tensor:
     G = tiny_generator()
     ws = G.mapping(torch.randn(2, 32, generator=torch.Generator().manual_seed(3)))
     return G.synthesis(ws, transform=transform)
 
 
-def test_shift_moves_the_picture() -> None:
+def test_shift_moves_the_image() -> None:
     """inverse(M) moves the content by M: a shift by 4 pixels to the right and 3 down, exactly."""
     M = torch.tensor([[1, 0, 4 / 32], [0, 1, 3 / 32], [0, 0, 1]])
-    upright, moved = pictures(), pictures(torch.linalg.inv(M))
+    upright, moved = images(), images(torch.linalg.inv(M))
     error = moved[:, :, 3:, 4:] - upright[:, :, :-3, :-4]
     assert error[:, :, 3:-3, 3:-3].std() < 1e-3 * upright.std()
 
@@ -327,7 +327,7 @@ def test_shift_moves_the_picture() -> None:
 def test_rotation_is_counter_clockwise() -> None:
     """r = 90 degrees in M = [[cos, sin], [-sin, cos]]; radial filters make it exact."""
     M = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
-    assert relative_error(pictures(torch.linalg.inv(M)), torch.rot90(pictures(), 1, (2, 3))) < 1e-5
+    assert relative_error(images(torch.linalg.inv(M)), torch.rot90(images(), 1, (2, 3))) < 1e-5
 
 
 def test_call_transform_replaces_the_buffer() -> None:

@@ -1,4 +1,4 @@
-"""Large layers without gradients work in two blocks and give the pictures that they give without."""
+"""Large layers without gradients work in two blocks and give the images that they give without."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS: dict[str, dict[str, object]] = {"R": {}, "T": {"conv_kernel": 3, "use_rad
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kind", ["R", "T"])
-def test_pictures_are_the_same(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int, precision: str) -> None:
+def test_images_are_the_same(monkeypatch: pytest.MonkeyPatch, kind: str, batch: int, precision: str) -> None:
     G = tiny_generator(**KINDS[kind])
     ws = torch.randn(batch, G.num_ws, G.w_dim)
     taken: list[str] = []

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
-from sg3cli.nets.memory import free_bytes, kept_bytes, layers_to_recompute, pictures_at_once
+from sg3cli.nets.memory import free_bytes, images_at_once, kept_bytes, layers_to_recompute
 
 R_1024 = GeneratorConfig.stylegan3_r(1024)
 SMALL = GeneratorConfig(img_resolution=64, w_dim=32, channel_base=2048, channel_max=32)
 
 
-def saved_bytes(G: Generator, pictures: int) -> int:
+def saved_bytes(G: Generator, images: int) -> int:
     """Bytes of the distinct tensors that a forward pass saves, weights left out."""
     seen: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in [*G.parameters(), *G.buffers()]}
@@ -27,27 +27,27 @@ def saved_bytes(G: Generator, pictures: int) -> int:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        image = G.synthesis(torch.zeros(pictures, G.num_ws, G.w_dim))
+        image = G.synthesis(torch.zeros(images, G.num_ws, G.w_dim))
     assert image.requires_grad  # and so nothing that was saved has been freed before it was counted
     return sum(seen.values())
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_the_account_is_what_autograd_keeps(pictures: int) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_account_is_what_autograd_keeps(images: int) -> None:
     from sg3cli.nets.ops import cpu_kernel
 
     if not cpu_kernel.available():
         pytest.skip("the torch path keeps other things")
     G = Generator(SMALL)
     G.synthesis.input.requires_grad_(False)
-    expected = sum(kept_bytes(spec, pictures) for spec in SMALL.layers())
-    assert saved_bytes(G, pictures) == pytest.approx(expected, rel=0.25)
+    expected = sum(kept_bytes(spec, images) for spec in SMALL.layers())
+    assert saved_bytes(G, images) == pytest.approx(expected, rel=0.25)
 
 
-def test_batches_of_large_pictures_are_cut() -> None:
-    assert pictures_at_once(R_1024, 4) == 1
-    assert pictures_at_once(SMALL, 4) == 4
-    assert pictures_at_once(SMALL, 4, limit=0) == 1
+def test_batches_of_large_images_are_cut() -> None:
+    assert images_at_once(R_1024, 4) == 1
+    assert images_at_once(SMALL, 4) == 4
+    assert images_at_once(SMALL, 4, limit=0) == 1
 
 
 @given(st.integers(0, 40))

@@ -24,7 +24,7 @@ with np.load(GOLDEN / "D_restyle_loop.npz") as data:
 
 
 def assert_close(actual: Tensor, name: str, tolerance: float) -> None:
-    """Against the golden array `name`; pictures are stored every third pixel."""
+    """Against the golden array `name`; images are stored every third pixel."""
     expected = TRUTH.get(name)
     if expected is None:
         expected, actual = TRUTH[f"{name}@3"], actual[..., ::3, ::3]

@@ -70,12 +70,12 @@ def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[n
 
 
 def matte_file(folder: Path, project: Project, value: int, part: slice = slice(None)) -> Path:
-    """A picture of the source's size that is `value` in the columns `part`, black elsewhere."""
+    """An image of the source's size that is `value` in the columns `part`, black elsewhere."""
     info = probe(project.source())
-    picture = np.zeros((info.height, info.width), np.uint8)
-    picture[:, part] = value
+    image = np.zeros((info.height, info.width), np.uint8)
+    image[:, part] = value
     path = folder / f"matte{value}.png"
-    cv2.imwrite(str(path), picture)
+    cv2.imwrite(str(path), image)
     return path
 
 

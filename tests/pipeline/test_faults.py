@@ -32,7 +32,7 @@ def server() -> Iterator[Forks]:
 
 @pytest.fixture(scope="module")
 def line(tiny_bundle: Path) -> list[str]:
-    """A run whose film is kept in three pieces of eight frames."""
+    """A run whose video is kept in three pieces of eight frames."""
     common = ("--model", str(tiny_bundle), *SETTINGS, "--preset=veryfast", f"--segment={PIECE / 25}")
     return ["run", "talk.mp4", "-o", "out.mp4", *common]
 
@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, server: Forks, line: list[st
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, server: Forks, line: list[str], whole: Path) -> Path:
-    """A folder whose run was killed when the film had one piece."""
+    """A folder whose run was killed when the video had one piece."""
     folder = tmp_path_factory.mktemp("begun")
     shutil.copy(whole / "talk.mp4", folder)
     assert server.run(line, folder, at=rf"open .*/render/.*/\.{PIECE:09d}\.bin")["code"] == -signal.SIGKILL
@@ -95,7 +95,7 @@ def refused(ran: dict[str, Any], folder: Path, code: int = 3) -> str:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments_the_film_is_the_same(whole: Path, line: list[str], tmp_path: Path) -> None:
+def test_killed_at_twenty_moments_the_video_is_the_same(whole: Path, line: list[str], tmp_path: Path) -> None:
     """Moments in time, so that kills also meet what FFmpeg, torch and safetensors are in the midst of."""
     rng, broken = random.Random(0), 0
     shutil.copy(whole / "talk.mp4", tmp_path)
@@ -126,7 +126,7 @@ def killed_after(seconds: float, line: list[str], folder: Path) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def test_killed_before_any_change_of_files_the_film_is_the_same(
+def test_killed_before_any_change_of_files_the_video_is_the_same(
     whole: Path, line: list[str], tmp_path: Path, server: Forks
 ) -> None:
     """Three times in one folder: each run goes on from what the one before has left."""
@@ -160,7 +160,7 @@ def test_killed_before_every_change_of_files_of_a_render(
 @pytest.mark.parametrize(
     "moment",
     [
-        r"os.rename .*\.part .*out\.mp4",  # the film is whole and has no name yet
+        r"os.rename .*\.part .*out\.mp4",  # the video is whole and has no name yet
         r"os.rename .*\.out\.mp4\.json",  # it has its name, and nothing says that it is ours
         r"shutil.rmtree .*/?render'?",  # all is written, the pieces are still there
     ],
@@ -175,21 +175,21 @@ def test_killed_between_the_last_writes(
     assert is_as(whole, folder)
 
 
-def test_killed_while_pictures_get_their_names(begun: Path, line: list[str], tmp_path: Path, server: Forks) -> None:
-    """Those of an earlier, longer film and of the new one are there together; somebody else's are not replaced."""
+def test_killed_while_images_get_their_names(begun: Path, line: list[str], tmp_path: Path, server: Forks) -> None:
+    """Those of an earlier, longer video and of the new one are there together; somebody else's are not replaced."""
     folder = tmp_path / "x"
     shutil.copytree(begun, folder)
-    pictures = [*line[:3], "shown/%04d.png", *line[4:]]
-    finishes(server, pictures, folder)
+    images = [*line[:3], "shown/%04d.png", *line[4:]]
+    finishes(server, images, folder)
     shutil.copy(folder / "shown/0001.png", folder / "0001.png")
-    other = ["--edit=age=-3" if word == "--edit=age=2" else word for word in pictures]
+    other = ["--edit=age=-3" if word == "--edit=age=2" else word for word in images]
     assert server.run(other, folder, at=r"os.rename .*/0007\.png")["code"] == -signal.SIGKILL
     finishes(server, other, folder)
     assert len(list((folder / "shown").glob("*.png"))) == FRAMES and not (folder / "talk.sg3/render").exists()
     assert digest_of(folder / "shown/0001.png") != digest_of(folder / "0001.png")
-    assert server.run(pictures, folder, at=r"os.rename .*/0007\.png")["code"] == -signal.SIGKILL
+    assert server.run(images, folder, at=r"os.rename .*/0007\.png")["code"] == -signal.SIGKILL
     (folder / "shown/0003.png").write_bytes(b"mine")
-    assert "was not made by sg3" in refused(server.run(pictures, folder), folder / "shown", 2)
+    assert "was not made by sg3" in refused(server.run(images, folder), folder / "shown", 2)
     assert (folder / "shown/0003.png").read_bytes() == b"mine"
 
 
@@ -202,11 +202,11 @@ def test_a_signal_in_the_third_piece_keeps_the_first_two(
 ) -> None:
     folder = tmp_path / "x"
     shutil.copytree(begun, folder)
-    (folder / "out.mp4").write_bytes(b"an earlier film")
+    (folder / "out.mp4").write_bytes(b"an earlier video")
     third = rf"open .*/render/.*/\.{2 * PIECE:09d}\.bin"
     what = refused(server.run([*line, "--force"], folder, at=third, number=number), folder, 128 + number)
     assert what.startswith("error: run was ") and kept_frames(folder) == [0, PIECE]
-    assert (folder / "out.mp4").read_bytes() == b"an earlier film"
+    assert (folder / "out.mp4").read_bytes() == b"an earlier video"
     err = finishes(server, [*line, "--force"], folder)
     assert f"render: {2 * PIECE} of {FRAMES} frames are there from an earlier run" in err
     assert is_as(whole, folder)

@@ -33,7 +33,7 @@ KINDS = {
 
 @pytest.fixture
 def faces(talk: Path) -> list[np.ndarray]:
-    """A few pictures of a person."""
+    """A few images of a person."""
     with VideoReader(talk) as reader:
         return [frame.rgb for frame in islice(reader, FRAMES)]
 
@@ -52,17 +52,17 @@ def edit(model: Path, *arguments: str) -> None:
 
 
 def face_changed(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
-    """Whether something is edited in each picture, and the corners are not."""
+    """Whether something is edited in each image, and the corners are not."""
     differences = [np.abs(a.astype(int) - b) for a, b in zip(before, after, strict=True)]
     return all(d.max() > 15 and d[:8, :8].max() <= 8 and d[-8:, -8:].max() <= 8 for d in differences)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_film_comes_out_as_it_went_in(here: Path, faces: list[np.ndarray], tiny_bundle: Path, kind: str) -> None:
+def test_a_video_comes_out_as_it_went_in(here: Path, faces: list[np.ndarray], tiny_bundle: Path, kind: str) -> None:
     keywords = KINDS[kind]
     turned = [np.ascontiguousarray(np.rot90(rgb, -1)) for rgb in faces] if "rotation" in keywords else faces
     height, width = turned[0].shape[:2]
-    clip = {"frames": FRAMES, "size": (width, height), "picture": lambda index, *_: turned[index]} | keywords
+    clip = {"frames": FRAMES, "size": (width, height), "image": lambda index, *_: turned[index]} | keywords
     source = make_clip(here / "in.mp4", **clip)
     edit(tiny_bundle, "in.mp4", "-o", "out.mp4", "--crf", "4", "--preset", "ultrafast")
     before, after = probe(source), probe(here / "out.mp4")
@@ -73,10 +73,10 @@ def test_a_film_comes_out_as_it_went_in(here: Path, faces: list[np.ndarray], tin
     assert face_changed(*([frame.rgb for frame in VideoReader(path)] for path in (source, here / "out.mp4")))
 
 
-def test_pictures_come_out_as_they_went_in(here: Path, faces: list[np.ndarray], tiny_bundle: Path) -> None:
+def test_images_come_out_as_they_went_in(here: Path, faces: list[np.ndarray], tiny_bundle: Path) -> None:
     import tests.footage
 
-    clip = {"codec": "png", "pix_fmt": "rgb24", "frames": FRAMES, "picture": lambda index, *_: faces[index]}
+    clip = {"codec": "png", "pix_fmt": "rgb24", "frames": FRAMES, "image": lambda index, *_: faces[index]}
     place = folder(".png")(here / "frames.x", clip)
     assert place.name == "frames" and tests.footage.FRAMES != FRAMES
     edit(tiny_bundle, "frames", "-o", "out/%02d.png", "--rate", "12")
@@ -86,11 +86,11 @@ def test_pictures_come_out_as_they_went_in(here: Path, faces: list[np.ndarray], 
     assert (here / "frames.sg3").is_dir() and probe(here / "out" / "%02d.png").frames == FRAMES
 
 
-def test_a_film_through_pipes(
+def test_a_video_through_pipes(
     here: Path, faces: list[np.ndarray], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     height, width = faces[0].shape[:2]
-    clip = {"frames": FRAMES, "size": (width, height), "picture": lambda index, *_: faces[index]}
+    clip = {"frames": FRAMES, "size": (width, height), "image": lambda index, *_: faces[index]}
     source = make_clip(here / "in.mkv", audio=["libopus"], **clip)
     pipe = Pipe()
     monkeypatch.setattr(sys, "stdin", Pipe(source.read_bytes()))

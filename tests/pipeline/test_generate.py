@@ -1,4 +1,4 @@
-"""`sg3 generate`: seeds that can be looked up, pictures that move as the words say, outputs whole or absent."""
+"""`sg3 generate`: seeds that can be looked up, images that move as the words say, outputs whole or absent."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def likeness(a: np.ndarray, b: np.ndarray, margin: int = 3) -> float:
-    """Correlation of two pictures away from their borders."""
+    """Correlation of two images away from their borders."""
     inner = slice(margin, -margin)
     return float(np.corrcoef(a[inner, inner].ravel(), b[inner, inner].ravel())[0, 1])
 
@@ -92,16 +92,16 @@ def test_a_seed_gives_the_same_in_any_company(sampler: Sampler) -> None:
     together, alone = sampler.codes([4, 9, 2]), sampler.codes([9])
     assert together.shape == (3, 8, 32) and np.array_equal(together[1], alone[0])
     assert not np.array_equal(together[0], together[1])
-    many, one = list(sampler.pictures([4, 9, 2, 5])), list(sampler.pictures([5]))
+    many, one = list(sampler.images([4, 9, 2, 5])), list(sampler.images([5]))
     assert len(many) == 4 and int(np.abs(many[3].astype(int) - one[0]).max()) <= 1
 
 
-def test_the_picture_is_what_the_generator_makes_of_that_noise(sampler: Sampler) -> None:
+def test_the_image_is_what_the_generator_makes_of_that_noise(sampler: Sampler) -> None:
     z = torch.from_numpy(np.random.RandomState(6).randn(1, 32)).float()
     with torch.inference_mode():
         image = sampler.G(z)[0].permute(1, 2, 0).numpy()
     expected = np.rint((image + 1) * 127.5).clip(0, 255)
-    assert np.abs(next(sampler.pictures([6])) - expected).max() <= 1
+    assert np.abs(next(sampler.images([6])) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -165,28 +165,28 @@ def test_a_walk_of_a_grid_has_each_seed_ahead_of_the_one_before(sampler: Sampler
         for cell in range(3):
             ahead = single[(frame + 2 * cell) % 6]
             assert int(np.abs(cells[3 * frame + cell].astype(int) - ahead).max()) <= 1
-    assert all(np.abs(single[2 * k].astype(int) - p).max() <= 1 for k, p in enumerate(sampler.pictures(seeds)))
+    assert all(np.abs(single[2 * k].astype(int) - p).max() <= 1 for k, p in enumerate(sampler.images(seeds)))
 
 
-# ---- the picture's motion
+# ---- the image's motion
 
 
 def moved(sampler: Sampler, **motion: object) -> np.ndarray:
-    return next(Sampler(sampler.G, GenerateConfig(**motion)).pictures([1]))
+    return next(Sampler(sampler.G, GenerateConfig(**motion)).images([1]))
 
 
-def test_positive_rotation_turns_the_picture_counter_clockwise(sampler: Sampler) -> None:
-    still = next(sampler.pictures([1]))
+def test_positive_rotation_turns_the_image_counter_clockwise(sampler: Sampler) -> None:
+    still = next(sampler.images([1]))
     left, right = moved(sampler, rotate=90.0), moved(sampler, rotate=-90.0)
     assert likeness(left, np.rot90(still)) > 0.999 and likeness(right, np.rot90(still, -1)) > 0.999
     assert likeness(left, np.rot90(still, -1)) < 0.95
 
 
 @pytest.mark.parametrize(("shift", "axis"), [((0.25, 0.0), 1), ((0.0, 0.25), 0)])
-def test_positive_translation_is_right_and_down_in_picture_widths(
+def test_positive_translation_is_right_and_down_in_image_widths(
     sampler: Sampler, shift: tuple[float, float], axis: int
 ) -> None:
-    still, shifted = next(sampler.pictures([1])), moved(sampler, translate=shift)
+    still, shifted = next(sampler.images([1])), moved(sampler, translate=shift)
     if axis == 0:  # as if it had gone to the right
         still, shifted = still.swapaxes(0, 1), shifted.swapaxes(0, 1)
     assert likeness(shifted[:, 8:], still[:, :-8]) > 0.999
@@ -194,7 +194,7 @@ def test_positive_translation_is_right_and_down_in_picture_widths(
 
 
 def test_scale_enlarges_about_the_centre(sampler: Sampler) -> None:
-    still, large = next(sampler.pictures([1])), moved(sampler, scale=2.0)
+    still, large = next(sampler.images([1])), moved(sampler, scale=2.0)
     expected = cv2.resize(still[8:24, 8:24], (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     assert likeness(large, expected) > 0.95 > likeness(moved(sampler, scale=0.5), expected)
     assert likeness(large, expected) > likeness(still, expected)
@@ -208,8 +208,8 @@ def test_several_seeds_make_a_grid_row_by_row(here: Path, sampler: Sampler) -> N
     sheet = png("all.png")
     assert sheet.shape == (2 * SIZE, 3 * SIZE, 3)
     *shown, last = tiles(sheet, 3)
-    for tile, picture in zip(shown, sampler.pictures([3, 4, 5, 6, 7]), strict=True):
-        assert np.abs(tile.astype(int) - picture).max() <= 1
+    for tile, image in zip(shown, sampler.images([3, 4, 5, 6, 7]), strict=True):
+        assert np.abs(tile.astype(int) - image).max() <= 1
     assert not last.any()
     record = json.loads((here / "all.png.json").read_text())
     assert record["seeds"] == [3, 4, 5, 6, 7] and record["output"]["sha256"] == digest_of(here / "all.png")
@@ -218,13 +218,13 @@ def test_several_seeds_make_a_grid_row_by_row(here: Path, sampler: Sampler) -> N
     assert sorted(p.name for p in here.iterdir()) == ["all.png", "all.png.json"]
 
 
-def test_a_name_with_seed_makes_a_picture_each(here: Path, sampler: Sampler, capsys: pytest.CaptureFixture) -> None:
+def test_a_name_with_seed_makes_an_image_each(here: Path, sampler: Sampler, capsys: pytest.CaptureFixture) -> None:
     assert run("-o", "face-{seed}.png", "--seeds", "8,2,8", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["schema"], facts["command"], facts["ok"], facts["computed"]) == (1, "generate", True, 2)
     assert facts["outputs"] == ["face-8.png", "face-2.png"] and facts["seeds"] == [8, 2, 8]
     for seed in (2, 8):
-        assert np.abs(png(f"face-{seed}.png").astype(int) - next(sampler.pictures([seed]))).max() <= 1
+        assert np.abs(png(f"face-{seed}.png").astype(int) - next(sampler.images([seed]))).max() <= 1
     assert run("-o", "face-{seed}.png", "--seeds", "2,3", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["computed"] == 1 and "1 of 2 pictures are up to date" in facts["notices"][0]
@@ -252,7 +252,7 @@ def test_a_grid_walk_and_edits_over_time(here: Path) -> None:
     assert [psnr(a, b) > 30 for a, b in zip(plain, edited, strict=True)] == [True, True, True, False]
 
 
-def test_standard_output_takes_a_picture_or_a_walk(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_output_takes_an_image_or_a_walk(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (("--seeds", "1-2"), ("--seeds", "1-2", "--walk", "0.1")):
         pipe = io.TextIOWrapper(io.BytesIO())
         monkeypatch.setattr(sys, "stdout", pipe)
@@ -261,8 +261,8 @@ def test_standard_output_takes_a_picture_or_a_walk(here: Path, monkeypatch: pyte
         if "--walk" in arguments:
             assert written.startswith(b"\x1aE\xdf\xa3")  # Matroska
         else:
-            picture = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_COLOR)
-            assert picture.shape == (SIZE, 2 * SIZE, 3) and written.endswith(b"IEND\xaeB`\x82")
+            image = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_COLOR)
+            assert image.shape == (SIZE, 2 * SIZE, 3) and written.endswith(b"IEND\xaeB`\x82")
     assert list(here.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Parts of a film by time: how they are written, how the edit fades at their ends, and what the other frames keep."""
+"""Parts of a video by time: how they are written, how the edit fades at their ends, and what the other frames keep."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_milliseconds_seconds_and_the_clock_say_the_same(bounds: list[int]) -> N
 
 @st.composite
 def ranges_of_time(draw: st.DrawFn) -> Ranges:
-    """Up to three ranges that do not overlap; the first may begin with the film, the last be open."""
+    """Up to three ranges that do not overlap; the first may begin with the video, the last be open."""
     ms = sorted(draw(st.lists(st.integers(0, 20_000), min_size=2, max_size=6, unique=True)))
     parts = [(a / 1000, b / 1000) for a, b in zip(ms[::2], ms[1::2], strict=False)]
     if draw(st.booleans()):
@@ -137,11 +137,11 @@ class Numbered:
 
 
 @given(st.data())
-def test_the_edit_is_given_whole_batches_and_its_results_are_those_of_the_whole_film(data: st.DataObject) -> None:
+def test_the_edit_is_given_whole_batches_and_its_results_are_those_of_the_whole_video(data: st.DataObject) -> None:
     batch, count = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))
     shares = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0])
     shown = np.array(data.draw(st.lists(shares, min_size=count, max_size=count)))
-    start = batch * data.draw(st.integers(0, (count - 1) // batch))  # a film that goes on from an earlier run
+    start = batch * data.draw(st.integers(0, (count - 1) // batch))  # a video that goes on from an earlier run
     seen: list[int] = []
 
     def edited(frames: Iterator[Numbered]) -> Iterator[Numbered]:
@@ -198,7 +198,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(clip: Path) -> None:
-    """Both ranges end or begin in the middle of a batch, and of a piece when the film is kept in pieces."""
+    """Both ranges end or begin in the middle of a batch, and of a piece when the video is kept in pieces."""
     source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
     with VideoReader("talk.mp4") as reader:
         times = reader.times

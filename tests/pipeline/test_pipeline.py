@@ -367,8 +367,8 @@ def test_a_signal_in_any_stage_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The same command continues from the last piece, and its arrays and film are those of an unbroken run."""
-    (fresh / "out.mp4").write_bytes(b"an earlier film")
+    """The same command continues from the last piece, and its arrays and video are those of an unbroken run."""
+    (fresh / "out.mp4").write_bytes(b"an earlier video")
     monkeypatch.setattr("sg3cli.pipeline.align.PIECE", 4)
     monkeypatch.setattr("sg3cli.pipeline.invert.PIECE", 4)
     after, kept = STOPS[stage]
@@ -377,7 +377,7 @@ def test_a_signal_in_any_stage_loses_nothing(
         assert cli.run([*run_line(tiny_bundle), "--force"]) == 128 + number
     what, hint = capsys.readouterr().err.strip().splitlines()[-2:]
     assert what.startswith("error: run was ") and hint.endswith("the same command continues")
-    assert (fresh / "out.mp4").read_bytes() == b"an earlier film"
+    assert (fresh / "out.mp4").read_bytes() == b"an earlier video"
     assert (fresh / "talk.sg3" / kept).is_file()
     assert not list(fresh.rglob("*.tmp")) and not list(fresh.rglob("*.part"))
     assert cli.run([*run_line(tiny_bundle), "--force"]) == 0

@@ -1,4 +1,4 @@
-"""`sg3 preview`: the picture's layout and words, which frame is shown, and that nothing else happens."""
+"""`sg3 preview`: the image's layout and words, which frame is shown, and that nothing else happens."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def flat(value: int, height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
-# ---- the picture
+# ---- the image
 
 
 def test_cells_lie_in_rows_and_columns_and_keep_their_pixels() -> None:
     rows = [Row("a", [Cell("x", flat(10)), Cell("y", flat(20))]), Row("b", [Cell("x", flat(30)), Cell("y", flat(40))])]
-    picture = sheet(rows, None, labels=False)
-    assert picture.shape == (2 * 40 + 3 * GAP, 2 * 60 + 3 * GAP, 3)
+    image = sheet(rows, None, labels=False)
+    assert image.shape == (2 * 40 + 3 * GAP, 2 * 60 + 3 * GAP, 3)
     for k, value in enumerate((10, 20, 30, 40)):
         y, x = GAP + k // 2 * (40 + GAP), GAP + k % 2 * (60 + GAP)
-        assert (picture[y : y + 40, x : x + 60] == value).all()
+        assert (image[y : y + 40, x : x + 60] == value).all()
 
 
 def test_labels_stand_beside_the_cells_not_in_them() -> None:
     bare, named = Row("", [Cell("", flat(90))]), Row("1.50 s", [Cell("age 2", flat(90))])
-    empty, picture = sheet([bare], 200), sheet([named], 200)
-    assert empty.shape == picture.shape
+    empty, image = sheet([bare], 200), sheet([named], 200)
+    assert empty.shape == image.shape
     cell = (empty == 90).all(axis=2)
-    assert cell.sum() == 200 * 133 and (picture[cell] == 90).all()
-    changed = np.flatnonzero((picture != empty).any(axis=(1, 2)))
+    assert cell.sum() == 200 * 133 and (image[cell] == 90).all()
+    changed = np.flatnonzero((image != empty).any(axis=(1, 2)))
     inside = np.flatnonzero(cell.any(axis=1))
     assert changed.min() < inside.min() and changed.max() > inside.max()
 
 
-def test_one_cell_without_labels_is_the_picture_itself() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (33, 47, 3), dtype=np.uint8)
-    assert np.array_equal(sheet([Row("", [Cell("", picture)])], None, labels=False), picture)
+def test_one_cell_without_labels_is_the_image_itself() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (33, 47, 3), dtype=np.uint8)
+    assert np.array_equal(sheet([Row("", [Cell("", image)])], None, labels=False), image)
 
 
 def test_cells_are_fitted_by_their_longer_side() -> None:
@@ -86,16 +86,16 @@ def test_fitted_text_is_never_wider_than_its_room(text: str, width: int) -> None
 
 @pytest.mark.parametrize("shape", [(90, 120), (270, 480), (1080, 1920)])
 def test_a_caption_is_small_and_in_the_corner(shape: tuple[int, int]) -> None:
-    picture = flat(120, *shape)
-    captioned = with_caption(picture, "edited: age 2, smile -0.5")
-    changed = (captioned != picture).any(axis=2)
-    assert captioned.shape == picture.shape and (picture == 120).all()
+    image = flat(120, *shape)
+    captioned = with_caption(image, "edited: age 2, smile -0.5")
+    changed = (captioned != image).any(axis=2)
+    assert captioned.shape == image.shape and (image == 120).all()
     assert changed.any() and not changed[shape[0] // 4 :].any() and not changed[:, -1].any()
     assert captioned.max() > 200  # light letters on a dark ground
     assert captioned.min() < 90
 
 
-def test_a_picture_without_room_for_letters_gets_no_caption() -> None:
+def test_an_image_without_room_for_letters_gets_no_caption() -> None:
     assert (with_caption(flat(120, 10, 12), "source") == 120).all()
 
 
@@ -176,11 +176,11 @@ def test_a_fresh_clip_is_shown_and_nothing_is_stored(fresh: Path, capsys: pytest
     assert told["project"] is None and told["codes"] == "computed" and told["tuned"] is False
     assert [shown["frame"] for shown in told["frames"]] == [5]
     assert told["rows"][0]["cells"] == ["before", "inversion", "age -1", "age 1"]
-    picture = cv2.imread("talk_preview.png")
-    assert picture.shape[:2] == (told["height"], told["width"])
+    image = cv2.imread("talk_preview.png")
+    assert image.shape[:2] == (told["height"], told["width"])
     assert b'"frames":[{"frame":5' in (fresh / "talk_preview.png").read_bytes()
     before = digest_of(fresh / "talk_preview.png")
-    assert cli.run(["preview", "talk.mp4", "--at", "0.3s"]) == 0  # our own picture is replaced
+    assert cli.run(["preview", "talk.mp4", "--at", "0.3s"]) == 0  # our own image is replaced
     assert capsys.readouterr().out == "talk_preview.png\n" and digest_of(fresh / "talk_preview.png") != before
 
 
@@ -189,10 +189,10 @@ def test_the_frame_shown_is_the_one_on_screen(fresh: Path) -> None:
         frames = [frame.rgb for frame in reader]
     plain = ["--columns", "before", "--no-labels", "--direction", "age"]
     assert cli.run(["preview", "talk.mp4", "--at", "0.279s", "--at", "0", *plain, "-o", "a.png"]) == 0
-    picture = cv2.imread("a.png")[..., ::-1]
+    image = cv2.imread("a.png")[..., ::-1]
     height = frames[0].shape[0]
-    assert np.array_equal(picture[GAP : GAP + height, GAP:-GAP], frames[6])
-    assert np.array_equal(picture[2 * GAP + height : -GAP, GAP:-GAP], frames[0])
+    assert np.array_equal(image[GAP : GAP + height, GAP:-GAP], frames[6])
+    assert np.array_equal(image[2 * GAP + height : -GAP, GAP:-GAP], frames[0])
 
 
 def test_without_a_time_a_good_frame_is_chosen(fresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,9 +205,9 @@ def test_without_a_time_a_good_frame_is_chosen(fresh: Path, capsys: pytest.Captu
 def test_stdout_takes_the_png(fresh: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert cli.run(["preview", "talk.mp4", "--at=0", "--columns=before", "--no-labels", "-o", "-", "-q"]) == 0
     data = capfdbinary.readouterr().out
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     with VideoReader("talk.mp4") as reader:
-        assert np.array_equal(picture[..., ::-1], next(iter(reader)).rgb)
+        assert np.array_equal(image[..., ::-1], next(iter(reader)).rgb)
     assert os.listdir(fresh) == ["talk.mp4"]
 
 
@@ -251,12 +251,12 @@ def test_a_frame_without_a_face_names_the_nearest_with_one(
     def drawn(index: int, width: int, height: int) -> np.ndarray:
         return frames[index % 12] if index < 2 or index >= 18 else grey
 
-    make_clip(fresh / "gap.mp4", frames=20, rate=10, size=size, picture=drawn)
+    make_clip(fresh / "gap.mp4", frames=20, rate=10, size=size, image=drawn)
     for at, nearest in (("0.6s", "0.10s"), ("1.3s", "1.80s"), ("1.0s", "1.80s")):
         assert cli.run(["preview", "gap.mp4", "--at", at]) == 3
         error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
         assert f"no face is seen at {float(at[:-1]):.2f} s" in error and f"--at {nearest}" in hint
-    make_clip(fresh / "none.mp4", frames=4, size=size, picture=lambda *_: grey)
+    make_clip(fresh / "none.mp4", frames=4, size=size, image=lambda *_: grey)
     assert cli.run(["preview", "none.mp4"]) == 3 and cli.run(["preview", "none.mp4", "--at", "0.1"]) == 3
     assert "nor in the frames around it" in capsys.readouterr().err
 
@@ -281,8 +281,8 @@ def test_a_finished_project_is_shown_as_it_will_be_rendered(
         frame = next(reader.frames(6))
     G = tuned_generator(project, bundle, True)
     result = next(compose(iter([frame]), plan(job, bundle, True).of_face(track, codes), G, job.settings.render)).rgb
-    picture = cv2.imread("out.png")[..., ::-1].astype(int)
-    assert np.abs(picture - result).max() <= 1 and np.abs(picture - frame.rgb).max() > 20
+    image = cv2.imread("out.png")[..., ::-1].astype(int)
+    assert np.abs(image - result).max() <= 1 and np.abs(image - frame.rgb).max() > 20
 
 
 def test_a_project_s_edits_stay_while_a_direction_is_swept(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,7 +317,7 @@ def test_a_sweep_keeps_layers_and_replaces_the_strength() -> None:
 # ---- pieces
 
 
-def test_the_same_picture_is_computed_once() -> None:
+def test_the_same_image_is_computed_once() -> None:
     class Counting(torch.nn.Module):
         calls = 0
 
@@ -345,8 +345,8 @@ def test_held_rows_read_as_a_file_s_do() -> None:
 
 
 def test_a_jpeg_carries_its_comment() -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
-    data = jpeg_bytes(picture, "made by sg3")
+    image = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
+    data = jpeg_bytes(image, "made by sg3")
     assert b"made by sg3" in data[:40]
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert decoded.shape == picture.shape
+    assert decoded.shape == image.shape

@@ -37,17 +37,15 @@ def two(tmp_path_factory, people, face_model) -> Path:
             places = [(0, 90 + 200 * u, 70, 0.42, 0), (1, 295 - 200 * u, 150, 0.42, 0)]
         else:
             places = [(1, 270, 100, 0.6, 5), (0, 100, 110, 0.5, -4)]
-        picture, exact = scene(people, *places, size=SIZE[::-1])
-        frames.append(picture)
+        image, exact = scene(people, *places, size=SIZE[::-1])
+        frames.append(image)
         if t >= CUT:  # another room: the flat background darkens
             background = scene(people, size=SIZE[::-1])[0]
-            frames[-1] = np.where(
-                np.abs(picture.astype(int) - background).max(2, keepdims=True) < 3, picture // 3, picture
-            )
+            frames[-1] = np.where(np.abs(image.astype(int) - background).max(2, keepdims=True) < 3, image // 3, image)
         for place, points in zip(places, exact, strict=True):
             CENTRES[t, place[0]] = points.mean(0)
     path = tmp_path_factory.mktemp("two") / "two.mp4"
-    return make_clip(path, FRAMES, SIZE, picture=lambda index, *_: frames[index].astype(np.uint8))
+    return make_clip(path, FRAMES, SIZE, image=lambda index, *_: frames[index].astype(np.uint8))
 
 
 def job_on(clip: Path, folder: Path, bundle: Path, face: str, tuning: int = 2) -> Job:
@@ -117,7 +115,7 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
         job.edit([parse_edit("5:age=1")])
 
 
-def test_a_picture_of_the_person_chooses_them(two, people, tiny_bundle, tmp_path, monkeypatch):
+def test_an_image_of_the_person_chooses_them(two, people, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     portrait = np.zeros((SIDE + 100, SIDE + 100, 3), np.uint8)
     portrait[50:-50, 50:-50] = people[0][1][:, :, ::-1]

@@ -43,7 +43,7 @@ def test_where_the_samples_are_is_found_and_kept(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", ["constant rate, sound", "Motion JPEG"])
 def test_edited_colours_stay_where_they_were(tmp_path: Path, name: str) -> None:
-    # Every pixel is new, so all of it is converted: the colours must not move against the picture.
+    # Every pixel is new, so all of it is converted: the colours must not move against the image.
     source = made(next(kind for kind in KINDS if kind.name == name), tmp_path)
     with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mp4", reader.info, FINE) as writer:
         info = reader.info
@@ -64,6 +64,6 @@ def test_shifting_by_half_a_pixel() -> None:
     assert (shifted(rgb, "left")[:, 0] == rgb[:, 0]).all() and (shifted(rgb, "topleft")[1:, 1:] < rgb[1:, 1:]).all()
 
 
-def test_a_flat_picture_counts_as_left(tmp_path: Path) -> None:
-    flat = make_clip(tmp_path / "a.mp4", frames=1, picture=lambda _, w, h: np.full((h, w, 3), 90, np.uint8))
+def test_a_flat_image_counts_as_left(tmp_path: Path) -> None:
+    flat = make_clip(tmp_path / "a.mp4", frames=1, image=lambda _, w, h: np.full((h, w, 3), 90, np.uint8))
     assert probe(flat).chroma == "left"

@@ -71,7 +71,7 @@ def test_a_device_that_is_not_there_is_replaced_and_said(source, codec, instead)
         )
 
 
-def test_a_replaced_device_still_makes_the_film(tmp_path, source):
+def test_a_replaced_device_still_makes_the_video(tmp_path, source):
     with (
         VideoReader(source.path) as reader,
         VideoWriter(tmp_path / "o.mp4", reader.info, EncodeConfig("h264_nvenc")) as out,

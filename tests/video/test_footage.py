@@ -64,7 +64,7 @@ def test_colour_tags_mean_the_same(tmp_path: Path, kind: Kind) -> None:
     assert resolve(out, 128, 96, "yuv420p") == resolve(source, 128, 96, "yuv420p")
 
 
-def test_what_is_attached_and_said_about_the_film_comes_along(tmp_path: Path) -> None:
+def test_what_is_attached_and_said_about_the_video_comes_along(tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if kind.name == "tracks, chapters, attachment")
     assert through(kind, tmp_path).packets[0] > 20
     with av.open(str(tmp_path / "out.mkv")) as out:
@@ -83,7 +83,7 @@ def test_real_interlaced_motion_is_made_whole_frame_by_frame(tmp_path: Path, suf
         return rgb
 
     options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "1"}
-    source = make_clip(tmp_path / f"in{suffix}", size=(128, 96), frames=10, picture=combed, options=options)
+    source = make_clip(tmp_path / f"in{suffix}", size=(128, 96), frames=10, image=combed, options=options)
     reader = VideoReader(source)
     frames = list(reader)
     assert reader.info.interlaced and [frame.pts for frame in frames] == reader.pts.tolist() and len(frames) == 10
@@ -100,9 +100,7 @@ def test_values_that_an_edit_left_alone_keep_their_ten_bits(tmp_path: Path) -> N
         return np.broadcast_to(np.linspace(60, 70, width)[:, None], (height, width, 3)).astype(np.uint8)
 
     # Ten bits that eight cannot hold: luma counts up by one from column to column.
-    source = make_clip(
-        tmp_path / "in.mkv", size=(128, 96), frames=2, codec="ffv1", pix_fmt="yuv420p10le", picture=shades
-    )
+    source = make_clip(tmp_path / "in.mkv", size=(128, 96), frames=2, codec="ffv1", pix_fmt="yuv420p10le", image=shades)
     ramp = tmp_path / "ramp.mkv"
     with av.open(str(source)) as old, av.open(str(ramp), "w") as out:
         stream = out.add_stream("ffv1", rate=25)
@@ -134,7 +132,7 @@ def test_values_that_an_edit_left_alone_keep_their_ten_bits(tmp_path: Path) -> N
 def test_lossless_is_lossless(tmp_path: Path, codec: str, pix_fmt: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     source = make_clip(
-        tmp_path / "in.mkv", size=(64, 64), frames=3, codec="ffv1", pix_fmt=pix_fmt, picture=lambda *_: noise
+        tmp_path / "in.mkv", size=(64, 64), frames=3, codec="ffv1", pix_fmt=pix_fmt, image=lambda *_: noise
     )
     with (
         VideoReader(source) as reader,
@@ -187,7 +185,7 @@ def test_clips_that_are_here(tmp_path: Path, clip: Path) -> None:
     )  # fmt: skip
 
 
-def test_pictures_in_natural_order_at_their_rate(tmp_path: Path) -> None:
+def test_images_in_natural_order_at_their_rate(tmp_path: Path) -> None:
     folder = made(next(kind for kind in KINDS if kind.name == "folder of PNG"), tmp_path)
     (folder / "notes.txt").write_text("not a picture")
     (folder / ".hidden.png").write_bytes(b"")

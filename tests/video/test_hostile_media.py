@@ -14,7 +14,7 @@ from sg3cli.errors import InputError
 from sg3cli.video import VideoReader, VideoWriter
 
 MEMORY = 2_000_000_000
-READABLE = {"rateless.y4m", "frantic.y4m", "huge.avi", "huge.mkv", "long.mp4"}  # odd, but there are pictures in them
+READABLE = {"rateless.y4m", "frantic.y4m", "huge.avi", "huge.mkv", "long.mp4"}  # odd, but there are images in them
 
 
 def check(outcomes: list[Outcome]) -> Counter[str]:
@@ -53,7 +53,7 @@ def test_what_never_ends_or_never_begins_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_cut_off_is_named(tmp_path: Path) -> None:
-    # The picture's half of the index may be whole: the sound would be lost without a word.
+    # The image's half of the index may be whole: the sound would be lost without a word.
     whole = make_clip(tmp_path / "whole.mp4", audio=["aac"]).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[:-100])
     with pytest.raises(InputError, match="cut off: its index"):

@@ -16,10 +16,10 @@ from sg3cli.time_ranges import parse_rate
 from sg3cli.video import VideoReader, VideoWriter
 from sg3cli.video.image_sequence import (
     fingerprint,
-    is_pictures,
+    images_of,
+    is_image_sequence,
     matching,
     output_name,
-    pictures_of,
     written,
 )
 from sg3cli.video.probe import probe
@@ -41,11 +41,11 @@ def write(source: Path, out: object, **keywords) -> list[str]:
 def test_numbers_decide_the_order(tmp_path: Path) -> None:
     for name in ("f10.png", "f9.PNG", "f010.png", "f1.jpg", "f2.txt", "g.png"):
         (tmp_path / name).touch()
-    assert [p.name for p in pictures_of(tmp_path)] == ["f1.jpg", "f9.PNG", "f010.png", "f10.png", "g.png"]
-    assert [p.name for p in pictures_of(tmp_path / "f%d.png")] == ["f010.png", "f10.png"]
+    assert [p.name for p in images_of(tmp_path)] == ["f1.jpg", "f9.PNG", "f010.png", "f10.png", "g.png"]
+    assert [p.name for p in images_of(tmp_path / "f%d.png")] == ["f010.png", "f10.png"]
     assert {p.name for p in matching(tmp_path / "f%03d.png")} == {"f010.png"}
     with pytest.raises(InputError, match="no file is named"):
-        pictures_of(tmp_path / "h%d.png")
+        images_of(tmp_path / "h%d.png")
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20, unique=True))
@@ -53,7 +53,7 @@ def test_any_numbers_are_in_order(tmp_path_factory: pytest.TempPathFactory, numb
     place = tmp_path_factory.mktemp("numbers")
     for number in numbers:
         (place / f"a{number}.png").touch()
-    assert [int(p.stem[1:]) for p in pictures_of(place)] == sorted(numbers)
+    assert [int(p.stem[1:]) for p in images_of(place)] == sorted(numbers)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,18 @@ def test_rates_that_cannot_be(text: str) -> None:
         parse_rate(text)
 
 
-def test_what_counts_as_pictures(tmp_path: Path) -> None:
+def test_what_counts_as_images(tmp_path: Path) -> None:
     (tmp_path / "a%d.mp4").touch()
     (tmp_path / "a.JPG").touch()
-    assert is_pictures(tmp_path) and is_pictures(tmp_path / "a.JPG") and is_pictures(tmp_path / "b%d.png")
-    assert not is_pictures(tmp_path / "a%d.mp4")
+    assert (
+        is_image_sequence(tmp_path)
+        and is_image_sequence(tmp_path / "a.JPG")
+        and is_image_sequence(tmp_path / "b%d.png")
+    )
+    assert not is_image_sequence(tmp_path / "a%d.mp4")
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match="folder, not a video, and holds no pictures"):
-        pictures_of(tmp_path / "nothing")
+        images_of(tmp_path / "nothing")
 
 
 def test_identity_changes_with_name_content_and_rate(folder: Path) -> None:
@@ -90,7 +94,7 @@ def test_identity_changes_with_name_content_and_rate(folder: Path) -> None:
     assert fingerprint(folder, "25")[1] != first[1]
 
 
-def test_a_project_of_pictures_knows_them_and_takes_another_rate(folder: Path, tmp_path: Path) -> None:
+def test_a_project_of_images_knows_them_and_takes_another_rate(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "p.sg3"
     project = Project.of_source(folder, place, {})
     with project.lock("test"):
@@ -105,16 +109,16 @@ def test_a_project_of_pictures_knows_them_and_takes_another_rate(folder: Path, t
 
 
 @pytest.mark.parametrize("name", ["out/%04d.png", "out/", "f%03d.png"])
-def test_pictures_out_and_in_again(folder: Path, tmp_path: Path, name: str) -> None:
+def test_images_out_and_in_again(folder: Path, tmp_path: Path, name: str) -> None:
     out = f"{tmp_path}/{name}"
     write(folder, out)
     assert len(written(out)) == 8
     again = VideoReader(Path(output_name(out)))
     pairs = zip(VideoReader(folder), again, strict=True)
     assert all(np.array_equal(a.rgb, b.rgb) for a, b in pairs)
-    for left in pictures_of(folder)[3:]:
+    for left in images_of(folder)[3:]:
         left.unlink()
-    write(folder, out)  # of a longer film of that name nothing stays
+    write(folder, out)  # of a longer video of that name nothing stays
     assert [number_of(frame.rgb) for frame in VideoReader(Path(output_name(out)))] == [0, 1, 2]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -129,7 +133,7 @@ def test_a_still_out(folder: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "one.png"]
 
 
-def test_a_film_as_jpegs_loses_its_sound_and_says_so(tmp_path: Path) -> None:
+def test_a_video_as_jpegs_loses_its_sound_and_says_so(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", audio=["aac"], frames=3, options={"crf": "1"})
     notices = write(source, tmp_path / "j" / "%d.jpg")
     assert any("no sound" in notice for notice in notices)
@@ -137,7 +141,7 @@ def test_a_film_as_jpegs_loses_its_sound_and_says_so(tmp_path: Path) -> None:
     assert np.abs(before.astype(int) - after).mean() < 2
 
 
-def test_a_failure_leaves_earlier_pictures(folder: Path, tmp_path: Path) -> None:
+def test_a_failure_leaves_earlier_images(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "o" / "%d.png"
     write(folder, out)
     before = {path.name: path.read_bytes() for path in out.parent.iterdir()}
@@ -165,6 +169,6 @@ def test_a_flood_on_standard_input_is_stopped_early(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_facts_of_pictures(folder: Path) -> None:
+def test_facts_of_images(folder: Path) -> None:
     info = probe(folder, "12")
     assert (info.format, info.codec, info.frames, info.average_rate, info.duration) == ("images", "png", 8, 12, 8 / 12)

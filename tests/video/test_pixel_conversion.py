@@ -22,18 +22,18 @@ FORMATS = ["yuv420p", "yuv422p", "yuv444p", "yuv411p", "yuv410p", "yuv420p10le",
 
 
 def noisy(pix_fmt: str, width: int, height: int, seed: int = 0) -> av.VideoFrame:
-    """A picture of random values that the format can hold."""
-    rng, picture = np.random.default_rng(seed), av.VideoFrame(width, height, pix_fmt)
-    bits = max(component.bits for component in picture.format.components)
-    for plane in planes(picture):
+    """An image of random values that the format can hold."""
+    rng, image = np.random.default_rng(seed), av.VideoFrame(width, height, pix_fmt)
+    bits = max(component.bits for component in image.format.components)
+    for plane in planes(image):
         plane[...] = rng.integers(16 << (bits - 8), 235 << (bits - 8), plane.shape)
-    return picture
+    return image
 
 
 def stored(pix_fmt: str, width: int, height: int) -> Stored:
-    picture = noisy(pix_fmt, width, height)
-    colors = RGB_FULL if picture.format.is_rgb else BT709_LIMITED
-    return Stored(picture, picture.to_ndarray(format="rgb24"), colors)
+    image = noisy(pix_fmt, width, height)
+    colors = RGB_FULL if image.format.is_rgb else BT709_LIMITED
+    return Stored(image, image.to_ndarray(format="rgb24"), colors)
 
 
 @pytest.mark.parametrize("pix_fmt", FORMATS)
@@ -44,7 +44,7 @@ def test_only_what_is_touched_changes(pix_fmt: str, size: tuple[int, int]) -> No
     rgb[20:31, 37:52] = 255 - rgb[20:31, 37:52]
     result = FromRgb(pix_fmt, kept.colors, "left")(rgb, kept)
     whole = FromRgb(pix_fmt, kept.colors, "left")(rgb, None)
-    for index, (new, old, all_new) in enumerate(zip(planes(result), planes(kept.picture), planes(whole), strict=True)):
+    for index, (new, old, all_new) in enumerate(zip(planes(result), planes(kept.image), planes(whole), strict=True)):
         y, x = (-(-a // b) for a, b in zip((size[1], size[0]), new.shape, strict=True))  # pixels per sample
         inside = np.zeros(new.shape, bool)
         inside[20 // y : -(-31 // y), 37 // x : -(-52 // x)] = True
@@ -54,7 +54,7 @@ def test_only_what_is_touched_changes(pix_fmt: str, size: tuple[int, int]) -> No
             assert np.array_equal(new, old)
         else:
             assert not np.array_equal(new[inside], old[inside])
-        if not is_alpha and size == (64, 48):  # of an odd size, swscale spreads the samples over the whole picture
+        if not is_alpha and size == (64, 48):  # of an odd size, swscale spreads the samples over the whole image
             assert np.abs(new[inside].astype(int) - all_new[inside]).max() <= 1 << max(0, _bits(new) - 8)
 
 
@@ -63,15 +63,15 @@ def _bits(plane: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("pix_fmt", FORMATS)
-def test_an_untouched_picture_is_copied(pix_fmt: str) -> None:
+def test_an_untouched_image_is_copied(pix_fmt: str) -> None:
     kept = stored(pix_fmt, 66, 50)
     for rgb in (kept.rgb, kept.rgb.copy()):
         result = FromRgb(pix_fmt, kept.colors)(rgb, kept)
-        assert result is not kept.picture and result.format.name == pix_fmt
-        assert all(np.array_equal(a, b) for a, b in zip(planes(result), planes(kept.picture), strict=True))
+        assert result is not kept.image and result.format.name == pix_fmt
+        assert all(np.array_equal(a, b) for a, b in zip(planes(result), planes(kept.image), strict=True))
 
 
-def test_a_picture_of_another_size_is_converted_whole() -> None:
+def test_an_image_of_another_size_is_converted_whole() -> None:
     kept = stored("yuv420p", 64, 48)
     result = FromRgb("yuv420p", BT709_LIMITED)(np.full((20, 40, 3), 200, np.uint8), kept)
     assert (result.width, result.height) == (40, 20)
@@ -81,17 +81,17 @@ def test_a_picture_of_another_size_is_converted_whole() -> None:
 @pytest.mark.parametrize(
     "orientation", [(True, True, False), (False, True, True), (True, False, False), (True, True, True)]
 )
-def test_turning_planes_turns_the_picture(pix_fmt: str, orientation: tuple[bool, bool, bool]) -> None:
-    picture = (
+def test_turning_planes_turns_the_image(pix_fmt: str, orientation: tuple[bool, bool, bool]) -> None:
+    image = (
         noisy(pix_fmt, 64, 48)
         if is_planar(av.VideoFormat(pix_fmt))
         else noisy("yuv444p", 64, 48).reformat(format=pix_fmt)
     )
-    result = upright(picture, orientation)
+    result = upright(image, orientation)
     assert (result.width, result.height) == ((48, 64) if orientation[0] else (64, 48))
     assert is_planar(result.format)
     if result.format.name == pix_fmt:
-        pairs = zip(planes(result), planes(picture), strict=True)
+        pairs = zip(planes(result), planes(image), strict=True)
         assert all(np.array_equal(a, turned(b, orientation)) for a, b in pairs)
 
 
@@ -121,8 +121,8 @@ def test_the_part_that_is_converted_holds_what_is_touched(x: int, y: int, w: int
 
 
 def test_full_range_of_a_jpeg_is_copied_under_the_new_name() -> None:
-    picture = noisy("yuvj420p", 64, 48)
+    image = noisy("yuvj420p", 64, 48)
     colors = resolve(BT709_LIMITED.__class__(range=FULL), 64, 48, "yuvj420p")
-    kept = Stored(picture, picture.to_ndarray(format="rgb24"), colors)
+    kept = Stored(image, image.to_ndarray(format="rgb24"), colors)
     result = FromRgb("yuv420p", colors)(kept.rgb, kept)
-    assert all(np.array_equal(a, b) for a, b in zip(planes(result), planes(picture), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(planes(result), planes(image), strict=True))

@@ -45,13 +45,13 @@ def sound_packets(path):
         return rows, [(s.start_time, s.duration) for s in streams]
 
 
-def picture_stream(path):
+def image_stream(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         return stream.start_time, stream.duration, stream.frames, container.duration
 
 
-def decoded_picture(path):
+def decoded_image(path):
     """The first frame of a clip, as any player would show it."""
     with av.open(str(path)) as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
@@ -86,7 +86,7 @@ def test_count_pts_duration_and_packets_survive(tmp_path, kind):
     assert (after.frames, after.time_base, after.duration) == (before.frames, before.time_base, before.duration)
     assert (after.width, after.height) == (before.width, before.height)
     if kind != "fragmented":  # its header states no duration
-        assert picture_stream(out) == picture_stream(source)
+        assert image_stream(out) == image_stream(source)
         assert sound_packets(out) == sound_packets(source)
     for stream in ("audio", "subtitle"):
         assert packet_digest(out, stream) == packet_digest(source, stream)
@@ -156,7 +156,7 @@ def test_tags_chapters_and_languages_survive(tmp_path):
         assert container.streams.audio[0].language == "eng"
 
 
-def test_non_square_pixels_survive_and_turn_with_the_picture(tmp_path):
+def test_non_square_pixels_survive_and_turn_with_the_image(tmp_path):
     copy(make_clip(tmp_path / "a.mp4", aspect=Fraction(4, 3)), tmp_path / "b.mp4")
     assert probe(tmp_path / "b.mp4").sample_aspect_ratio == Fraction(4, 3)
     copy(make_clip(tmp_path / "c.mp4", aspect=Fraction(4, 3), rotation=90), tmp_path / "d.mp4")
@@ -173,7 +173,7 @@ def test_real_clips(tmp_path, clip):
         pytest.skip(f"{source} is not here")
     copy(source, out)
     assert frame_pts(out) == frame_pts(source)
-    assert picture_stream(out) == picture_stream(source)
+    assert image_stream(out) == image_stream(source)
     assert sound_packets(out) == sound_packets(source)
     assert packet_digest(out) == packet_digest(source)
 
@@ -275,20 +275,20 @@ def bar_centres(rgb):
 def test_colour_bars_come_through_and_out_as_bt709(tmp_path, matrix, color_range, pix_fmt):
     tags = ColorTags(matrix, BT709, BT709, color_range)
     source = make_clip(
-        tmp_path / "bars.mp4", frames=2, size=(256, 64), pix_fmt=pix_fmt, tags=tags, picture=bars, options={"crf": "0"}
+        tmp_path / "bars.mp4", frames=2, size=(256, 64), pix_fmt=pix_fmt, tags=tags, image=bars, options={"crf": "0"}
     )
     frame = next(iter(VideoReader(source)))
     assert np.abs(bar_centres(frame.rgb) - BARS).max() <= 2
     copy(source, tmp_path / "out.mp4", EncodeConfig(preset="ultrafast", crf=0))
-    assert np.abs(bar_centres(decoded_picture(tmp_path / "out.mp4")) - BARS).max() <= 4  # FFmpeg's default rounding
+    assert np.abs(bar_centres(decoded_image(tmp_path / "out.mp4")) - BARS).max() <= 4  # FFmpeg's default rounding
     again = next(iter(VideoReader(tmp_path / "out.mp4")))
     assert np.abs(bar_centres(again.rgb) - bar_centres(frame.rgb)).max() <= 2
 
 
 def test_untagged_sd_is_taken_for_601_and_hd_for_709(tmp_path):
-    sd = make_clip(tmp_path / "sd.mp4", frames=1, size=(256, 64), picture=bars, options={"crf": "1"})
+    sd = make_clip(tmp_path / "sd.mp4", frames=1, size=(256, 64), image=bars, options={"crf": "1"})
     assert np.abs(bar_centres(next(iter(VideoReader(sd))).rgb) - BARS).max() <= 2
-    hd = make_clip(tmp_path / "hd.mp4", frames=1, size=(1280, 64), picture=bars, options={"crf": "1"})
+    hd = make_clip(tmp_path / "hd.mp4", frames=1, size=(1280, 64), image=bars, options={"crf": "1"})
     assert np.abs(bar_centres(next(iter(VideoReader(hd))).rgb) - BARS).max() > 10  # made with 601, read as 709
 
 
@@ -319,11 +319,11 @@ def test_tagging_without_converting_shifts_red(tmp_path):
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         for packet in [*stream.encode(av.VideoFrame.from_ndarray(red, format="rgb24")), *stream.encode(None)]:
             out.mux(packet)
-    assert decoded_picture(tmp_path / "trap.mp4")[24, 32, 1] > 15
+    assert decoded_image(tmp_path / "trap.mp4")[24, 32, 1] > 15
     info = probe(tmp_path / "trap.mp4")
     with VideoWriter(tmp_path / "right.mp4", info, EncodeConfig(crf=0)) as writer:
         writer.write(Frame(0, 0, info.time_base, red, 512))
-    assert np.abs(decoded_picture(tmp_path / "right.mp4")[24, 32].astype(int) - (255, 0, 0)).max() <= 2
+    assert np.abs(decoded_image(tmp_path / "right.mp4")[24, 32].astype(int) - (255, 0, 0)).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_a_damaged_frame_shows_the_one_before_it(tmp_path):
 
 @pytest.mark.parametrize(("joined", "numbers"), [(13, [16] * 3), (3, [])])
 def test_a_recording_joined_late(tmp_path, joined, numbers):
-    # Up to 8 frames before the first key frame show its picture, more are left out.
+    # Up to 8 frames before the first key frame show its image, more are left out.
     options = {"preset": "medium", "x264-params": "scenecut=0:keyint=16:bframes=0"}
     whole = make_clip(tmp_path / "whole.mp4", frames=20, options=options)
     late = damaged(tmp_path / "late.mkv", whole, lambda i: i >= 16, first=joined)

@@ -91,8 +91,8 @@ def test_an_encoder_checkpoint_is_a_whole_bundle(tmp_path: Path) -> None:
     expected = tiny_encoder().state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in encoder.state_dict().items())
     with torch.inference_mode():
-        ws, picture = restyle(encoder, G, torch.zeros(1, 3, RESOLUTION, RESOLUTION), steps=2)
-    assert ws.shape == (1, 8, 32) and torch.isfinite(picture).all()
+        ws, image = restyle(encoder, G, torch.zeros(1, 3, RESOLUTION, RESOLUTION), steps=2)
+    assert ws.shape == (1, 8, 32) and torch.isfinite(image).all()
     assert set(store.verify("both")) == {"generator.safetensors", "encoder.safetensors"}
 
 

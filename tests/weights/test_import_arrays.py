@@ -11,11 +11,11 @@ import pytest
 from sg3cli.errors import ModelError
 from sg3cli.weights.import_arrays import read_channel_table, read_latents, read_style_statistics, read_transforms
 
-CODES = np.random.default_rng(0).normal(size=(2, 3, 16, 512)).astype(np.float32)  # pictures, steps
+CODES = np.random.default_rng(0).normal(size=(2, 3, 16, 512)).astype(np.float32)  # images, steps
 
 
-def test_latents_of_the_picture_and_of_the_video_tools(tmp_path: Path) -> None:
-    """Pictures keep all steps, as a list or as one array; videos the last step, which must not be taken for a list."""
+def test_latents_of_the_image_and_of_the_video_tools(tmp_path: Path) -> None:
+    """Images keep all steps, as a list or as one array; videos the last step, which must not be taken for a list."""
     names = ("a.jpg", "b.jpg")
     np.save(tmp_path / "lists.npy", {n: list(c) for n, c in zip(names, CODES, strict=True)})
     np.save(tmp_path / "arrays.npy", dict(zip(names, CODES, strict=True)))

@@ -169,7 +169,7 @@ def test_absurd_settings_are_refused_before_anything_is_made_of_them(name: str, 
 
 @pytest.mark.parametrize("impl", ["torch", "auto"])
 @pytest.mark.parametrize("name", [*PICKLES.values(), *STATE_DICTS])
-def test_pictures_of_the_golden_files(tmp_path: Path, name: str, impl: str) -> None:
+def test_images_of_the_golden_files(tmp_path: Path, name: str, impl: str) -> None:
     tag = "t" if "_t_" in name else "r"
     part = read_official(golden_file(name, tmp_path)).generator
     assert part is not None and part.notices == ()
@@ -177,8 +177,8 @@ def test_pictures_of_the_golden_files(tmp_path: Path, name: str, impl: str) -> N
     G = network(part)
     G.synthesis.impl = impl
     with np.load(GOLDEN / f"C_tiny_{tag}_io.npz") as io, torch.no_grad():
-        picture, truth = G(torch.from_numpy(io["z"]), psi=0.6).numpy(), io["img_G_ema_psi0p6"]
-    assert np.abs(picture - truth).max() <= 1e-5 * np.abs(truth).max()
+        image, truth = G(torch.from_numpy(io["z"]), psi=0.6).numpy(), io["img_G_ema_psi0p6"]
+    assert np.abs(image - truth).max() <= 1e-5 * np.abs(truth).max()
 
 
 def network(part: GeneratorPart) -> Generator:

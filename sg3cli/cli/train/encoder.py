@@ -126,10 +126,10 @@ def train(
     shape: tuple[str, int | None, str | None, str | None], identity: Path | None, device: str,
 ) -> None:  # fmt: skip
     """Open everything, train, publish. `shape`: preset, size, widths and where to start from."""
-    from sg3cli.training.data.images import open_pictures
+    from sg3cli.training.data.images import open_images
     from sg3cli.training.distributed import training_group
     from sg3cli.training.encoder import run as runs
-    from sg3cli.training.encoder.trainer import picture_size
+    from sg3cli.training.encoder.trainer import image_size
 
     base = runs.open_generator(generator)
     runs.check_model(out, base)
@@ -138,11 +138,11 @@ def train(
         console.quiet = console.quiet or not group.is_first
         begun = runs.start_encoder(shape[3], base, _architecture(base, config.kind, *shape[:3]), config.seed)
         config = replace(config, kind=begun.config.kind)
-        pictures = open_pictures(data, picture_size(base.G, begun.config), console.notice)
+        images = open_images(data, image_size(base.G, begun.config), console.notice)
         losses = runs.choose_losses(config, min(base.G.img_resolution, 256), identity, console.notice)
-        names = hashlib.sha256("\n".join(pictures.names).encode()).hexdigest()
-        facts = {"pictures": len(pictures), "names": f"sha256:{names}"}
-        run = runs.EncoderRun(base, begun, pictures, config, losses, group, work, facts, console.notice)
+        names = hashlib.sha256("\n".join(images.names).encode()).hexdigest()
+        facts = {"pictures": len(images), "names": f"sha256:{names}"}
+        run = runs.EncoderRun(base, begun, images, config, losses, group, work, facts, console.notice)
         for _ in console.progress(run.steps(), config.steps, "train encoder", run.trainer.now):
             pass
         best = run.publish(out)

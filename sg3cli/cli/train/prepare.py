@@ -1,4 +1,4 @@
-"""`sg3 train prepare`: raw pictures and films to square training pictures."""
+"""`sg3 train prepare`: raw pictures and videos to square training pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT = PrepareConfig()
 CROPS, FACES, LANDMARKS = ("align", "unaligned", "none"), ("all", "largest"), ("mesh", "fan")
 
 Sources = Annotated[
-    list[Path], typer.Argument(metavar="SOURCE...", help="Pictures, films, folders of them, zips, data sets.")
+    list[Path], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders of them, zips, data sets.")
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR|FILE.zip", help="What is written; it must not be there yet.")]
 Size = Annotated[int, typer.Option("--size", metavar="PX", min=16, help="Side of the squares that are written.")]
@@ -33,7 +33,7 @@ Crop = Annotated[
 Shift = Annotated[
     float, typer.Option("--shift", min=0, max=0.5, help="unaligned: spread of the shift, in sides of the square.")
 ]
-Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0, help="Film between two looks; 0: none.")]
+Every = Annotated[float, typer.Option("--every", metavar="SECONDS", min=0, help="Seconds between two frames; 0: all.")]
 MinSide = Annotated[
     int | None,
     typer.Option("--min-side", metavar="PX", min=1, help="Least side of a square in its source [half of --size]."),
@@ -62,7 +62,7 @@ def prepare(
     seed: Seed = DEFAULT.seed,
     pull: Pull = False,
 ) -> None:
-    """Crop raw pictures and films for training, and name what was dropped and why."""
+    """Crop raw pictures and videos for training, and name what was dropped and why."""
     for name, value, choices in (("crop", crop, CROPS), ("faces", faces, FACES), ("landmarks", landmarks, LANDMARKS)):
         if value not in choices:
             raise UsageError(f"--{name} is {value!r}", f"choose {', '.join(choices)}")

@@ -28,7 +28,7 @@ HeldOut = Annotated[
 Faces = Annotated[int, typer.Option("--faces", min=2, help="Pictures that are edited; twice as many are inverted.")]
 Drawn = Annotated[int, typer.Option("--drawn", min=8, help="Pictures of each side of a Frechet distance.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Where the card goes [stdout].")]
-Picture = Annotated[Path | None, typer.Option("--picture", metavar="FILE.png", help="The card as a picture, too.")]
+Image = Annotated[Path | None, typer.Option("--picture", metavar="FILE.png", help="The card as a picture, too.")]
 
 
 def score(
@@ -40,7 +40,7 @@ def score(
     faces: Faces = 64,
     drawn: Drawn = 512,
     out: Out = None,
-    picture: Picture = None,
+    image: Image = None,
 ) -> None:
     """Frechet distances, inversion, directions with their leaks, equivariance; two models compare by one judge."""
     import json
@@ -64,8 +64,8 @@ def score(
     card = {"model": bundle.name, "people": len(set(test.identity.tolist())), "pictures": len(test), **card}
     if out is not None:
         write_json(out, card)
-    if picture is not None:
-        write_png(picture, draw(card))
+    if image is not None:
+        write_png(image, draw(card))
     session.console.data(str(out) if out is not None else json.dumps(card, indent=1))
     session.console.result("train score", **card)
 

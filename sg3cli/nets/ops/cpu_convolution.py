@@ -37,8 +37,8 @@ def conv3_into(w: Tensor, x: Tensor, y: Tensor, padding: int) -> None:
     w, x = w.contiguous(), x.contiguous()
     size = (x.shape[1], w.shape[0], x.shape[2], x.shape[3], padding)
     lib, threads = cpu_kernel.loaded(), torch.get_num_threads()
-    for picture, out in zip(x, y, strict=True):
-        if lib.sg3_conv3(w.data_ptr(), picture.data_ptr(), out.data_ptr(), *size, threads):
+    for image, out in zip(x, y, strict=True):
+        if lib.sg3_conv3(w.data_ptr(), image.data_ptr(), out.data_ptr(), *size, threads):
             raise MemoryError("conv3: out of memory")
 
 

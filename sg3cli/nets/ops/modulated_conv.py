@@ -80,8 +80,8 @@ def modulated_conv2d_into(
     dtype: torch.dtype | None = None,
 ) -> None:
     """`modulated_conv2d`, demodulated and without a derivative, into `y` [N, O, H', W'], which may not overlap `x`."""
-    for picture, weights, out in zip(x, _per_sample(*_scales(w, s, True, input_gain)), y, strict=True):
-        _convolve_into(picture[None], weights, padding, out[None], dtype)
+    for image, weights, out in zip(x, _per_sample(*_scales(w, s, True, input_gain)), y, strict=True):
+        _convolve_into(image[None], weights, padding, out[None], dtype)
 
 
 def convolve(x: Tensor, w: Tensor, padding: int = 0) -> Tensor:
@@ -116,8 +116,8 @@ def _strips(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | 
     n, channels, height, width = x.shape
     k, size = w.shape[2], y.shape[2]
     if k == 1 and not padding and dtype is None:  # a product needs no other layout
-        for picture, result in zip(x.flatten(2), y.flatten(2), strict=True):
-            torch.mm(w[:, :, 0, 0], picture, out=result)
+        for image, result in zip(x.flatten(2), y.flatten(2), strict=True):
+            torch.mm(w[:, :, 0, 0], image, out=result)
         return
     w = w if dtype is None else w.to(dtype)
     rows = max(1, STRIP // (4 * n * max(channels, w.shape[0]) * width))

@@ -42,11 +42,11 @@ def _convolution_error(lib: ctypes.CDLL) -> float:
     y = x.new_empty(13, 121)
     if lib.sg3_pointwise(w.data_ptr(), x.data_ptr(), y.data_ptr(), 7, 13, 121, torch.get_num_threads()):
         return float("inf")
-    square, picture = torch.randn([13, 7, 3, 3], generator=generator), torch.randn([7, 6, 101], generator=generator)
+    square, image = torch.randn([13, 7, 3, 3], generator=generator), torch.randn([7, 6, 101], generator=generator)
     z = x.new_empty(13, 8, 103)
-    if lib.sg3_conv3(square.data_ptr(), picture.data_ptr(), z.data_ptr(), 7, 13, 6, 101, 2, torch.get_num_threads()):
+    if lib.sg3_conv3(square.data_ptr(), image.data_ptr(), z.data_ptr(), 7, 13, 6, 101, 2, torch.get_num_threads()):
         return float("inf")
-    return max(relative(y, w @ x), relative(z, torch.nn.functional.conv2d(picture[None], square, padding=2)[0]))
+    return max(relative(y, w @ x), relative(z, torch.nn.functional.conv2d(image[None], square, padding=2)[0]))
 
 
 def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:

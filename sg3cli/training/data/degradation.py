@@ -1,8 +1,8 @@
 """What happens to a face on its way into a video: the encoder learns to see through it.
 
 Renders are clean; footage is soft, noisy, compressed, and a part of the face may be covered. The encoder is given a
-degraded picture and has to find the codes of the clean one. Colours are not touched here (`probe.augment` changes them
-in picture and target alike), because the codes have to hold them.
+degraded image and has to find the codes of the clean one. Colours are not touched here (`probe.augment` changes them
+in image and target alike), because the codes have to hold them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def degrade(x: Tensor, rng: torch.Generator, share: float = 0.6) -> Tensor:
-    """x [N,3,R,R] in [-1,1] -> the same pictures, each fault on its own in about half of a `share` of them.
+    """x [N,3,R,R] in [-1,1] -> the same images, each fault on its own in about half of a `share` of them.
 
     Faults: fewer pixels (down to a quarter), blur of a moving camera, JPEG of quality 15 to 80, sensor noise, a patch
-    that covers up to a fifth of the face. Every number comes from `rng`, in the order of the pictures.
+    that covers up to a fifth of the face. Every number comes from `rng`, in the order of the images.
     """
-    return torch.stack([_spoil(picture, rng) if _chance(rng, share) else picture for picture in x])
+    return torch.stack([_spoil(image, rng) if _chance(rng, share) else image for image in x])
 
 
 def _spoil(x: Tensor, rng: torch.Generator) -> Tensor:

@@ -1,10 +1,10 @@
-"""Pictures to train on: a folder (with sub-folders), a zip, or a `synthface` data set.
+"""Images to train on: a folder (with sub-folders), a zip, or a `synthface` data set.
 
 What is refused, dropped or converted:
 
-* a damaged or truncated picture is dropped, named, and counted;
+* a damaged or truncated image is dropped, named, and counted;
 * nothing to train on (empty folder, empty zip, all dropped) is an InputError, and so is a zip that cannot be read;
-* pictures that are not square, or of another size than the first, are an InputError that names one and counts them:
+* images that are not square, or of another size than the first, are an InputError that names one and counts them:
   `sg3 train prepare` crops them. With a resolution asked for, larger square ones are reduced to it;
 * grey becomes RGB, 16 bits are scaled to 8, CMYK is converted, the transparent is laid on black, JPEGs are turned
   upright.
@@ -28,19 +28,19 @@ from sg3cli.drawing.images import decode
 from sg3cli.errors import InputError
 from sg3cli.video.image_sequence import SUFFIXES, natural_key
 
-HELD = 2 << 30  # bytes of decoded pictures that are kept in memory; more are decoded when they are asked for
-NAMED = 10  # dropped pictures that are named on screen
+HELD = 2 << 30  # bytes of decoded images that are kept in memory; more are decoded when they are asked for
+NAMED = 10  # dropped images that are named on screen
 Read = Callable[[int], bytes]
 
 
 class Dropped(NamedTuple):
-    """A picture that is left out."""
+    """An image that is left out."""
 
     name: str
     why: str
 
 
-class Pictures:
+class Images:
     """`resolution`, `names` [N], `dropped`; `batch(rows)` decodes."""
 
     def __init__(
@@ -65,10 +65,10 @@ class Pictures:
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
-def open_pictures(path: Path, resolution: int | None, say: Callable[[str], None]) -> Pictures:
-    """Decode every picture of `path` once, to know that it can be; see the module for what is refused.
+def open_images(path: Path, resolution: int | None, say: Callable[[str], None]) -> Images:
+    """Decode every image of `path` once, to know that it can be; see the module for what is refused.
 
-    resolution: size to reduce to; None takes the pictures as they are. Raises InputError.
+    resolution: size to reduce to; None takes the images as they are. Raises InputError.
     """
     names, read = listed(path)
     if not names:
@@ -100,7 +100,7 @@ def open_pictures(path: Path, resolution: int | None, say: Callable[[str], None]
             raise InputError(f"{names[good[row]]} could be read before, and now: {again}", "is the disk still there?")
         return _reduced(again, side)
 
-    return Pictures([names[k] for k in good], image_of, side, dropped)
+    return Images([names[k] for k in good], image_of, side, dropped)
 
 
 def _check_size(path: Path, name: str, image: np.ndarray, side: int, exact: bool) -> None:
@@ -145,7 +145,7 @@ def listed(path: Path) -> tuple[list[str], Read]:
 
 
 def is_data_set(path: Path) -> bool:
-    """Whether a folder is a `synthface` set, not loose pictures."""
+    """Whether a folder is a `synthface` set, not loose images."""
     return (path / "images.bin").is_file() and (path / "index.npy").is_file()
 
 
@@ -185,19 +185,19 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_image(read: Read, k: int) -> np.ndarray | str:
-    """The picture, or why there is none."""
+    """The image, or why there is none."""
     try:
         data = read(k)
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         return f"cannot be read ({error})"
-    except Exception as error:  # noqa: BLE001 (zlib.error and what other packers raise: a bad entry is one bad picture)
+    except Exception as error:  # noqa: BLE001 (zlib.error and what other packers raise: a bad entry is one bad image)
         return f"cannot be unpacked ({error})"
     image = decode(data)
     return "damaged, cut short, or no picture" if image is None else image
 
 
 def _decoded(read: Read, count: int) -> Iterator[np.ndarray | str]:
-    """All pictures in order, a few ahead on threads."""
+    """All images in order, a few ahead on threads."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for first in range(0, count, 64):
             yield from pool.map(lambda k: read_image(read, k), range(first, min(first + 64, count)))

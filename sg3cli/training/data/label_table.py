@@ -1,4 +1,4 @@
-"""Tables of labels: which attribute has which value in the picture of a seed, in a file, or for a code.
+"""Tables of labels: which attribute has which value in the image of a seed, in a file, or for a code.
 
 CSV with a column `seed` or `file` and a column for each attribute; an empty cell is an unknown value. Or `.npz` with
 `columns [K]`, `labels [N, K]` and, unless the codes come from elsewhere, `seed [N]`.
@@ -20,7 +20,7 @@ HINT = "a table has a column `seed` or `file` and a column of numbers for each a
 
 @dataclass(frozen=True)
 class LabelTable:
-    """scores [N, K] float64, nan where unknown; the pictures are those of `seeds`, or `files`, or neither."""
+    """scores [N, K] float64, nan where unknown; the images are those of `seeds`, or `files`, or neither."""
 
     names: tuple[str, ...]
     scores: np.ndarray

@@ -1,12 +1,12 @@
-"""Raw pictures and films to square training pictures: what is kept is cropped by one rule, what is not is named.
+"""Raw images and videos to square training images: what is kept is cropped by one rule, what is not is named.
 
 * align: the FFHQ square of the landmarks (Karras et al. 2018, appendix C), the face upright in the middle;
-* unaligned: a square of that size that keeps the picture's own upright and lies a little beside the face, at random.
+* unaligned: a square of that size that keeps the image's own upright and lies a little beside the face, at random.
   StyleGAN3-R learns from those to turn and move faces (Alaluf et al. 2022, Section 3);
-* none: the middle of the picture; nothing is looked for.
+* none: the middle of the image; nothing is looked for.
 
-Beyond its border a picture is mirrored. The shift of a square depends on the seed and on its source's name and time
-alone, so a picture that is added or taken away changes no other.
+Beyond its border an image is mirrored. The shift of a square depends on the seed and on its source's name and time
+alone, so an image that is added or taken away changes no other.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Add = Callable[[str, bytes], object]
 
 
 class Shot(NamedTuple):
-    """One picture to look at, or why there is none. `time` in seconds, of films."""
+    """One image to look at, or why there is none. `time` in seconds, of videos."""
 
     source: str
     time: float | None
@@ -60,7 +60,7 @@ class Kept(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """One picture, or face in it, that was left out."""
+    """One image, or face in it, that was left out."""
 
     source: str
     time: float | None
@@ -84,7 +84,7 @@ class Prepared:
 
 
 def shots_of(source: Path, videos: Sequence[str], every: float, say: Callable[[str], None]) -> Iterator[Shot]:
-    """All pictures of a file, a folder (with sub-folders), a zip or a data set, in order.
+    """All images of a file, a folder (with sub-folders), a zip or a data set, in order.
 
     What lies in a source is named with it: `raw/sub/a.png`, for two sources may both hold an `a.png`.
     """
@@ -126,7 +126,7 @@ def _shots_of_file(
 def squares_of(
     shot: Shot, detector: Detector | None, fresh: dict[str, Any], config: PrepareConfig
 ) -> Iterator[np.ndarray | Dropped]:
-    """The squares [4,2] of a picture, and what is left out of it."""
+    """The squares [4,2] of an image, and what is left out of it."""
     source, time, rgb = shot
     if isinstance(rgb, str):
         yield Dropped(source, time, DAMAGED, rgb)
@@ -134,7 +134,7 @@ def squares_of(
     if detector is None:
         quads = [_middle(rgb)]
     else:
-        detector.restore(fresh)  # every picture by itself
+        detector.restore(fresh)  # every image by itself
         faces = _chosen(detector.update(rgb, 0.0), config.faces)
         if not faces:
             yield Dropped(source, time, NO_FACE)
@@ -155,7 +155,7 @@ def shifted(quad: np.ndarray, shift: float, seed: int, name: str) -> np.ndarray:
 
 
 def share_outside(quad: np.ndarray, height: int, width: int) -> float:
-    """The part of the area of `quad` [4,2] that lies beyond a picture."""
+    """The part of the area of `quad` [4,2] that lies beyond an image."""
     import cv2
 
     frame = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float32)
@@ -195,7 +195,7 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Write the squares as PNGs into `out`, a folder or a .zip, with a record of what was kept and dropped.
 
-    `out` appears when all is done. `videos`: suffixes of what counts as a film in a folder. Raises `InputError` when a
+    `out` appears when all is done. `videos`: suffixes of what counts as a video in a folder. Raises `InputError` when a
     source is not there, when `out` is in use, and when nothing is left.
     """
     check_sources(sources, out)

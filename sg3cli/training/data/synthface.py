@@ -1,7 +1,7 @@
 """The training set: labelled renders of synthetic people in the `synthface` format, held decoded in memory.
 
 A data set is a folder with `images.bin` (concatenated JPEG), `index.npy` (int64 offset, length) and `labels.npz`
-(`columns`, `labels`, `identity`, `landmarks68`). 20,000 pictures of 128 px are one gigabyte as uint8, less than a
+(`columns`, `labels`, `identity`, `landmarks68`). 20,000 images of 128 px are one gigabyte as uint8, less than a
 loader process per core would cost in copies.
 """
 
@@ -32,11 +32,11 @@ class FaceSet:
         return len(self.images)
 
     def column(self, name: str) -> np.ndarray:
-        """One label over all pictures, [N] float32."""
+        """One label over all images, [N] float32."""
         return self.labels[:, self.columns.index(name)]
 
     def subset(self, keep: np.ndarray) -> FaceSet:
-        """The pictures where `keep` [N] bool is true."""
+        """The images where `keep` [N] bool is true."""
         return FaceSet(self.images[keep], self.labels[keep], self.columns, self.landmarks[keep], self.identity[keep])
 
     def split(self, held_out: int | None = None) -> tuple[FaceSet, FaceSet]:
@@ -67,14 +67,14 @@ def load_faces(folder: Path, decoded: Path | None = None) -> FaceSet:
 
 
 def load_test(folder: Path, held_out: int | None = None) -> FaceSet:
-    """The test set of `split` alone: of the other pictures none is decoded. Raises `InputError`."""
+    """The test set of `split` alone: of the other images none is decoded. Raises `InputError`."""
     labels = _labels(folder)
     rows = replace(labels, images=np.arange(len(labels.labels))).split(held_out)[1]
     return replace(rows, images=_decode(folder, rows.images))
 
 
 def _labels(folder: Path) -> FaceSet:
-    """A data set without its pictures."""
+    """A data set without its images."""
     for part in ("images.bin", "index.npy", "labels.npz"):
         if not (folder / part).is_file():
             raise InputError(f"{folder} is not a training set: {part} is missing", "see `sg3 train --help`")
@@ -87,7 +87,7 @@ def _labels(folder: Path) -> FaceSet:
 
 
 def _decode(folder: Path, rows: np.ndarray | None = None) -> np.ndarray:
-    """[N,R,R,3] pixels of all pictures, or of `rows`."""
+    """[N,R,R,3] pixels of all images, or of `rows`."""
     import cv2
 
     index = np.load(folder / "index.npy")

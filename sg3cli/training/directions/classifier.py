@@ -1,4 +1,4 @@
-"""Scores from a classifier of the user's own, TorchScript or ONNX: pictures [N, 3, S, S] in [-1, 1] to [N, K].
+"""Scores from a classifier of the user's own, TorchScript or ONNX: images [N, 3, S, S] in [-1, 1] to [N, K].
 
 A TorchScript file is a program that is run; it is loaded because the user named it. ONNX is data, run by `cv2.dnn`.
 """
@@ -19,7 +19,7 @@ from sg3cli.files import digest_of, read_arrays, write_arrays
 from sg3cli.nets.generator import Generator
 from sg3cli.training.encoder.identity_loss import load_torchscript
 
-SAVE_EVERY = 256  # pictures between two saves of the scores
+SAVE_EVERY = 256  # images between two saves of the scores
 Scores = Callable[[Tensor], np.ndarray]
 
 
@@ -75,8 +75,8 @@ def _onnx(path: Path) -> Scores:
 
     def run(x: Tensor) -> np.ndarray:
         rows = []
-        for picture in x.cpu().numpy():  # one by one: many networks are written for one picture
-            net.setInput(np.ascontiguousarray(picture[None], np.float32))
+        for image in x.cpu().numpy():  # one by one: many networks are written for one image
+            net.setInput(np.ascontiguousarray(image[None], np.float32))
             rows.append(np.array(net.forward()).reshape(1, -1))
         return np.concatenate(rows)
 
@@ -84,7 +84,7 @@ def _onnx(path: Path) -> Scores:
 
 
 class Scoring:
-    """The scores of a model's pictures, kept in `folder` on the way: exhaust `run()`, then read `scores`."""
+    """The scores of a model's images, kept in `folder` on the way: exhaust `run()`, then read `scores`."""
 
     def __init__(
         self,
@@ -122,15 +122,15 @@ class Scoring:
 
     @torch.no_grad()
     def draw(self, ws: Tensor) -> Tensor:
-        """ws [n, num_ws, w_dim] -> pictures. An unaligned generator's are brought upright: their first code is the mean
+        """ws [n, num_ws, w_dim] -> images. An unaligned generator's are brought upright: their first code is the mean
         (Alaluf et al. 2022, section 4)."""
         if self.unaligned:
             ws = torch.cat([self.G.mapping.w_avg.expand(len(ws), 1, -1), ws[:, 1:]], dim=1)
         return self.G.synthesis(ws)
 
-    def response(self, vector: np.ndarray, output: int, batch: int, pictures: int = 48) -> float:
+    def response(self, vector: np.ndarray, output: int, batch: int, images: int = 48) -> float:
         """Mean change of the score `output` by adding vector [1, w_dim] to the first codes, half of it each way."""
-        ws = torch.from_numpy(self.codes[:pictures]).to(self.G.mapping.w_avg)
+        ws = torch.from_numpy(self.codes[:images]).to(self.G.mapping.w_avg)
         half = torch.from_numpy(vector).to(ws) / 2
         change = 0.0
         for some in ws.split(batch):

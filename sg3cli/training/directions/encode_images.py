@@ -1,4 +1,4 @@
-"""Codes of aligned pictures in files, by the encoder of a model."""
+"""Codes of aligned images in files, by the encoder of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sg3cli.drawing.images import read_picture
+from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
@@ -18,7 +18,7 @@ from sg3cli.nets.restyle import average_image, restyle_codes
 def encode_files(
     files: Sequence[Path], G: Generator, encoder: Encoder, batch: int, steps: int = 3
 ) -> Iterator[np.ndarray]:
-    """Yield a code [num_ws, w_dim] float32 for each picture. Raises InputError for one that is not square."""
+    """Yield a code [num_ws, w_dim] float32 for each image. Raises InputError for one that is not square."""
     size = encoder.config.input_size
     average = average_image(G, size)
     for start in range(0, len(files), batch):
@@ -31,7 +31,7 @@ def _read(path: Path, size: int) -> np.ndarray:
     """[3, size, size] float32 in [-1, 1]."""
     import cv2
 
-    rgb = read_picture(path)
+    rgb = read_image(path)
     if rgb.shape[0] != rgb.shape[1]:
         raise InputError(
             f"{path} is {rgb.shape[1]}x{rgb.shape[0]}, no aligned face", "sg3 train prepare aligns pictures"

@@ -1,7 +1,7 @@
 """Directions from scored codes, in two ways.
 
 InterFaceGAN (Shen et al. 2020, arXiv:2005.09635) tells the codes with the highest and the lowest scores apart by a
-hyperplane; its normal is the direction. That is made for scores of the generator's own pictures. A regression of the
+hyperplane; its normal is the direction. That is made for scores of the generator's own images. A regression of the
 codes on all labels at once is made for labels of photographs, whose codes an encoder found: it asks how the codes
 change with a label while the others are held. A hyperplane there would look at whatever the encoder betrays the label
 by, also where the generator does not listen.
@@ -44,12 +44,12 @@ class Fitted:
         return (self.length * self.normal)[None].astype(np.float32)
 
 
-def choose_method(wanted: str, own_pictures: bool = True) -> str:
-    """`auto`: the regression for photographs, for the model's own pictures an SVM where scikit-learn is installed.
+def choose_method(wanted: str, own_images: bool = True) -> str:
+    """`auto`: the regression for photographs, for the model's own images an SVM where scikit-learn is installed.
 
     Raises ModelError when the SVM is demanded and is not here.
     """
-    if wanted == "auto" and not own_pictures:
+    if wanted == "auto" and not own_images:
         return "regression"
     here = find_spec("sklearn") is not None
     if wanted == "svm" and not here:
@@ -154,7 +154,7 @@ def set_unit(direction: Fitted, codes: np.ndarray, scores: np.ndarray, amount: f
 def calibrate(
     direction: Fitted, respond: Callable[[np.ndarray], float], deviation: float, amount: float | None
 ) -> None:
-    """Scale strength 1 to `amount` of the score, or to its standard deviation, by what the pictures really do.
+    """Scale strength 1 to `amount` of the score, or to its standard deviation, by what the images really do.
 
     `respond(vector [1, w_dim])` is the mean change of the score when the vector is added to codes. A response is not
     quite linear, so it is asked twice; the length stays within ten times of what the codes suggest. Raises UsageError

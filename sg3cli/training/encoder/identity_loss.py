@@ -1,4 +1,4 @@
-"""Whether two pictures show one person, by a face recognition network of the user's own, with gradients.
+"""Whether two images show one person, by a face recognition network of the user's own, with gradients.
 
 The network is TorchScript, of the ArcFace family (Deng et al. 2019, arXiv:1801.07698): aligned faces [N, 3, 112, 112]
 in [-1, 1] to vectors [N, K]. A TorchScript file is a program that is run, so none is loaded unless the user names it.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sg3cli.errors import ModelError
 
 SIDE = 112
-FACE = (slice(35, 223), slice(32, 220))  # rows and columns of the face in an FFHQ picture of 256 px
+FACE = (slice(35, 223), slice(32, 220))  # rows and columns of the face in an FFHQ image of 256 px
 
 
 def load_torchscript(path: Path, use: str) -> torch.jit.ScriptModule:
@@ -37,7 +37,7 @@ def load_torchscript(path: Path, use: str) -> torch.jit.ScriptModule:
 
 
 class IdentityLoss(nn.Module):
-    """1 - cosine of the two pictures' vectors."""
+    """1 - cosine of the two images' vectors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """One run of the encoder's training in its folder, and the model folder it becomes.
 
 WORK/best.safetensors   the encoder of the lowest validation loss so far
-WORK/grids/000500.png   held-out pictures and what each ReStyle step makes of them, at every snapshot
+WORK/grids/000500.png   held-out images and what each ReStyle step makes of them, at every snapshot
                         (and what `journal` keeps: settings, state, log)
 """
 
@@ -28,14 +28,14 @@ from sg3cli.nets.generator import Generator
 from sg3cli.training.config import TrainEncoderConfig
 from sg3cli.training.distributed import Group
 from sg3cli.training.encoder.identity_loss import IdentityLoss
-from sg3cli.training.encoder.trainer import EncoderTrainer, Pictures, new_encoder
+from sg3cli.training.encoder.trainer import EncoderTrainer, Images, new_encoder
 from sg3cli.training.run_folder import RunFolder
 from sg3cli.weights.bundle import load_model
 
 Say = Callable[[str], None]
 LOG_EVERY = 20
 SAVE_EVERY = 300.0  # seconds after which the state is saved between two snapshots
-SHOWN = 6  # pictures of a grid
+SHOWN = 6  # images of a grid
 LPIPS_FROM = 64  # pixels below which AlexNet's layers have nothing left to look at
 SMALL = ((32, 1), (64, 2), (128, 2), (192, 2))
 LASTING = ("steps", "snapshot_every")  # settings that may change when a run goes on
@@ -110,11 +110,11 @@ class EncoderRun:
     """A trainer with its folder: `steps()` trains to the end, `publish()` writes the model."""
 
     def __init__(
-        self, base: Base, encoder: Encoder, pictures: Pictures, config: TrainEncoderConfig,
+        self, base: Base, encoder: Encoder, images: Images, config: TrainEncoderConfig,
         losses: tuple[PerceptualLoss, IdentityLoss | None], group: Group, work: Path, facts: dict[str, Any], say: Say,
     ) -> None:  # fmt: skip
         """`facts` go into the settings: what the data are. Raises UsageError when `work` holds another run."""
-        self.trainer = EncoderTrainer(base.G, encoder, pictures, config, *losses, group)
+        self.trainer = EncoderTrainer(base.G, encoder, images, config, *losses, group)
         self.base, self.group, self.say = base, group, say
         self.settings = {
             **asdict(self.trainer.config), "encoder": encoder.config.to_dict(), "generator": base.digest,
@@ -170,7 +170,7 @@ class EncoderRun:
     def _draw(self, path: Path) -> None:
         """Rows of: source, step 1, step 2, ..."""
         x, drawn = self.trainer.reconstruct(self.trainer.held_out[:SHOWN])
-        tiles = [_pixels(picture) for row in zip(x, *drawn, strict=True) for picture in row]
+        tiles = [_pixels(image) for row in zip(x, *drawn, strict=True) for image in row]
         write_png(path, grid(tiles, len(tiles), 1 + len(drawn), x.shape[-1]), "source, then each ReStyle step")
 
     def _meta(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class _Sum(torch.autograd.Function):
 
 
 class GroupBatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with the statistics of all processes' pictures while it trains; the same parameters."""
+    """`nn.BatchNorm2d` with the statistics of all processes' images while it trains; the same parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N,C,H,W], the same N in every process."""

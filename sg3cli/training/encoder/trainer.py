@@ -6,7 +6,7 @@ The loss compares G(w_k) with x: pixels, a perceptual distance, identity if a ne
 discriminator of codes and the length of the codes' offsets, which come in one after another. (The published ReStyle
 code never runs these stages, and measures the offsets before the last stage only, which is never; e4e means both, and
 here the offsets are measured to the end.)
-Every random number comes from the seed, the step and the picture's place in the batch: a run that was interrupted, or
+Every random number comes from the seed, the step and the image's place in the batch: a run that was interrupted, or
 shared by several processes, goes the way of an unbroken one.
 """
 
@@ -35,11 +35,11 @@ from sg3cli.training.encoder.latent_discriminator import LatentDiscriminator
 from sg3cli.training.encoder.ranger import Ranger
 from sg3cli.training.encoder.sync_batch_norm import gather, share_batch_norm
 
-LOSS_SIZE = 256  # pictures are compared at this size at most
+LOSS_SIZE = 256  # images are compared at this size at most
 
 
-class Pictures(Protocol):
-    """Training pictures of one size (`training.pictures` opens them)."""
+class Images(Protocol):
+    """Training images of one size (`training.images` opens them)."""
 
     def __len__(self) -> int: ...
 
@@ -48,8 +48,8 @@ class Pictures(Protocol):
         ...
 
 
-def picture_size(G: Generator, encoder: EncoderConfig) -> int:
-    """Size at which the pictures are read: enough for the losses and for the encoder."""
+def image_size(G: Generator, encoder: EncoderConfig) -> int:
+    """Size at which the images are read: enough for the losses and for the encoder."""
     return max(min(G.img_resolution, LOSS_SIZE), encoder.input_size)
 
 
@@ -65,7 +65,7 @@ def new_encoder(config: EncoderConfig, seed: int) -> Encoder:
 
 
 def split(count: int, held_out: int) -> tuple[int, np.ndarray]:
-    """(pictures to train on, rows of the others): the last `held_out`, a tenth at most, one at least."""
+    """(images to train on, rows of the others): the last `held_out`, a tenth at most, one at least."""
     if count < 2:
         raise UsageError(
             f"{count} pictures are too few to train on", "give at least two; thousands are needed in earnest"
@@ -95,7 +95,7 @@ class EncoderTrainer:
         self,
         G: Generator,
         encoder: Encoder,
-        pictures: Pictures,
+        images: Images,
         config: TrainEncoderConfig,
         perceptual: PerceptualLoss,
         identity: IdentityLoss | None = None,
@@ -109,12 +109,12 @@ class EncoderTrainer:
         self.encoder = encoder.to(device).train().requires_grad_(True)
         share_batch_norm(self.encoder, self.group)
         config = with_stages(config)
-        self.pictures, self.config = pictures, config
+        self.images, self.config = images, config
         self.perceptual = perceptual.to(device)
         self.identity = identity.to(device) if identity else None
         self.optimiser = Ranger(self.encoder.parameters(), config.lr)
         self.critic = self._make_critic() if config.kind == "e4e" else None
-        count, self.held_out = split(len(pictures), config.held_out)
+        count, self.held_out = split(len(images), config.held_out)
         self.batches = Batches(count, config.batch, config.seed)
         self.loss_size = min(G.img_resolution, LOSS_SIZE)
         self.average = average_image(self.G, encoder.config.input_size)
@@ -134,7 +134,7 @@ class EncoderTrainer:
 
     def _train_step(self) -> dict[str, Tensor]:
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.now)
-        seen, target = self._pictures(rng)
+        seen, target = self._images(rng)
         self.optimiser.zero_grad(set_to_none=True)
         codes, log = self.accumulate(seen, target)
         self.group.average_gradients(self.encoder.parameters())
@@ -147,7 +147,7 @@ class EncoderTrainer:
     def accumulate(self, seen: Tensor, target: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Add the gradients of all passes; (codes [N,num_ws,w_dim] of each pass, losses of the last one).
 
-        seen [N,3,*,*] is what the encoder looks at, target [N,3,*,*] what it should find. The picture that one pass
+        seen [N,3,*,*] is what the encoder looks at, target [N,3,*,*] what it should find. The image that one pass
         hands to the next carries no gradient, nor do the codes.
         """
         x, target = self._pool(seen), F.adaptive_avg_pool2d(target, self.loss_size)
@@ -175,11 +175,11 @@ class EncoderTrainer:
     def _pool(self, x: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.encoder.config.input_size)
 
-    def _pictures(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _images(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """This process's share of a batch: (what the encoder sees, what it should find), both [n,3,R,R]."""
         mirror = (torch.rand(self.config.batch, generator=rng) < 0.5).numpy()
         rows = self.group.share(self.batches.rows(self.now))
-        x = self.pictures.batch(rows, self.group.share(mirror))
+        x = self.images.batch(rows, self.group.share(mirror))
         pairs = [
             self._augment(p, int(place)) for p, place in zip(x, self.group.share(np.arange(len(mirror))), strict=True)
         ]
@@ -197,7 +197,7 @@ class EncoderTrainer:
         return degrade(x[None], rng, self.config.augment)[0], x
 
     def _losses(self, y: Tensor, x: Tensor, ws: Tensor) -> dict[str, Tensor]:
-        """Pictures y, x [N,3,S,S] drawn and wanted, codes ws [N,num_ws,w_dim]; `total` is their weighted sum."""
+        """Images y, x [N,3,S,S] drawn and wanted, codes ws [N,num_ws,w_dim]; `total` is their weighted sum."""
         c = self.config
         losses = {"l2": F.mse_loss(y, x), "perceptual": self.perceptual(y, x).mean()}
         weights = {"l2": c.l2, "perceptual": c.perceptual}
@@ -224,8 +224,8 @@ class EncoderTrainer:
 
     @torch.no_grad()
     def reconstruct(self, rows: np.ndarray) -> tuple[Tensor, list[Tensor]]:
-        """Source pictures [n,3,S,S] and what each pass makes of them, with the encoder as it will be used."""
-        x = self.pictures.batch(rows, None).to(self.group.device)
+        """Source images [n,3,S,S] and what each pass makes of them, with the encoder as it will be used."""
+        x = self.images.batch(rows, None).to(self.group.device)
         self.encoder.eval()
         codes = restyle_steps(self.encoder, self.G, x, self.config.passes, self.average)
         drawn = [self.G.synthesis(ws, transform=torch.eye(3, device=ws.device)) for ws in codes]
@@ -235,7 +235,7 @@ class EncoderTrainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss, its parts and PSNR (dB) of the last pass, over the pictures that are held out."""
+        """Loss, its parts and PSNR (dB) of the last pass, over the images that are held out."""
         sums: dict[str, float] = {}
         for start in range(0, len(self.held_out), self.config.batch):
             x, drawn = self.reconstruct(self.held_out[start : start + self.config.batch])

@@ -1,7 +1,7 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv 2006.06676): few pictures without over-fitting.
+"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv 2006.06676): few images without over-fitting.
 
-Real and drawn pictures go through the same random transforms, each of which is left out with probability 1 - p. Below
-p = 0.8 the generator can undo what they do to the distribution of pictures, so none of it leaks (their section 2.2).
+Real and drawn images go through the same random transforms, each of which is left out with probability 1 - p. Below
+p = 0.8 the generator can undo what they do to the distribution of images, so none of it leaks (their section 2.2).
 Transforms: mirror, quarter turns, whole-pixel and fractional shifts, scaling in one and two directions, rotation
 (their figure 4a, "pixel blitting" and "geometric"), brightness, contrast, luma flip, hue, saturation ("color").
 """
@@ -21,19 +21,19 @@ LUMA = torch.full((3,), 3**-0.5)  # the axis of greys
 
 
 class Transforms(NamedTuple):
-    """For N pictures: where each looks, [N,2,3] in coordinates of `affine_grid`, and its colours, [N,3,4]."""
+    """For N images: where each looks, [N,2,3] in coordinates of `affine_grid`, and its colours, [N,3,4]."""
 
     places: Tensor
     colours: Tensor
 
 
 def draw_transforms(count: int, p: float, size: int, rng: torch.Generator) -> Transforms:
-    """Random transforms for `count` pictures of `size` pixels, each applied with probability p."""
+    """Random transforms for `count` images of `size` pixels, each applied with probability p."""
     return Transforms(_places(count, p, size, rng)[:, :2], _colours(count, p, rng)[:, :3])
 
 
 def apply_transforms(x: Tensor, transforms: Transforms) -> Tensor:
-    """x [N,3,R,R] in [-1,1] -> the same shape; differentiable. What lies outside is the mirrored picture.
+    """x [N,3,R,R] in [-1,1] -> the same shape; differentiable. What lies outside is the mirrored image.
 
     Sampled at twice the resolution and averaged, so that shrinking does not alias.
     """
@@ -44,12 +44,12 @@ def apply_transforms(x: Tensor, transforms: Transforms) -> Tensor:
     return torch.einsum("nij,njhw->nihw", colours[:, :, :3], x) + colours[:, :, 3, None, None]
 
 
-def next_p(p: float, sign: float, target: float, pictures: int, kimg: float) -> float:
-    """p after `pictures` more: up when the discriminator is sure of the real ones (their r_t), else down.
+def next_p(p: float, sign: float, target: float, images: int, kimg: float) -> float:
+    """p after `images` more: up when the discriminator is sure of the real ones (their r_t), else down.
 
-    sign: mean of sign(D(real)); from 0 to 1 takes `kimg` thousand pictures.
+    sign: mean of sign(D(real)); from 0 to 1 takes `kimg` thousand images.
     """
-    return min(max(p + math.copysign(pictures / (kimg * 1000), sign - target), 0.0), P_MAX)
+    return min(max(p + math.copysign(images / (kimg * 1000), sign - target), 0.0), P_MAX)
 
 
 def _places(n: int, p: float, size: int, rng: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""`sg3 train generator` on one page: pictures, trainer, journal, grids and score on the way, model at the end."""
+"""`sg3 train generator` on one page: images, trainer, journal, grids and score on the way, model at the end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sg3cli.nets.checkpoint import load_generator_file, save_generator
 from sg3cli.nets.discriminator import DiscriminatorConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
-from sg3cli.training.data.images import Pictures, open_pictures
+from sg3cli.training.data.images import Images, open_images
 from sg3cli.training.distributed import Group
 from sg3cli.training.generator.trainer import AdversarialConfig, AdversarialTrainer
 from sg3cli.training.run_folder import RunFolder
 
-GRID = 8  # pictures across
+GRID = 8  # images across
 BLUR = 10.0  # pixels at 256 and more (arXiv 2106.12423, appendix F.2); in proportion below, or nothing would be left
 DISCRIMINATOR = "discriminator.safetensors"
 Log = dict[str, float]
@@ -46,7 +46,7 @@ class GanJob:
     resolution: int | None = None
     resume: Path | None = None  # a model folder, or a generator's .safetensors
     every: int = 1000
-    score: int = 0  # pictures of each kind for the Frechet distance; 0: none
+    score: int = 0  # images of each kind for the Frechet distance; 0: none
 
     def training(self, generator: GeneratorConfig) -> AdversarialConfig:
         """The trainer's settings, the early blur filled in: configuration R needs it, and only from nothing."""
@@ -75,16 +75,16 @@ def train_generator(job: GanJob, group: Group, say: Callable[[str], None], progr
     say = say if group.is_first else _silent
     start = resumed_generator(job.resume) if job.resume else None
     resolution = job.resolution or (start.img_resolution if start else None)
-    pictures = open_pictures(job.data, resolution, say)
-    config = job.generator or (start.config if start else architecture("r", pictures.resolution, None, None, None))
-    _check_sizes(config, pictures)
+    images = open_images(job.data, resolution, say)
+    config = job.generator or (start.config if start else architecture("r", images.resolution, None, None, None))
+    _check_sizes(config, images)
     widths = DiscriminatorConfig(
         img_resolution=config.img_resolution,
         channel_base=min(config.channel_base, 32768 if config.img_resolution > 256 else 16384),
         channel_max=min(config.channel_max, 512),
     )
-    trainer = AdversarialTrainer(pictures, config, widths, job.training(config), group)
-    journal = RunFolder(job.work, _settings(job, config, pictures), lasting=("steps", "every", "score"))
+    trainer = AdversarialTrainer(images, config, widths, job.training(config), group)
+    journal = RunFolder(job.work, _settings(job, config, images), lasting=("steps", "every", "score"))
     if (state := journal.load(group.device)) is not None:
         trainer.restore(state)
         say(f"continued at step {trainer.now}")
@@ -93,18 +93,18 @@ def train_generator(job: GanJob, group: Group, say: Callable[[str], None], progr
     if group.is_first:
         journal.write_settings()
         journal.drop_after(trainer.now)
-    _loop(job, trainer, journal, pictures, progress)
+    _loop(job, trainer, journal, images, progress)
     if group.is_first:
-        write_model(job.out, trainer, job, len(pictures))
+        write_model(job.out, trainer, job, len(images))
     return {
-        "model": str(job.out), "steps": trainer.now, "pictures": len(pictures),
-        "dropped": [d._asdict() for d in pictures.dropped], "log": str(job.work / "log.csv"),
+        "model": str(job.out), "steps": trainer.now, "pictures": len(images),
+        "dropped": [d._asdict() for d in images.dropped], "log": str(job.work / "log.csv"),
     }  # fmt: skip
 
 
-def _loop(job: GanJob, trainer: AdversarialTrainer, journal: RunFolder, pictures: Pictures, progress: Progress) -> None:
+def _loop(job: GanJob, trainer: AdversarialTrainer, journal: RunFolder, images: Images, progress: Progress) -> None:
     """All steps that are left; a snapshot every so often and at the end."""
-    group, score = trainer.group, _Score(job.score, pictures, trainer)
+    group, score = trainer.group, _Score(job.score, images, trainer)
     steps = _averaged(trainer, trainer.run(), max(1, min(50, job.every)))
     if group.is_first:
         steps = progress(steps, trainer.config.steps, trainer.now)
@@ -125,7 +125,7 @@ def _loop(job: GanJob, trainer: AdversarialTrainer, journal: RunFolder, pictures
 
 
 def _averaged(trainer: AdversarialTrainer, logs: Iterator[dict[str, float]], every: int) -> Iterator[dict[str, float]]:
-    """One item per step; every so many hold the means since the last, with pictures per second, the others nothing."""
+    """One item per step; every so many hold the means since the last, with images per second, the others nothing."""
     held: dict[str, list[float]] = {}
     began = time.monotonic()
     for log in logs:
@@ -142,14 +142,14 @@ def _averaged(trainer: AdversarialTrainer, logs: Iterator[dict[str, float]], eve
 
 
 class _Score:
-    """The Frechet distance of `count` drawn pictures from `count` real ones."""
+    """The Frechet distance of `count` drawn images from `count` real ones."""
 
-    def __init__(self, count: int, pictures: Pictures, trainer: AdversarialTrainer) -> None:
-        self.count, self.trainer = min(count, len(pictures)) if count else 0, trainer
+    def __init__(self, count: int, images: Images, trainer: AdversarialTrainer) -> None:
+        self.count, self.trainer = min(count, len(images)) if count else 0, trainer
         if self.count and trainer.group.is_first:
             self.features = FaceFeatures(trainer.group.device)
-            rows = np.linspace(0, len(pictures) - 1, self.count).round().astype(int)
-            self.real = self.features(pictures.batch(part) for part in np.array_split(rows, -(-self.count // 32)))
+            rows = np.linspace(0, len(images) - 1, self.count).round().astype(int)
+            self.real = self.features(images.batch(part) for part in np.array_split(rows, -(-self.count // 32)))
 
     def log(self) -> dict[str, float]:
         if not self.count:
@@ -210,16 +210,16 @@ def write_model(folder: Path, trainer: AdversarialTrainer, job: GanJob, count: i
     write_json(folder / "model.json", card)
 
 
-def _check_sizes(config: GeneratorConfig, pictures: Pictures) -> None:
-    if config.img_resolution != pictures.resolution:
-        size = f"{pictures.resolution} px, the generator {config.img_resolution} px"
+def _check_sizes(config: GeneratorConfig, images: Images) -> None:
+    if config.img_resolution != images.resolution:
+        size = f"{images.resolution} px, the generator {config.img_resolution} px"
         raise UsageError(f"the pictures have {size}", f"--resolution {config.img_resolution} reduces larger ones")
-    if pictures.resolution < 8 or pictures.resolution & (pictures.resolution - 1):
-        raise UsageError(f"{pictures.resolution} px is no power of two", "--resolution reduces pictures to one")
+    if images.resolution < 8 or images.resolution & (images.resolution - 1):
+        raise UsageError(f"{images.resolution} px is no power of two", "--resolution reduces pictures to one")
 
 
-def _settings(job: GanJob, config: GeneratorConfig, pictures: Pictures) -> dict[str, Any]:
-    data = {"data": str(job.data.absolute()), "pictures": len(pictures), "resume": str(job.resume or "")}
+def _settings(job: GanJob, config: GeneratorConfig, images: Images) -> dict[str, Any]:
+    data = {"data": str(job.data.absolute()), "pictures": len(images), "resume": str(job.resume or "")}
     return data | asdict(job.training(config)) | {"generator": config.to_dict(), "every": job.every, "score": job.score}
 
 

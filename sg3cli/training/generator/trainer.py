@@ -1,14 +1,14 @@
-"""Adversarial training of a StyleGAN3 generator from pictures alone.
+"""Adversarial training of a StyleGAN3 generator from images alone.
 
     D: softplus(D(G(z))) + softplus(-D(x)) + gamma / 2 ||dD/dx||^2 every 16th step   (arXiv 1912.04958, 1801.04406)
     G: softplus(-D(G(z)))
 
-Real and drawn pictures are blurred alike at the beginning (configuration R needs it: arXiv 2106.12423, appendix F.2),
-then augmented alike (`augment.py`). R1 is taken at the augmented pictures, which is what the discriminator sees.
-What is kept of the generator is the average of its weights over the last tens of thousands of pictures.
+Real and drawn images are blurred alike at the beginning (configuration R needs it: arXiv 2106.12423, appendix F.2),
+then augmented alike (`augment.py`). R1 is taken at the augmented images, which is what the discriminator sees.
+What is kept of the generator is the average of its weights over the last tens of thousands of images.
 
 Every random number is a function of the seed and the step, drawn for the whole batch: a run continues exactly, and over
-N processes (`distributed.py`) it is the run of one. Batches of 4 or more pictures per process keep the discriminator's
+N processes (`distributed.py`) it is the run of one. Batches of 4 or more images per process keep the discriminator's
 groups the same.
 """
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from sg3cli.nets.discriminator import Discriminator, DiscriminatorConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
-from sg3cli.training.data.images import Pictures
+from sg3cli.training.data.images import Images
 from sg3cli.training.data.synthface import Batches
 from sg3cli.training.distributed import Group
 from sg3cli.training.generator.ada import apply_transforms, draw_transforms, next_p
@@ -50,9 +50,9 @@ class AdversarialConfig:
     augment_target: float = 0.6
     augment_kimg: float = 500.0
     blur: float | None = None  # standard deviation in pixels at the start; None: no blur
-    blur_kimg: float = 200.0  # thousand pictures after which it is gone
+    blur_kimg: float = 200.0  # thousand images after which it is gone
     ema_kimg: float = 10.0  # half-life of the average
-    ema_rampup: float = 0.05  # and never longer than this share of the pictures seen so far
+    ema_rampup: float = 0.05  # and never longer than this share of the images seen so far
     precision: str = "fp32"  # or bf16
     seed: int = 0
 
@@ -65,7 +65,7 @@ class AdversarialTrainer:
 
     def __init__(
         self,
-        pictures: Pictures,
+        images: Images,
         generator: GeneratorConfig,
         discriminator: DiscriminatorConfig,
         config: AdversarialConfig,
@@ -73,11 +73,11 @@ class AdversarialTrainer:
     ) -> None:
         group.check_batch(config.batch)
         torch.manual_seed(config.seed)
-        self.pictures, self.config, self.group = pictures, config, group
+        self.images, self.config, self.group = images, config, group
         self.G = Generator(generator).to(group.device).train()
         self.D = Discriminator(discriminator).to(group.device).train()
         self.ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.batches = Batches(len(pictures), config.batch, config.seed)
+        self.batches = Batches(len(images), config.batch, config.seed)
         self.now, self.p, self.signs = 0, config.augment_p, torch.zeros(2, device=group.device)
         c = R1_EVERY / (R1_EVERY + 1)  # lazy regularisation: arXiv 1912.04958, appendix B
         self.optimiser_G = torch.optim.Adam(self.G.parameters(), config.lr_generator, betas=(0.0, 0.99), eps=1e-8)
@@ -106,7 +106,7 @@ class AdversarialTrainer:
             yield log | {"augment_p": self.p}
 
     def draw(self, z: Tensor) -> Tensor:
-        """Pictures of the averaged generator, z [N,z_dim] -> [N,3,R,R] on the CPU."""
+        """Images of the averaged generator, z [N,z_dim] -> [N,3,R,R] on the CPU."""
         with torch.no_grad():
             return torch.cat([self.ema(part.to(self.group.device)).cpu() for part in z.split(16)])
 
@@ -140,14 +140,14 @@ class AdversarialTrainer:
         return log
 
     def _generate(self, rng: torch.Generator, update_emas: bool = False) -> Tensor:
-        """This process's share of a batch of new pictures."""
+        """This process's share of a batch of new images."""
         z = torch.randn(self.config.batch, self.G.config.z_dim, generator=rng)
         return self.G(self.group.share(z).to(self.group.device), update_emas=update_emas)
 
     def _reals(self, rng: torch.Generator) -> Tensor:
         rows = self.batches.rows(self.now)
         mirror = torch.rand(len(rows), generator=rng).numpy() < (0.5 if self.config.mirror else -1)
-        x = self.pictures.batch(self.group.share(rows), self.group.share(mirror))
+        x = self.images.batch(self.group.share(rows), self.group.share(mirror))
         return x.to(self.group.device)
 
     def _judge(self, x: Tensor, rng: torch.Generator) -> Tensor:
@@ -161,8 +161,8 @@ class AdversarialTrainer:
 
     def _seen(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """x as the discriminator sees it: blurred, then augmented."""
-        pictures = self.now * self.config.batch
-        sigma = (self.config.blur or 0.0) * max(0.0, 1 - pictures / (self.config.blur_kimg * 1000))
+        images = self.now * self.config.batch
+        sigma = (self.config.blur or 0.0) * max(0.0, 1 - images / (self.config.blur_kimg * 1000))
         x = gaussian_blur(x, sigma)
         if self.config.augment == "none":
             return x

@@ -1,6 +1,6 @@
 """The projection behind `metrics.looks`: linear discriminant analysis of rendered people.
 
-Each picture is seen once as another camera might show it: smaller, mirrored, in other light, with landmarks that are a
+Each image is seen once as another camera might show it: smaller, mirrored, in other light, with landmarks that are a
 little off. What changes so within a person counts for nothing, what differs between people counts.
 """
 
@@ -15,17 +15,17 @@ from sg3cli.training.data.synthface import FaceSet
 
 DIMENSIONS = 24
 SHRINKAGE = 0.1  # of the within-person covariance towards its mean variance
-SMALLEST = 40  # pixels of the smallest pictures
+SMALLEST = 40  # pixels of the smallest images
 
 
 def describe(faces: FaceSet, seed: int = 0) -> np.ndarray:
-    """Features `[N, 947]` of all pictures, each changed at random."""
+    """Features `[N, 947]` of all images, each changed at random."""
     rng = np.random.default_rng(seed)
     return np.stack([_changed(rng, *pair) for pair in zip(faces.images, faces.landmarks, strict=True)])
 
 
 def _changed(rng: np.random.Generator, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Features of one picture `[R, R, 3]` in another size and light."""
+    """Features of one image `[R, R, 3]` in another size and light."""
     import cv2
 
     full = len(image)

@@ -50,8 +50,8 @@ PEOPLE_128_ENCODER = EncoderConfig(
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """One run. Of `encoded` pictures a step, `batch` are drawn by the generator; from `second_from` of the run on,
-    `second` of the steps train the second ReStyle pass instead, on `batch` pictures."""
+    """One run. Of `encoded` images a step, `batch` are drawn by the generator; from `second_from` of the run on,
+    `second` of the steps train the second ReStyle pass instead, on `batch` images."""
 
     steps: int = 1600
     batch: int = 8
@@ -133,13 +133,13 @@ class Autoencoder(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(encoder.config.input_size)
 
     @torch.no_grad()
-    def average_picture(self) -> Tensor:
+    def average_image(self) -> Tensor:
         """G(w_avg) at the encoder's size, [1,3,S,S]."""
         ws = self.G.mapping.w_avg.expand(1, self.G.num_ws, -1)
         return self.pool(self.G.synthesis(ws))
 
     def step(self, x: Tensor, previous: Tensor, ws: Tensor | None) -> Tensor:
-        """One ReStyle update: picture [N,3,R,R], last picture [N,3,S,S], last codes -> codes [N,num_ws,w_dim]."""
+        """One ReStyle update: image [N,3,R,R], last image [N,3,S,S], last codes -> codes [N,num_ws,w_dim]."""
         start = self.G.mapping.w_avg if ws is None else ws
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training and self.bf16):
             residual = self.encoder(torch.cat([self.pool(x), previous], 1))
@@ -233,7 +233,7 @@ class AutoencoderTrainer:
     def _encode(self, x: Tensor, passes: int, rng: torch.Generator) -> Tensor:
         """One to three ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
         if self.now % 50 == 0 or not len(self.average):
-            self.average = self.net.average_picture()
+            self.average = self.net.average_image()
         ws = self.net.step(x, self.average.expand(len(x), -1, -1, -1), None)
         for _ in range(passes - 1):
             with torch.no_grad():
@@ -243,16 +243,16 @@ class AutoencoderTrainer:
         return torch.where(flat, ws[:, :1].expand_as(ws), ws)
 
     def _weight(self, rows: np.ndarray) -> Tensor:
-        """What a pixel of these pictures counts, [1 or n,1,R,R]."""
+        """What a pixel of these images counts, [1 or n,1,R,R]."""
         if not self.config.features:
             return self.weight
         landmarks = torch.from_numpy(self.faces.landmarks[rows]).float()
         return self.weight * (1 + self.config.features * feature_weight(landmarks, self.net.G.img_resolution))
 
     def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """x, y [n,3,R,R] pictures and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
+        """x, y [n,3,R,R] images and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
         c = self.config
-        from_labels = (a @ self.net.M.T).detach()  # the pictures teach M, the encoder follows
+        from_labels = (a @ self.net.M.T).detach()  # the images teach M, the encoder follows
         expected, spread = self.net.G.mapping.w_avg + from_labels, from_labels.square().mean()
         losses = {
             "pixel": pixel_loss(y, x, weight),

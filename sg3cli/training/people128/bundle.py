@@ -34,7 +34,7 @@ LABEL_MATRIX = "label_matrix.safetensors"
 
 @torch.no_grad()
 def encode(net: Autoencoder, faces: FaceSet, rows: np.ndarray, steps: int = 3) -> Tensor:
-    """Codes [N,num_ws,w_dim] of the pictures `rows`."""
+    """Codes [N,num_ws,w_dim] of the images `rows`."""
     parts = [
         restyle_codes(net.encoder, net.G, faces.batch(rows[i : i + 32]), steps=steps) for i in range(0, len(rows), 32)
     ]

@@ -18,7 +18,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.training.data.synthface import Batches, FaceSet
 from sg3cli.training.people128.conditions import Conditions
 
-COARSE_RATE = 64  # samples across the picture
+COARSE_RATE = 64  # samples across the image
 
 
 def coarse_features(G: Generator, ws: Tensor) -> Tensor:

@@ -26,10 +26,15 @@ from sg3cli.training.people128.conditions import Conditions
 from sg3cli.training.people128.label_directions import SPECS, label_step
 
 RIDGE = 0.25
-LAYERS = slice(1, None)  # all but the place of the picture
+LAYERS = slice(1, None)  # all but the place of the image
 COLOUR_STEP = 0.2  # a shift of the mean colour by 25 of 255 levels is held as a label's standard deviation is
 SIZE_STEP = 0.08  # so is a face larger by 8 %
-FIRM = {"yaw": 3.0, "pitch": 3.0, "roll": 3.0, "smile": 2.0}  # are held so much more: a film shows at once if they move
+FIRM = {
+    "yaw": 3.0,
+    "pitch": 3.0,
+    "roll": 3.0,
+    "smile": 2.0,
+}  # are held so much more: a video shows at once if they move
 COLOURS = tuple(f"{part}_{channel}" for part in ("back", "face") for channel in "rgb")
 HELD = (*COLOURS, "size")  # what no label says and nobody means, unless ...
 FREE = {"skin_r": COLOURS[3:], "yaw": (*COLOURS[3:], "size"), "pitch": (*COLOURS[3:], "size")}  # ... it is meant
@@ -56,7 +61,7 @@ def column_responses(
 
 
 def readings(probe: AttributeNet, y: Tensor) -> Tensor:
-    """[N,A+7]: the labels of pictures y [N,3,R,R] and, in steps that weigh as much, `HELD`."""
+    """[N,A+7]: the labels of images y [N,3,R,R] and, in steps that weigh as much, `HELD`."""
     labels, landmarks, _ = probe(y)
     size = y.shape[-1]
     edge, left, right, top, low = size // 8, 3 * size // 8, 5 * size // 8, 3 * size // 8, 5 * size // 8

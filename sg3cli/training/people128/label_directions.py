@@ -34,7 +34,7 @@ SHAPE_SHARE = 0.7  # of the codes shape what is seen; the others colour it
 class DirectionSpec:
     """`label` and how much of it strength 1 adds; `along`: labels that follow, in shares of their regression on it.
 
-    `colour`: it acts on all layers; others leave out the last ones, which colour the picture.
+    `colour`: it acts on all layers; others leave out the last ones, which colour the image.
     """
 
     label: str
@@ -44,7 +44,7 @@ class DirectionSpec:
     colour: bool = False
 
     def layers(self, num_ws: int) -> slice:
-        """The codes it acts on. Never the first: that is the place of the picture."""
+        """The codes it acts on. Never the first: that is the place of the image."""
         return slice(1, num_ws if self.colour else round(SHAPE_SHARE * num_ws))
 
 

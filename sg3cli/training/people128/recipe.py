@@ -164,7 +164,7 @@ def parts_of(model: str, net: Autoencoder, labels: list[str]) -> tuple[State, Te
 
 
 def _timed(logs: Iterator[dict[str, float]], batch: int) -> Iterator[dict[str, float]]:
-    """Add pictures per second to each log."""
+    """Add images per second to each log."""
     began, count = time.monotonic(), 0
     for log in logs:
         count += batch

@@ -16,7 +16,7 @@ UNRESPONSIVE = 0.02  # standard deviations of the label per unit: less cannot be
 
 
 def psnr(y: Tensor, x: Tensor) -> Tensor:
-    """[N] dB for pictures in [-1, 1]."""
+    """[N] dB for images in [-1, 1]."""
     return 10 * torch.log10(4 / (y.clamp(-1, 1) - x).square().mean((1, 2, 3)))
 
 

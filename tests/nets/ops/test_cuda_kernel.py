@@ -329,7 +329,7 @@ def test_gradients_of_a_layer_on_a_device(device: torch.device) -> None:
 def test_a_generator_on_a_device(
     device: torch.device, doubted: None, monkeypatch: pytest.MonkeyPatch, shape: type, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Switched on, a whole generator computes the same pictures and gradients, and no notice is given."""
+    """Switched on, a whole generator computes the same images and gradients, and no notice is given."""
     G = Generator(shape(64, channel_base=1024)).to(device).requires_grad_(False)
     ws, results = torch.randn(2, G.num_ws, G.w_dim, device=device, requires_grad=True), []
     monkeypatch.setenv("SG3_CUDA_KERNEL", "1")

@@ -1,4 +1,4 @@
-"""Pictures to train on: every source, and bad data one kind at a time."""
+"""Images to train on: every source, and bad data one kind at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from sg3cli.drawing.images import decode
 from sg3cli.errors import InputError
 from sg3cli.training.data import images as module
-from sg3cli.training.data.images import open_pictures
+from sg3cli.training.data.images import open_images
 
 SIZE = 16
 
 
-def picture(seed: int, size: int = SIZE, width: int | None = None) -> np.ndarray:
+def image(seed: int, size: int = SIZE, width: int | None = None) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (size, width or size, 3), dtype=np.uint8)
 
 
@@ -29,40 +29,40 @@ def write(path: Path, image: np.ndarray) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for k in (0, 1, 2, 10):
-        write(tmp_path / "faces" / f"{k}.png", picture(k))
-    write(tmp_path / "faces" / "more" / "a.png", picture(3))
+        write(tmp_path / "faces" / f"{k}.png", image(k))
+    write(tmp_path / "faces" / "more" / "a.png", image(3))
     (tmp_path / "faces" / "notes.txt").write_text("not a picture")
     return tmp_path / "faces"
 
 
 def test_a_folder_is_read_in_the_order_of_its_numbers(folder: Path) -> None:
-    pictures = open_pictures(folder, None, print)
-    assert pictures.names == ("0.png", "1.png", "2.png", "10.png", "more/a.png") and pictures.resolution == SIZE
-    batch = pictures.batch(np.array([3, 0]), mirror=np.array([True, False]))
-    expected = picture(10)[:, ::-1].astype(np.float32) / 127.5 - 1
+    images = open_images(folder, None, print)
+    assert images.names == ("0.png", "1.png", "2.png", "10.png", "more/a.png") and images.resolution == SIZE
+    batch = images.batch(np.array([3, 0]), mirror=np.array([True, False]))
+    expected = image(10)[:, ::-1].astype(np.float32) / 127.5 - 1
     assert batch.shape == (2, 3, SIZE, SIZE) and np.allclose(batch[0].permute(1, 2, 0), expected, atol=1e-6)
 
 
-def test_a_zip_and_pictures_too_many_to_hold_give_the_same(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_zip_and_images_too_many_to_hold_give_the_same(folder: Path, tmp_path: Path, monkeypatch) -> None:
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for path in folder.rglob("*"):
             archive.write(path, path.relative_to(folder))
     monkeypatch.setattr(module, "HELD", 0)
-    a, b = open_pictures(folder, None, print), open_pictures(tmp_path / "faces.zip", None, print)
+    a, b = open_images(folder, None, print), open_images(tmp_path / "faces.zip", None, print)
     rows = np.arange(len(a))
     assert a.names == b.names and (a.batch(rows) == b.batch(rows)).all()
 
 
-def test_damaged_pictures_are_dropped_by_name(folder: Path) -> None:
-    write(folder / "20.jpg", picture(20))
+def test_damaged_images_are_dropped_by_name(folder: Path) -> None:
+    write(folder / "20.jpg", image(20))
     whole = (folder / "20.jpg").read_bytes()
     (folder / "20.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "21.png").write_bytes(b"hello")
     (folder / "22.png").write_bytes(b"")
     (folder / "23.png").write_bytes((folder / "0.png").read_bytes()[:200])
     said: list[str] = []
-    pictures = open_pictures(folder, None, said.append)
-    assert [d.name for d in pictures.dropped] == ["20.jpg", "21.png", "22.png", "23.png"] and len(pictures) == 5
+    images = open_images(folder, None, said.append)
+    assert [d.name for d in images.dropped] == ["20.jpg", "21.png", "22.png", "23.png"] and len(images) == 5
     assert "dropped 20.jpg" in said[0] and "4 of 9" in said[-1]
 
 
@@ -76,30 +76,30 @@ def test_nothing_to_train_on_is_an_error_that_names_it(tmp_path: Path, kind: str
     if kind == "all damaged":
         (path / "a.png").write_bytes(b"no")
     with pytest.raises(InputError, match="data"):
-        open_pictures(path, None, print)
+        open_images(path, None, print)
 
 
 def test_mixed_sizes_are_refused_by_name_and_reduced_when_asked(folder: Path) -> None:
-    write(folder / "30.png", picture(30, 2 * SIZE))
+    write(folder / "30.png", image(30, 2 * SIZE))
     with pytest.raises(InputError, match=r"30\.png .* is 32x32, not 16x16"):
-        open_pictures(folder, None, print)
-    pictures = open_pictures(folder, SIZE, print)
-    reduced = cv2.resize(picture(30, 2 * SIZE), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-    assert (pictures.image(pictures.names.index("30.png")) == reduced).all()
-    write(folder / "31.png", picture(31, SIZE, 2 * SIZE))
+        open_images(folder, None, print)
+    images = open_images(folder, SIZE, print)
+    reduced = cv2.resize(image(30, 2 * SIZE), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    assert (images.image(images.names.index("30.png")) == reduced).all()
+    write(folder / "31.png", image(31, SIZE, 2 * SIZE))
     with pytest.raises(InputError, match=r"31\.png .* is 32x16, not square"):
-        open_pictures(folder, SIZE, print)
+        open_images(folder, SIZE, print)
 
 
-def test_grey_deep_and_transparent_pictures_become_rgb(folder: Path) -> None:
-    grey = picture(40)[..., 0]
+def test_grey_deep_and_transparent_images_become_rgb(folder: Path) -> None:
+    grey = image(40)[..., 0]
     write(folder / "40.png", grey)
     write(folder / "41.png", grey.astype(np.uint16) * 257)
-    write(folder / "42.png", np.dstack([picture(42)[..., ::-1], np.full((SIZE, SIZE), 128, np.uint8)]))
-    pictures = open_pictures(folder, None, print)
-    image = {name: pictures.image(k) for k, name in enumerate(pictures.names)}
-    assert (image["40.png"] == grey[..., None]).all() and (image["41.png"] == grey[..., None]).all()
-    assert np.abs(image["42.png"] - picture(42) * (128 / 255)).max() <= 1
+    write(folder / "42.png", np.dstack([image(42)[..., ::-1], np.full((SIZE, SIZE), 128, np.uint8)]))
+    images = open_images(folder, None, print)
+    read = {name: images.image(k) for k, name in enumerate(images.names)}
+    assert (read["40.png"] == grey[..., None]).all() and (read["41.png"] == grey[..., None]).all()
+    assert np.abs(read["42.png"] - image(42) * (128 / 255)).max() <= 1
 
 
 def test_a_cmyk_jpeg_keeps_its_colours() -> None:

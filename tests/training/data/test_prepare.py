@@ -19,7 +19,7 @@ from sg3cli.faces.detectors import make_detector
 from sg3cli.geometry import axes_of, quad_from_axes
 from sg3cli.training.config import PrepareConfig
 from sg3cli.training.data import prepare as module
-from sg3cli.training.data.images import open_pictures
+from sg3cli.training.data.images import open_images
 from sg3cli.video import VideoReader
 
 
@@ -30,7 +30,7 @@ def prepare(sources: list[Path], out: Path, **settings: object) -> module.Prepar
 
 @pytest.fixture(scope="module")
 def raw(face_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A frame of the example upright and turned, the film itself, a wall, a cut off file, a face at the border."""
+    """A frame of the example upright and turned, the video itself, a wall, a cut off file, a face at the border."""
     folder = tmp_path_factory.mktemp("raw")
     with VideoReader(example_clip("woman_talks.mp4")) as reader:
         rgb = next(iter(reader)).rgb
@@ -64,11 +64,11 @@ def test_faces_are_kept_upright_and_the_rest_is_named(raw: Path, tmp_path: Path)
     straight, turned = axes_of(of(done, f"{raw.name}/a.png"))[1], axes_of(of(done, f"{raw.name}/sub/turned.png"))[1]
     between = np.degrees(np.arctan2(straight[1], straight[0]) - np.arctan2(turned[1], turned[0]))
     assert between == pytest.approx(20, abs=3)
-    pictures = open_pictures(tmp_path / "out", None, print)
-    assert len(pictures) == 2 and pictures.resolution == 64
+    images = open_images(tmp_path / "out", None, print)
+    assert len(images) == 2 and images.resolution == 64
     detector = make_detector()
     for row in range(2):
-        face = detector.update(cv2.resize(pictures.image(row), (256, 256), interpolation=cv2.INTER_CUBIC), float(row))
+        face = detector.update(cv2.resize(images.image(row), (256, 256), interpolation=cv2.INTER_CUBIC), float(row))
         eyes = face[0].landmarks[42:48].mean(0) - face[0].landmarks[36:42].mean(0)
         assert abs(np.degrees(np.arctan2(eyes[1], eyes[0]))) < 5  # of both, though one lay 20 degrees askew
 
@@ -77,7 +77,7 @@ def test_faces_are_kept_upright_and_the_rest_is_named(raw: Path, tmp_path: Path)
     assert {k["source"] for k in record["kept"]} == {k.source for k in done.kept}
 
 
-def test_unaligned_squares_keep_the_picture_s_upright_and_the_seed_moves_them(raw: Path, tmp_path: Path) -> None:
+def test_unaligned_squares_keep_the_image_s_upright_and_the_seed_moves_them(raw: Path, tmp_path: Path) -> None:
     source = [raw / "sub" / "turned.png"]
     aligned = of(prepare(source, tmp_path / "0", size=64), "turned.png")
     one, again, other = (
@@ -92,14 +92,14 @@ def test_unaligned_squares_keep_the_picture_s_upright_and_the_seed_moves_them(ra
     assert 0 < np.linalg.norm(centre - axes_of(aligned)[0]) < 2 * x[0] * 0.05 * 5
 
 
-def test_a_film_is_looked_at_as_often_as_asked(face_model: None, tmp_path: Path) -> None:
+def test_a_video_is_looked_at_as_often_as_asked(face_model: None, tmp_path: Path) -> None:
     clip = example_clip("woman_talks.mp4")
-    done = prepare([clip], tmp_path / "film.zip", size=48, every=0.5)
+    done = prepare([clip], tmp_path / "video.zip", size=48, every=0.5)
     times = [k.time for k in done.kept]
     assert len(times) >= 3 and np.allclose(np.diff(times), 0.5, atol=0.05) and times[0] == 0
-    with zipfile.ZipFile(tmp_path / "film.zip") as archive:
+    with zipfile.ZipFile(tmp_path / "video.zip") as archive:
         assert json.loads(archive.read("prepared.json"))["kept"][1]["source"] == clip.name
-    assert len(open_pictures(tmp_path / "film.zip", None, print)) == len(times)
+    assert len(open_images(tmp_path / "video.zip", None, print)) == len(times)
 
 
 def test_the_middle_needs_no_face(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_middle_needs_no_face(tmp_path: Path) -> None:
     write(tmp_path / "in" / "tiny.png", image[:10, :10])
     done = prepare([tmp_path / "in"], tmp_path / "out", size=32, crop="none")
     assert [k.source for k in done.kept] == ["in/wide.png"] and done.reasons() == {module.SMALL: 1}
-    assert open_pictures(tmp_path / "out", None, print).image(0)[:, 1:-1].min() == 200
+    assert open_images(tmp_path / "out", None, print).image(0)[:, 1:-1].min() == 200
 
 
 def test_what_lies_outside_is_dropped(raw: Path, tmp_path: Path) -> None:

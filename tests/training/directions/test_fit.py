@@ -126,7 +126,7 @@ def test_auc_counts_pairs_in_order() -> None:
 
 def test_a_method_that_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sg3cli.training.directions.fit.find_spec", lambda name: None)
-    assert choose_method("auto") == "logistic" and choose_method("auto", own_pictures=False) == "regression"
+    assert choose_method("auto") == "logistic" and choose_method("auto", own_images=False) == "regression"
     with pytest.raises(ModelError, match="scikit-learn"):
         choose_method("svm")
 
@@ -223,7 +223,7 @@ class MeanColours(nn.Module):
 
 
 def write_classifiers(folder: Path) -> tuple[Path, Path]:
-    """(TorchScript, ONNX), for pictures of 16 px."""
+    """(TorchScript, ONNX), for images of 16 px."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(MeanColours()).save(str(folder / "net.pt"))
@@ -268,13 +268,13 @@ def test_scoring_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     second = Scoring(G, judge, codes, tmp_path / "b", False, {})
     assert len(second.scores) == 4 and list(second.run(2)) == list(range(5, 11))
     assert np.array_equal(second.scores, whole.scores)
-    assert not len(Scoring(G, judge, codes, tmp_path / "b", True, {}).scores)  # other pictures
+    assert not len(Scoring(G, judge, codes, tmp_path / "b", True, {}).scores)  # other images
 
 
 def test_unaligned_faces_are_brought_upright(tmp_path: Path) -> None:
     judge = Classifier(write_classifiers(tmp_path)[0], ("r", "g", "b"), 16, CPU)
     G = tiny_generator()
-    G.synthesis.input.affine.weight.normal_()  # a trained one turns and shifts the picture by its first code
+    G.synthesis.input.affine.weight.normal_()  # a trained one turns and shifts the image by its first code
     ws = torch.from_numpy(Sampler(G, GenerateConfig()).codes(range(2)))
     upright = ws.clone()
     upright[:, 0] = G.mapping.w_avg
@@ -339,19 +339,19 @@ def test_directions_of_a_classifier_and_the_table_it_leaves(here: Path, tiny_bun
     assert run(*command, *names, "--out=d") == 0
     table = read_labels(here / "d" / "labels.csv")
     G = tiny_generator()
-    picture = G.synthesis(torch.from_numpy(Sampler(G, GenerateConfig(truncation=0.7)).codes([3])))
-    assert np.allclose(table.scores[3], picture.clamp(-1, 1).mean((2, 3)).numpy(), atol=1e-5)
+    image = G.synthesis(torch.from_numpy(Sampler(G, GenerateConfig(truncation=0.7)).codes([3])))
+    assert np.allclose(table.scores[3], image.clamp(-1, 1).mean((2, 3)).numpy(), atol=1e-5)
     assert sorted(p.name for p in (here / "d").iterdir()) == [
         "blue.safetensors", "green.safetensors", "labels.csv", "red.safetensors", "report.json",
     ]  # fmt: skip
     red = load_direction(here / "d" / "red.safetensors")
-    assert red.meta["response"] == pytest.approx(table.scores[:, 0].std(), rel=0.3)  # what a picture really does
+    assert red.meta["response"] == pytest.approx(table.scores[:, 0].std(), rel=0.3)  # what an image really does
     assert run(*command, "--labels=d/labels.csv", "--out=e") == 0
     first, second = red.vector[0], load_direction(here / "e" / "red.safetensors").vector[0]
     assert first @ second > 0.9999 * np.linalg.norm(first) * np.linalg.norm(second)
 
 
-def test_pictures_in_files_are_encoded(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_in_files_are_encoded(here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for row in range(24):

@@ -18,7 +18,7 @@ from running import environment
 from tiny import tiny_encoder, tiny_generator
 
 from sg3cli import cli
-from sg3cli.drawing.images import read_picture, write_png
+from sg3cli.drawing.images import read_image, write_png
 from sg3cli.errors import ModelError
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.nets.checkpoint import load_encoder_file, save_encoder
@@ -30,10 +30,10 @@ SHAPE = ("--size=32", "--widths=8,16", "--batch=4", "--passes=2", "--lr=0.01", "
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty pictures of 32 px that the tiny generator drew."""
+    """Thirty images of 32 px that the tiny generator drew."""
     folder = tmp_path_factory.mktemp("faces")
-    for seed, picture in enumerate(Sampler(tiny_generator(), GenerateConfig(truncation=3.0)).pictures(range(30))):
-        write_png(folder / f"{seed:02d}.png", picture)
+    for seed, image in enumerate(Sampler(tiny_generator(), GenerateConfig(truncation=3.0)).images(range(30))):
+        write_png(folder / f"{seed:02d}.png", image)
     return folder
 
 
@@ -61,9 +61,9 @@ def test_a_model_comes_out_that_inverts(faces: Path, tiny_bundle: Path, tmp_path
     assert [row["step"] for row in rows] == ["2", "4", "5"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     assert meta["validation"]["val_loss"] == pytest.approx(min(float(row["val_loss"]) for row in rows), rel=1e-5)
-    sheet = read_picture(tmp_path / "work" / "grids" / "000005.png")
-    assert sheet.shape == (3 * 32, 3 * 32, 3)  # three held-out pictures; source and two passes
-    assert np.array_equal(sheet[:32, :32], read_picture(faces / "27.png"))
+    sheet = read_image(tmp_path / "work" / "grids" / "000005.png")
+    assert sheet.shape == (3 * 32, 3 * 32, 3)  # three held-out images; source and two passes
+    assert np.array_equal(sheet[:32, :32], read_image(faces / "27.png"))
     assert cli.run([*command, "-q"]) == 0  # nothing is left to do
 
 

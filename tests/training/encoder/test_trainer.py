@@ -1,4 +1,4 @@
-"""Training of ReStyle encoders on pictures that a tiny generator drew."""
+"""Training of ReStyle encoders on images that a tiny generator drew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from drawn import DrawnPictures, make_trainer
+from drawn import DrawnImages, make_trainer
 from running import TESTS, ended
 from tiny import tiny_encoder
 from torch import nn
@@ -80,7 +80,7 @@ def test_two_processes_go_the_way_of_one(tmp_path: Path) -> None:
 
 def test_gradients_of_the_passes_are_summed_and_do_not_reach_each_other() -> None:
     trainer = make_trainer(augment=0.0)
-    x = DrawnPictures().images[:4]
+    x = DrawnImages().images[:4]
     trainer.encoder.eval()  # statistics would change between the two computations
     codes, _ = trainer.accumulate(x, x)
     summed = [p.grad.clone() for p in trainer.encoder.parameters()]
@@ -99,7 +99,7 @@ def test_gradients_of_the_passes_are_summed_and_do_not_reach_each_other() -> Non
 
 def test_training_and_inversion_give_the_same_codes() -> None:
     trainer = make_trainer()
-    x = DrawnPictures().images[:3]
+    x = DrawnImages().images[:3]
     trainer.encoder.eval()
     codes, _ = trainer.accumulate(x, x)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_the_discriminator_sees_codes_not_residuals(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(trainer.critic, "step", catch)
     next(trainer.run())
-    assert given["fake"].shape == (8, 8, 32) and given["real"].shape == (8, 32)  # two passes of four pictures
+    assert given["fake"].shape == (8, 8, 32) and given["real"].shape == (8, 32)  # two passes of four images
     assert (given["fake"] - 9).abs().mean() < 3
     assert torch.allclose(given["real"], torch.tensor(9.0))  # psi 0 leaves the mean only
 
@@ -182,7 +182,7 @@ def test_the_end_of_the_data_is_held_out() -> None:
 
 def test_colours_change_on_both_sides_and_faults_on_one() -> None:
     trainer = make_trainer(augment=1.0)
-    x = DrawnPictures().images[0]
+    x = DrawnImages().images[0]
     seen, target = trainer._augment(x, place=0)
     assert not torch.equal(target, x) and not torch.equal(seen, target)
     again, elsewhere = trainer._augment(x, place=0)[0], trainer._augment(x, place=1)[0]

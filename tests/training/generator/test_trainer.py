@@ -19,7 +19,7 @@ from tiny import tiny_config
 from sg3cli import cli
 from sg3cli.metrics.frechet import frechet_distance
 from sg3cli.nets.discriminator import DiscriminatorConfig
-from sg3cli.training.data.images import open_pictures
+from sg3cli.training.data.images import open_images
 from sg3cli.training.distributed import Group
 from sg3cli.training.generator.run import transfer
 from sg3cli.training.generator.trainer import AdversarialConfig, AdversarialTrainer
@@ -30,7 +30,7 @@ SMALL = ["--resolution", "32", "--channel-base", "256", "--channel-max", "16", "
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 pictures of discs, 32 px."""
+    """200 images of discs, 32 px."""
     folder, rng = tmp_path_factory.mktemp("discs"), np.random.default_rng(0)
     for k in range(200):
         image = np.full((32, 32, 3), rng.integers(0, 90), np.uint8)
@@ -43,7 +43,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_trainer(discs: Path, steps: int, **changes: object) -> AdversarialTrainer:
     judge = DiscriminatorConfig(img_resolution=32, channel_base=256, channel_max=16)
     config = AdversarialConfig(**{"steps": steps, "batch": 8, "blur": 2.0, "augment_p": 0.2, **changes})
-    return AdversarialTrainer(open_pictures(discs, None, print), tiny_config(), judge, config, Group())
+    return AdversarialTrainer(open_images(discs, None, print), tiny_config(), judge, config, Group())
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

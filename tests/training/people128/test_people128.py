@@ -1,4 +1,4 @@
-"""Training of the embedded model, on a handful of drawn pictures and tiny networks."""
+"""Training of the embedded model, on a handful of drawn images and tiny networks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_missing_part_is_named(tmp_path, part: str) -> None:
         load_faces(tmp_path)
 
 
-def test_a_damaged_picture_is_named(tmp_path) -> None:
+def test_a_damaged_image_is_named(tmp_path) -> None:
     write_faces(tmp_path, drawn_faces(4))
     (tmp_path / "images.bin").write_bytes(b"\0" * (tmp_path / "images.bin").stat().st_size)
     with pytest.raises(InputError, match="picture 0"):

@@ -12,7 +12,7 @@ from running import sg3
 from tiny import make_tiny_bundle, tiny_encoder, tiny_generator
 
 from sg3cli.drawing import score_card as drawing
-from sg3cli.drawing.images import read_picture
+from sg3cli.drawing.images import read_image
 from sg3cli.metrics.equivariance import eq_r, eq_t
 from sg3cli.nets.attribute_net import AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.training.people128.probe import train_attribute_net
@@ -26,7 +26,7 @@ def probe(folder: Path) -> Path:
     return folder / "probe.safetensors"
 
 
-def test_a_translation_moves_the_picture_and_a_pixelated_one_does_not() -> None:
+def test_a_translation_moves_the_image_and_a_pixelated_one_does_not() -> None:
     """StyleGAN3 is equivariant by design, at random weights too; noise fixed to the pixels is not."""
     G = tiny_generator()
     ws = G.mapping(torch.randn(4, G.config.z_dim, generator=torch.Generator().manual_seed(0)))
@@ -62,20 +62,20 @@ def test_the_command_scores_a_model_and_names_what_it_leaves_out(tmp_path: Path)
     ran = sg3(*command, "--judge", judge, "--out", "card.json", "--picture", "card.png", "--json", cwd=tmp_path)
     assert ran.code == 0 and ran.json["people"] == 8 and ran.json["pictures"] == 16
     assert set(ran.json["directions"]) == {"age", "smile"} and (tmp_path / "card.json").is_file()
-    assert read_picture(tmp_path / "card.png").shape[1] >= 900
+    assert read_image(tmp_path / "card.png").shape[1] >= 900
 
 
-def test_the_picture_shows_what_moves() -> None:
+def test_the_image_shows_what_moves() -> None:
     """A cell's colour follows the response, the label that is meant is framed, and what nothing moves is left out."""
     row = {"label": "age", "responses": {"age": 0.8, "smile": -0.4, "yaw": 0.01}}
     card = {"model": "m", "people": 3, "psnr_step3": 21.0, "directions": {"age": row}}
     assert drawing.shown_labels(card["directions"]) == ["age", "smile"]
-    picture = drawing.draw(card)
+    image = drawing.draw(card)
 
     def cell(column: int) -> np.ndarray:
         x, y = drawing.NAME + drawing.CELL * column, drawing.TOP
-        return picture[y + 5, x + 5]
+        return image[y + 5, x + 5]
 
     assert np.array_equal(cell(0), drawing.RED) and cell(1)[2] > cell(1)[0] + 50
     x, y = drawing.NAME + 1, drawing.TOP + 1
-    assert tuple(picture[y, x]) == drawing.OWN and tuple(picture[y, x + drawing.CELL]) != drawing.OWN
+    assert tuple(image[y, x]) == drawing.OWN and tuple(image[y, x + drawing.CELL]) != drawing.OWN
