@@ -296,7 +296,7 @@ class EncodeConfig(StageSettings):
         str | None, Option("Pixel format; by default the source's where the encoder can, 8 bits as yuv420p.")
     ] = None
     lossless: Annotated[bool, Option("Encode without loss.")] = False
-    # seconds of video that are kept when a render is killed; 0: the video is one piece
+    # seconds of video that are kept when a render is killed; 0: the video is one chunk
     segment: Annotated[
         float, Option("Seconds of video that a killed render keeps; 0 writes the video in one piece.", unit="seconds")
     ] = 10.0

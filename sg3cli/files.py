@@ -111,11 +111,11 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def digest_of(path: Path) -> str:
-    """`sha256:...` of a file's bytes, read in pieces."""
+    """`sha256:...` of a file's bytes, read in chunks."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -124,7 +124,7 @@ def digest_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
-    """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one piece in memory."""
+    """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one chunk in memory."""
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
     expected = int(np.prod(shape, dtype=np.int64))
     written = 0
@@ -202,16 +202,16 @@ def in_chunks(items: Iterable[T], rows: int, multiple: int = 1, seconds: float =
 
 
 class Chunks:
-    """Rows of a running stage, kept in pieces, so that a killed run continues where its last piece ends.
+    """Rows of a running stage, kept in chunks, so that a killed run continues where its last chunk ends.
 
-    Every piece carries the stage's content key (a piece of other parameters is discarded) and a JSON state that the
+    Every chunk carries the stage's content key (a chunk of other parameters is discarded) and a JSON state that the
     stage needs to go on (the detector's tracks, for instance).
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
         self.key = key
-        self.pieces: list[Path] = []
+        self.paths: list[Path] = []
         self.rows = 0
         self.state: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
@@ -224,7 +224,7 @@ class Chunks:
         if meta.get("key") != self.key or meta.get("first") != self.rows:
             path.unlink()
             return
-        self.pieces.append(path)
+        self.paths.append(path)
         self.rows += int(meta["rows"])
         self.state = meta["state"]
 
@@ -233,18 +233,18 @@ class Chunks:
         path = self.folder / f"{self.rows:09d}.safetensors"
         meta = {"key": self.key, "first": self.rows, "rows": rows, "state": dict(state or {})}
         write_arrays(path, arrays, meta)
-        self.pieces.append(path)
+        self.paths.append(path)
         self.rows += rows
         self.state = dict(state or {})
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        for path in self.pieces:
+        for path in self.paths:
             yield read_arrays(path)[0]
 
     def clear(self) -> None:
-        """Forget the pieces, once the stage's result stands."""
-        for path in self.pieces:
+        """Forget the chunks, once the stage's result stands."""
+        for path in self.paths:
             path.unlink(missing_ok=True)
-        self.pieces, self.rows, self.state = [], 0, {}
+        self.paths, self.rows, self.state = [], 0, {}
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -1,4 +1,4 @@
-"""The project folder: writes that are whole or absent, keys, locks, identity of the clip, pieces of running stages."""
+"""The project folder: writes that are whole or absent, keys, locks, identity of the clip, chunks of running stages."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_broken_array_file_is_named(tmp_path: Path) -> None:
         read_arrays(tmp_path / "x.safetensors")
 
 
-def test_rows_are_written_in_pieces_and_read_in_any_order(tmp_path: Path) -> None:
+def test_rows_are_written_in_chunks_and_read_in_any_order(tmp_path: Path) -> None:
     whole = np.random.default_rng(0).normal(size=(7, 2, 3)).astype(np.float32)
     with npy_writer(tmp_path / "w.npy", whole.shape) as write:
         for first in range(0, 7, 3):
@@ -246,27 +246,27 @@ def test_what_another_writer_finished_meanwhile_is_seen(project: Project) -> Non
         assert mine.is_fresh("align", "k1")
 
 
-# ---- pieces
+# ---- chunks
 
 
-def test_pieces_continue_where_the_last_one_ends(tmp_path: Path) -> None:
+def test_chunks_continue_where_the_last_one_ends(tmp_path: Path) -> None:
     first = Chunks(tmp_path / "parts", "key")
     first.append({"x": np.arange(3)}, 3, {"tracks": [0.1]})
     first.append({"x": np.arange(3, 5)}, 2, {"tracks": [0.2]})
     again = Chunks(tmp_path / "parts", "key")
     assert again.rows == 5 and again.state == {"tracks": [0.2]}
     again.append({"x": np.arange(5, 6)}, 1)
-    assert np.concatenate([piece["x"] for piece in Chunks(tmp_path / "parts", "key")]).tolist() == list(range(6))
+    assert np.concatenate([chunk["x"] for chunk in Chunks(tmp_path / "parts", "key")]).tolist() == list(range(6))
 
 
-def test_pieces_of_another_key_or_after_a_hole_are_dropped(tmp_path: Path) -> None:
+def test_chunks_of_another_key_or_after_a_hole_are_dropped(tmp_path: Path) -> None:
     old = Chunks(tmp_path / "parts", "old")
     old.append({"x": np.arange(3)}, 3)
     fresh = Chunks(tmp_path / "parts", "new")
     assert fresh.rows == 0 and not list((tmp_path / "parts").iterdir())
     for _ in range(3):
         fresh.append({"x": np.arange(2)}, 2)
-    fresh.pieces[1].unlink()
+    fresh.paths[1].unlink()
     assert Chunks(tmp_path / "parts", "new").rows == 2
     assert len(list((tmp_path / "parts").iterdir())) == 1
 

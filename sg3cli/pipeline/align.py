@@ -1,4 +1,4 @@
-"""The align stage: every frame past the detector, kept in pieces; who is who; then the track of each chosen face."""
+"""The align stage: every frame past the detector, kept in chunks; who is who; then the track of each chosen face."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
 FACES = "align/faces"
-FORMAT = 2  # of the pieces
-PIECE = 32  # frames between two saves
+FORMAT = 2  # of the chunks
+CHUNK = 32  # frames between two saves
 LOOK_EVERY = 0.1  # seconds between two looks at a face
 
 
@@ -112,9 +112,9 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     return clip
 
 
-def clip_of(pieces: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int]) -> Clip:
+def clip_of(chunks: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int]) -> Clip:
     """The people in frames of `size` (height, width) that were looked at; see `pack`."""
-    seen, pts, times, thumbs = collect(pieces)
+    seen, pts, times, thumbs = collect(chunks)
     shots = find_shots(thumbs)
     return Clip(
         FaceCandidates(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots
@@ -132,7 +132,7 @@ def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> 
     rate = float(reader.info.average_rate or 25)
     every = max(1, round(LOOK_EVERY * rate))
     frames = job.console.progress(reader.frames(first), total, "align", first)
-    for rows in in_chunks((look_at(frame, detector, embedder, every) for frame in frames), PIECE):
+    for rows in in_chunks((look_at(frame, detector, embedder, every) for frame in frames), CHUNK):
         found.append(pack(rows), len(rows), detector.state())
 
 
@@ -163,26 +163,26 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
 
 
 def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
-    """All pieces: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
-    pieces = [_with_looks(piece) for piece in found]
-    length = max((piece["look"].shape[1] for piece in pieces), default=0) or 1
-    for piece in pieces:
-        if piece["look"].shape[1] != length:  # no look was taken in this piece
-            piece["look"] = np.full((len(piece["frame"]), length), np.nan, np.float32)
-    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in (pieces[0] if pieces else ())}
-    if not pieces:
+    """All chunks: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
+    chunks = [_with_looks(chunk) for chunk in found]
+    length = max((chunk["look"].shape[1] for chunk in chunks), default=0) or 1
+    for chunk in chunks:
+        if chunk["look"].shape[1] != length:  # no look was taken in this chunk
+            chunk["look"] = np.full((len(chunk["frame"]), length), np.nan, np.float32)
+    joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
+    if not chunks:
         nothing = pack([])
         joined = _with_looks(nothing)
     names = ("frame", "track", "box", "landmarks", "score", "yaw", "look")
     return Sightings(*(joined[name] for name in names)), joined["pts"], joined["times"], joined["thumb"]
 
 
-def _with_looks(piece: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A piece with one look for each face, nan where none was taken."""
-    looks = np.full((len(piece["frame"]), piece["look"].shape[1]), np.nan, np.float32)
-    for (index, k), look in zip(piece["look_at"], piece["look"], strict=True):
-        looks[np.searchsorted(piece["frame"], index) + k] = look
-    return {**{name: value for name, value in piece.items() if name != "look_at"}, "look": looks}
+def _with_looks(chunk: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A chunk with one look for each face, nan where none was taken."""
+    looks = np.full((len(chunk["frame"]), chunk["look"].shape[1]), np.nan, np.float32)
+    for (index, k), look in zip(chunk["look_at"], chunk["look"], strict=True):
+        looks[np.searchsorted(chunk["frame"], index) + k] = look
+    return {**{name: value for name, value in chunk.items() if name != "look_at"}, "look": looks}
 
 
 def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The invert stage: aligned crops to codes, kept in pieces; and the smoothed codes that are tuned on and rendered."""
+"""The invert stage: aligned crops to codes, kept in chunks; and the smoothed codes that are tuned on and rendered."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
 DESCRIPTION = "invert/ws.json"
-PARTS = "invert/parts"
-PIECE = 32  # at least so many frames between two saves
+CHUNK_FOLDER = "invert/parts"
+CHUNK = 32  # at least so many frames between two saves
 BLOCK = 64  # columns of the codes that are smoothed together
 
 
@@ -35,15 +35,15 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     shape: tuple[int, ...] = ()
     tracks = project.tracks()
     for face, track in enumerate(tracks):
-        parts = Chunks(project.path / of_face(PARTS, face), key)
-        if parts.rows < len(track.pts):
-            encode(job, bundle, track, parts)
+        chunks = Chunks(project.path / of_face(CHUNK_FOLDER, face), key)
+        if chunks.rows < len(track.pts):
+            encode(job, bundle, track, chunks)
         present = track.status != alignment.ABSENT
         nearest = inversion.fill_absent(np.arange(len(present)), present)
-        shape = write_codes(project, parts, nearest, face)
+        shape = write_codes(project, chunks, nearest, face)
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
     for face in range(len(tracks)):
-        Chunks(project.path / of_face(PARTS, face), key).clear()
+        Chunks(project.path / of_face(CHUNK_FOLDER, face), key).clear()
     files = [of_face(CODES, face) for face in range(len(tracks))]
     for outdated in project.path.glob("invert/ws-*.npy"):
         if f"invert/{outdated.name}" not in files:
@@ -51,28 +51,28 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     return [*files, DESCRIPTION], {"num_ws": shape[1], "w_dim": shape[2], "frames": shape[0]}
 
 
-def encode(job: Job, bundle: Bundle, track: Track, parts: Chunks) -> None:
-    """Codes of the frames that `parts` does not hold yet. Pieces are whole batches, so a resumed run is the same."""
+def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks) -> None:
+    """Codes of the frames that `chunks` does not hold yet. Chunks are whole batches, so a resumed run is the same."""
     config = job.settings.invert
     device = choose_device(job.device, job.console)
     G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
-    rows = config.batch * -(-PIECE // config.batch)
+    rows = config.batch * -(-CHUNK // config.batch)
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
-        crops = crops_.aligned_crops(reader.frames(parts.rows), track, encoder.config.input_size)
+        crops = crops_.aligned_crops(reader.frames(chunks.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config)
-        shown = job.console.progress(codes, len(track.pts), "invert", parts.rows)
+        shown = job.console.progress(codes, len(track.pts), "invert", chunks.rows)
         for chunk in in_chunks(shown, rows, config.batch):
-            parts.append({"ws": np.stack(chunk)}, len(chunk))
+            chunks.append({"ws": np.stack(chunk)}, len(chunk))
 
 
-def write_codes(project: Project, parts: Chunks, nearest: np.ndarray, face: int = 0) -> tuple[int, ...]:
-    """All pieces as one array `[T, num_ws, w_dim]`; a frame without a face takes the code of the `nearest` with one."""
-    first = next(iter(parts))["ws"]
+def write_codes(project: Project, chunks: Chunks, nearest: np.ndarray, face: int = 0) -> tuple[int, ...]:
+    """All chunks as one array `[T, num_ws, w_dim]`; a frame without a face takes the code of the `nearest` with one."""
+    first = next(iter(chunks))["ws"]
     shape = (len(nearest), *first.shape[1:])
     path = project.path / of_face(CODES, face)
     with npy_writer(path, shape) as write:
-        for piece in parts:
-            write(piece["ws"])
+        for chunk in chunks:
+            write(chunk["ws"])
     if (nearest != np.arange(len(nearest))).any():
         codes = RowFile(path)
         with npy_writer(path, shape) as write:
@@ -122,5 +122,5 @@ def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray
     for first in range(0, codes.shape[2], BLOCK):
         columns = slice(first, first + BLOCK)
         smoothed[:, :, columns] = inversion.smooth_codes(whole[:, :, columns], track.times, track.shots, mode)
-    for first in range(0, len(codes), PIECE):
-        yield smoothed[first : first + PIECE]
+    for first in range(0, len(codes), CHUNK):
+        yield smoothed[first : first + CHUNK]

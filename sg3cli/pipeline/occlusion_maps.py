@@ -14,30 +14,30 @@ from sg3cli.time_ranges import parse_ranges
 
 
 class VisibleMaps:
-    """The maps of a whole clip, kept in pieces and steadied over time when they are asked for."""
+    """The maps of a whole clip, kept in chunks and steadied over time when they are asked for."""
 
     def __init__(self, chunks: Chunks, track: Track) -> None:
         self.chunks, self.times = chunks, track.times
         self.numbers = stretches(track.status != ABSENT, track.shots)
-        self.firsts = [int(path.stem) for path in chunks.pieces]
+        self.firsts = [int(path.stem) for path in chunks.paths]
         self._smooth: tuple[int, np.ndarray] | None = None
 
     def at(self, index: int) -> np.ndarray:
         """The map of frame `index`, `[h, w]` float32."""
-        piece = int(np.searchsorted(self.firsts, index, side="right")) - 1
-        if self._smooth is None or self._smooth[0] != piece:
-            self._smooth = (piece, self._steady(piece))
-        return self._smooth[1][index - self.firsts[piece]]
+        chunk = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        if self._smooth is None or self._smooth[0] != chunk:
+            self._smooth = (chunk, self._steady(chunk))
+        return self._smooth[1][index - self.firsts[chunk]]
 
-    def _steady(self, piece: int) -> np.ndarray:
-        """The maps of one piece, smoothed together with what is near in time: as if the whole clip were at once."""
-        first, last = self.firsts[piece], [*self.firsts, self.chunks.rows][piece + 1]
+    def _steady(self, chunk: int) -> np.ndarray:
+        """The maps of one chunk, smoothed together with what is near in time: as if the whole clip were at once."""
+        first, last = self.firsts[chunk], [*self.firsts, self.chunks.rows][chunk + 1]
         near = REACH * STEADY + 1e-6
         begin, end = np.searchsorted(self.times, [self.times[first] - near, self.times[last - 1] + near])
         wanted = range(
             int(np.searchsorted(self.firsts, begin, side="right")) - 1, int(np.searchsorted(self.firsts, end))
         )
-        maps = np.concatenate([read_arrays(self.chunks.pieces[k])[0]["visible"] for k in wanted])
+        maps = np.concatenate([read_arrays(self.chunks.paths[k])[0]["visible"] for k in wanted])
         start = self.firsts[wanted[0]]
         rows = slice(int(begin), min(int(end), start + len(maps)))
         smooth = smooth_maps(maps[rows.start - start : rows.stop - start] / 255, self.times[rows], self.numbers[rows])

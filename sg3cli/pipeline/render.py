@@ -83,10 +83,10 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), rate=project.rate) as reader:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
-        length = piece_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
-        cut = Cut(pieces_of(project, plan.key), plan.key, len(reader), length)
-        vouch = partial(provenance.mark_as_ours, project, out)
-        with SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, vouch) as writer:
+        length = chunk_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
+        cut = Cut(chunk_folder(project, plan.key), plan.key, len(reader), length)
+        before_publish = partial(provenance.mark_as_ours, project, out)
+        with SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, before_publish) as writer:
             if writer.start:
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
             frames = frames_in_range(reader.frames(writer.start), faces, G, config)
@@ -128,8 +128,8 @@ def compose_all(
         yield frame
 
 
-def pieces_of(project: Project, key: str) -> Path:
-    """Folder of the pieces of a render with this content key; what renders of other keys have left is removed."""
+def chunk_folder(project: Project, key: str) -> Path:
+    """Folder of the chunks of a render with this content key; what renders of other keys have left is removed."""
     folder = project.path / provenance.UNFINISHED / key
     for other in folder.parent.glob("*"):
         if other != folder:
@@ -137,13 +137,13 @@ def pieces_of(project: Project, key: str) -> Path:
     return folder
 
 
-def piece_frames(seconds: float, rate: Fraction, batch: int) -> int:
-    """Frames of a piece of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
+def chunk_frames(seconds: float, rate: Fraction, batch: int) -> int:
+    """Frames of a chunk of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
     return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
 
 
 def clear(project: Project) -> None:
-    """Remove the pieces of a video that stands, with its records."""
+    """Remove the chunks of a video that stands, with its records."""
     shutil.rmtree(project.path / provenance.UNFINISHED, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
-"""A long video in pieces that outlive a kill: each a run of the encoder of its own, joined packet by packet at the end.
+"""A long video in chunks that outlive a kill: each a run of the encoder of its own, joined packet by packet at the end.
 
-A piece begins with a key frame and refers to nothing outside itself, because its encoder was opened for it. Pieces
+A chunk begins with a key frame and refers to nothing outside itself, because its encoder was opened for it. Chunks
 are cut at fixed frame numbers, so that a video that was interrupted is, byte for byte, the one that was not.
 """
 
@@ -33,7 +33,7 @@ PTS, DTS, DURATION, KEY, SIZE, SIDE = range(len(COLUMNS))
 
 @dataclass(frozen=True)
 class Cut:
-    """How a video of `frames` is kept in `folder`: in pieces of `length` frames (0: in none) made for `key`."""
+    """How a video of `frames` is kept in `folder`: in chunks of `length` frames (0: in none) made for `key`."""
 
     folder: Path
     key: str
@@ -41,9 +41,9 @@ class Cut:
     length: int
 
     def bounds(self) -> list[int]:
-        """Numbers of the frames at which pieces end, the last at `frames`; none when the video is left whole.
+        """Numbers of the frames at which chunks end, the last at `frames`; none when the video is left whole.
 
-        The last piece is between half and one and a half times `length`.
+        The last chunk is between half and one and a half times `length`.
         """
         if self.length <= 0 or 2 * self.frames < 3 * self.length:
             return []
@@ -54,9 +54,9 @@ class SegmentedWriter:
     """A `VideoWriter` that keeps what it has encoded, as `cut` says, and goes on from there.
 
     `start` is the number of frames that are kept already: frames from there on are wanted. What was kept for another
-    key, container or encoder library is dropped. After a failure the finished pieces stay, and after success too, for
-    the caller to remove when all that belongs to the video is written. A video of one piece, or one that goes to standard
-    output, is written straight to its place. `when_whole` is told the finished file just before it gets its name.
+    key, container or encoder library is dropped. After a failure the finished chunks stay, and after success too, for
+    the caller to remove when all that belongs to the video is written. A video of one chunk, or one that goes to
+    standard output, is written straight to its place. `before_publish` gets the finished file just before its name.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class SegmentedWriter:
         size: tuple[int, int],
         metadata: dict[str, str],
         cut: Cut,
-        when_whole: Callable[[Path], None] | None = None,
+        before_publish: Callable[[Path], None] | None = None,
     ) -> None:
         self._video = VideoWriter(out, source, encode, size, metadata)
-        self._video.when_whole = when_whole
+        self._video.before_publish = before_publish
         self._bounds = cut.bounds() if self._video.can_be_joined else []
         codec = ".".join(map(str, av.library_versions["libavcodec"]))
-        self.kept = Pieces(cut.folder, f"{cut.key} {self._video.container} {codec}", self._bounds)
+        self.kept = EncodedChunks(cut.folder, f"{cut.key} {self._video.container} {codec}", self._bounds)
         self._arguments = (out, source, encode, size)
-        self._piece: _Piece | None = None
+        self._chunk: _ChunkEncoder | None = None
         self._next = self.start = self.kept.rows
         self._notices: list[str] = []
 
@@ -96,34 +96,34 @@ class SegmentedWriter:
         if not self._bounds:
             self._video.write(frame)
             return
-        if self._piece is None:
+        if self._chunk is None:
             encoder = VideoWriter(*self._arguments)
-            self._piece = _Piece(encoder, self.kept.payload(self._next))
-        self._piece.write(frame)
+            self._chunk = _ChunkEncoder(encoder, self.kept.payload(self._next))
+        self._chunk.write(frame)
         self._next += 1
         if self._next in self._bounds:
-            self._close_piece()
+            self._close_chunk()
 
-    def _close_piece(self) -> None:
-        if self._piece is not None:
-            self.kept.append(*self._piece.finish())
-            self._notices += self._piece.encoder.notices
-            self._piece = None
+    def _close_chunk(self) -> None:
+        if self._chunk is not None:
+            self.kept.append(*self._chunk.finish())
+            self._notices += self._chunk.encoder.notices
+            self._chunk = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if not self._bounds:
             self._video.__exit__(kind, error, tb)
         elif kind is None:
-            self._close_piece()
+            self._close_chunk()
             with self._video as video:
                 for packet in self.kept.packets(video.extradata):
                     video.write_packet(packet)
-        elif self._piece is not None:
-            self._piece.abandon(kind, error, tb)
+        elif self._chunk is not None:
+            self._chunk.abandon(kind, error, tb)
 
 
-class _Piece:
-    """A piece that is being encoded; its packets go to the file `payload`, which appears when it is whole."""
+class _ChunkEncoder:
+    """A chunk that is being encoded; its packets go to the file `payload`, which appears when it is whole."""
 
     def __init__(self, encoder: VideoWriter, payload: Path) -> None:
         self.encoder = encoder
@@ -165,14 +165,14 @@ class _Piece:
         self.encoder.close_encoder()
 
 
-class Pieces:
-    """The finished pieces in `folder`: `<first frame>.bin`, the packets' bytes one after the other, and
-    `<first frame>.safetensors`, a row for each of them (`COLUMNS`), which is written last and makes the piece count.
+class EncodedChunks:
+    """The finished chunks in `folder`: `<first frame>.bin`, the packets' bytes one after the other, and
+    `<first frame>.safetensors`, a row for each of them (`COLUMNS`), which is written last and makes the chunk count.
     """
 
     def __init__(self, folder: Path, key: str, bounds: list[int]) -> None:
         self.folder, self.key = folder, key
-        self.rows = 0  # frames in all pieces
+        self.rows = 0  # frames in all chunks
         self._found: list[tuple[int, np.ndarray, str]] = []  # first frame, rows [n, 6], extradata in hexadecimal
         for first, last in zip([0, *bounds], bounds, strict=False):
             if not self._take(first, last):
@@ -180,14 +180,14 @@ class Pieces:
         self._sweep()
 
     def payload(self, first: int) -> Path:
-        """File of the packets of the piece that begins at frame `first`."""
+        """File of the packets of the chunk that begins at frame `first`."""
         return self.folder / f"{first:09d}.bin"
 
     def _table(self, first: int) -> Path:
         return self.payload(first).with_suffix(".safetensors")
 
     def _take(self, first: int, last: int) -> bool:
-        """Whether the piece of the frames `first` to `last` is there, whole and ours."""
+        """Whether the chunk of the frames `first` to `last` is there, whole and ours."""
         with suppress(InputError, OSError, KeyError):
             arrays, meta = read_arrays(self._table(first))
             rows = arrays["packets"]
@@ -199,14 +199,14 @@ class Pieces:
         return False
 
     def _sweep(self) -> None:
-        """Remove what is not part of the finished pieces."""
+        """Remove what is not part of the finished chunks."""
         kept = {path for first, *_ in self._found for path in (self.payload(first), self._table(first))}
         for path in self.folder.glob("*") if self.folder.is_dir() else ():
             if path not in kept:
                 path.unlink(missing_ok=True)
 
     def append(self, rows: list[tuple[int, ...]], extradata: bytes) -> None:
-        """Keep the piece whose payload has just been written; on disk when this returns."""
+        """Keep the chunk whose payload has just been written; on disk when this returns."""
         first, last = self.rows, self.rows + len(rows)
         table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
         meta = {"key": self.key, "first": first, "last": last, "extradata": extradata.hex(), "columns": COLUMNS}
@@ -217,7 +217,7 @@ class Pieces:
     def packets(self, extradata: bytes) -> Iterator[Any]:
         """All packets in order of decoding, read one by one, with decoding times that never go back.
 
-        `extradata` is that of the video's own stream. Raises `UsageError` when a piece was encoded with another one.
+        `extradata` is that of the video's own stream. Raises `UsageError` when a chunk was encoded with another one.
         """
         if any(known != extradata.hex() for _, _, known in self._found):
             raise _cannot_be_joined()
@@ -246,7 +246,7 @@ def _packet(file: BinaryIO, row: np.ndarray) -> Any:
 
 
 def reorder_depth(rows: np.ndarray) -> int:
-    """By how many frames decoding runs ahead of display in a piece: as the encoder says by its times, or as it does."""
+    """By how many frames decoding runs ahead of display in a chunk: as the encoder says by its times, or as it does."""
     pts = rows[:, PTS]
     rank = np.argsort(np.argsort(pts))
     needed = int((np.arange(len(pts)) - rank).max())
@@ -256,7 +256,7 @@ def reorder_depth(rows: np.ndarray) -> int:
 def decoding_times(pts: np.ndarray, depth: int) -> np.ndarray:
     """Ascending dts `[n]` for packets of these pts in order of decoding: the display times, `depth` frames late.
 
-    Encoders count from their own first frame, so with unequal steps the times of one piece can run into the next's.
+    Encoders count from their own first frame, so with unequal steps the times of one chunk can run into the next's.
     """
     ordered = np.sort(pts)
     depth = min(depth, len(pts) - 1)

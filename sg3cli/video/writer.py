@@ -66,7 +66,7 @@ class VideoWriter:
         self.size = size or (source.width, source.height)
         self.notices = _changes(source)
         self.count = 0
-        self.when_whole: Callable[[Path], None] | None = None  # is told the file that is about to get its name
+        self.before_publish: Callable[[Path], None] | None = None  # is told the file that is about to get its name
         self._container: Any = None
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
@@ -129,7 +129,7 @@ class VideoWriter:
         finally:
             self._abort()
 
-    # ---- the encoder alone, for pieces of a video (see `segments`)
+    # ---- the encoder alone, for chunks of a video (see `segments`)
 
     @property
     def container(self) -> str:
@@ -256,8 +256,8 @@ class VideoWriter:
         self._copy_until(None)
         self._guard(self._container.close)
         self._stack.close()
-        if self.when_whole is not None and self._output.finished is not None:
-            self.when_whole(self._output.finished)
+        if self.before_publish is not None and self._output.finished is not None:
+            self.before_publish(self._output.finished)
         self._guard(self._output.commit)
 
     def _abort(self) -> None:

@@ -25,7 +25,7 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if kn
 PACKAGE = Path(__file__).parent
 DIGESTS = "digests.json"
 BUNDLE = "model.json"
-PIECE = 1 << 18  # bytes of a download between two writes
+CHUNK = 1 << 18  # bytes of a download between two writes
 PARTS = (BUNDLE, "generator.safetensors", "encoder.safetensors", "directions")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -317,9 +317,9 @@ def _download(row: Model, file: ModelFile, on_progress: Progress | None) -> Path
             length = response.headers.get("Content-Length", "")
             total = done + int(length) if length.isdigit() else None
             with part.open("ab" if done else "wb") as out:
-                for piece in response.iter_content(PIECE):
-                    out.write(piece)
-                    done += len(piece)
+                for chunk in response.iter_content(CHUNK):
+                    out.write(chunk)
+                    done += len(chunk)
                     if on_progress:
                         on_progress(done, total)
             if total is not None and done < total:

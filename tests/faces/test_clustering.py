@@ -291,7 +291,7 @@ def test_people_have_rows_of_their_own(cast):
     assert all(isinstance(person, Person) for person in cast.people)
 
 
-def test_pieces_without_faces_or_looks_can_be_read():
+def test_chunks_without_faces_or_looks_can_be_read():
     """A clip may begin with an empty room, or show somebody only between two looks."""
     from sg3cli.faces.face import Face
     from sg3cli.pipeline.align import Row, collect, pack
@@ -300,8 +300,8 @@ def test_pieces_without_faces_or_looks_can_be_read():
     points = face((100, 100), 20).astype(np.float32)
     seen = Face(np.array([80, 90, 120, 130], np.float32), points, 1.0, 0)
     empty, unlooked = pack([Row(0, 0, 0.0, thumb, [], [])]), pack([Row(1, 1, 0.04, thumb, [seen], [])])
-    for pieces, count in (([empty], 0), ([empty, unlooked], 1), ([], 0)):
-        found, _, times, _ = collect(pieces)
+    for chunks, count in (([empty], 0), ([empty, unlooked], 1), ([], 0)):
+        found, _, times, _ = collect(chunks)
         assert len(found) == count and np.isnan(found.looks).all()
         assert count == 0 or found.looks.shape[1] > 0
         assert len(times) == 0 or len(who_is(found, count=len(times))) == count

@@ -110,21 +110,21 @@ def test_a_matte_of_another_size_is_refused(inverted, tiny_bundle, tmp_path):
         next(composed(inverted, tiny_bundle, mask=str(tmp_path / "small.png")))
 
 
-def test_the_maps_are_kept_and_do_not_depend_on_the_pieces(inverted, tiny_bundle, monkeypatch):
-    """Steadied piece by piece they are what the whole clip at once gives; a later render makes none."""
+def test_the_maps_are_kept_and_do_not_depend_on_the_chunks(inverted, tiny_bundle, monkeypatch):
+    """Steadied chunk by chunk they are what the whole clip at once gives; a later render makes none."""
     monkeypatch.setattr(compositing, "CHUNK", 4)
     shutil.rmtree(inverted.path / compositing.VISIBLE, ignore_errors=True)
     first = [after for _, after in composed(inverted, tiny_bundle)]
-    pieces = sorted((inverted.path / compositing.VISIBLE).glob("*.safetensors"))
-    assert [path.stem for path in pieces] == ["000000000", "000000004", "000000008"]
-    whole = np.concatenate([read_arrays(path)[0]["visible"] for path in pieces])
+    chunks = sorted((inverted.path / compositing.VISIBLE).glob("*.safetensors"))
+    assert [path.stem for path in chunks] == ["000000000", "000000004", "000000008"]
+    whole = np.concatenate([read_arrays(path)[0]["visible"] for path in chunks])
     track = inverted.track()
-    key = read_arrays(pieces[0])[1]["key"]
+    key = read_arrays(chunks[0])[1]["key"]
     maps = occlusion_maps.VisibleMaps(Chunks(inverted.path / compositing.VISIBLE, key), track)
     expected = smooth_maps(whole / 255, track.times, np.zeros(len(track.times), int))
     for index in (5, 0, 11, 3, 4):
         np.testing.assert_allclose(maps.at(index), expected[index], atol=1e-6)
-    pieces[-1].unlink()  # as after a kill
+    chunks[-1].unlink()  # as after a kill
     assert all(np.array_equal(a, b) for a, (_, b) in zip(first, composed(inverted, tiny_bundle), strict=True))
     monkeypatch.setattr(compositing, "make_maps", None)
     assert all(np.array_equal(a, b) for a, (_, b) in zip(first, composed(inverted, tiny_bundle), strict=True))

@@ -19,7 +19,7 @@ from running import cut, environment, example_clip, sg3
 
 from sg3cli.files import digest_of
 
-FRAMES, PIECE, KILLS = 24, 8, 20
+FRAMES, CHUNK, KILLS = 24, 8, 20
 SETTINGS = ("--edit=age=2", "--finetune-steps=6", "--finetune-batch=2", "--loss=structural", "--save-every=2")
 BESIDE = {"talk.mp4", "talk.sg3", "out.mp4", "out.mp4.json"}
 
@@ -32,8 +32,8 @@ def server() -> Iterator[Forks]:
 
 @pytest.fixture(scope="module")
 def line(tiny_bundle: Path) -> list[str]:
-    """A run whose video is kept in three pieces of eight frames."""
-    common = ("--model", str(tiny_bundle), *SETTINGS, "--preset=veryfast", f"--segment={PIECE / 25}")
+    """A run whose video is kept in three chunks of eight frames."""
+    common = ("--model", str(tiny_bundle), *SETTINGS, "--preset=veryfast", f"--segment={CHUNK / 25}")
     return ["run", "talk.mp4", "-o", "out.mp4", *common]
 
 
@@ -48,10 +48,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, server: Forks, line: list[st
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, server: Forks, line: list[str], whole: Path) -> Path:
-    """A folder whose run was killed when the video had one piece."""
+    """A folder whose run was killed when the video had one chunk."""
     folder = tmp_path_factory.mktemp("begun")
     shutil.copy(whole / "talk.mp4", folder)
-    assert server.run(line, folder, at=rf"open .*/render/.*/\.{PIECE:09d}\.bin")["code"] == -signal.SIGKILL
+    assert server.run(line, folder, at=rf"open .*/render/.*/\.{CHUNK:09d}\.bin")["code"] == -signal.SIGKILL
     assert kept_frames(folder) == [0]
     return folder
 
@@ -78,7 +78,7 @@ def is_as(whole: Path, folder: Path) -> bool:
 
 
 def kept_frames(folder: Path) -> list[int]:
-    """First frames of the pieces that are kept."""
+    """First frames of the chunks that are kept."""
     return sorted(int(path.stem) for path in (folder / "talk.sg3" / "render").glob("*/[0-9]*.safetensors"))
 
 
@@ -162,7 +162,7 @@ def test_killed_before_every_change_of_files_of_a_render(
     [
         r"os.rename .*\.part .*out\.mp4",  # the video is whole and has no name yet
         r"os.rename .*\.out\.mp4\.json",  # it has its name, and nothing says that it is ours
-        r"shutil.rmtree .*/?render'?",  # all is written, the pieces are still there
+        r"shutil.rmtree .*/?render'?",  # all is written, the chunks are still there
     ],
 )
 def test_killed_between_the_last_writes(
@@ -197,18 +197,18 @@ def test_killed_while_images_get_their_names(begun: Path, line: list[str], tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_third_piece_keeps_the_first_two(
+def test_a_signal_in_the_third_chunk_keeps_the_first_two(
     number: int, whole: Path, begun: Path, line: list[str], tmp_path: Path, server: Forks
 ) -> None:
     folder = tmp_path / "x"
     shutil.copytree(begun, folder)
     (folder / "out.mp4").write_bytes(b"an earlier video")
-    third = rf"open .*/render/.*/\.{2 * PIECE:09d}\.bin"
+    third = rf"open .*/render/.*/\.{2 * CHUNK:09d}\.bin"
     what = refused(server.run([*line, "--force"], folder, at=third, number=number), folder, 128 + number)
-    assert what.startswith("error: run was ") and kept_frames(folder) == [0, PIECE]
+    assert what.startswith("error: run was ") and kept_frames(folder) == [0, CHUNK]
     assert (folder / "out.mp4").read_bytes() == b"an earlier video"
     err = finishes(server, [*line, "--force"], folder)
-    assert f"render: {2 * PIECE} of {FRAMES} frames are there from an earlier run" in err
+    assert f"render: {2 * CHUNK} of {FRAMES} frames are there from an earlier run" in err
     assert is_as(whole, folder)
 
 

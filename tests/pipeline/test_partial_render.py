@@ -198,7 +198,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(clip: Path) -> None:
-    """Both ranges end or begin in the middle of a batch, and of a piece when the video is kept in pieces."""
+    """Both ranges end or begin in the middle of a batch, and of a chunk when the video is kept in chunks."""
     source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
     with VideoReader("talk.mp4") as reader:
         times = reader.times
@@ -214,8 +214,8 @@ def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(c
             assert (after == all_edited).all()
         else:
             assert (after != before).any() and (after != all_edited).any()
-    pieces = rendered("pieces.mkv", "--range", text, "--segment", "0.1")
-    assert all((a == b).all() for a, b in zip(part, pieces, strict=True))
+    chunks = rendered("chunks.mkv", "--range", text, "--segment", "0.1")
+    assert all((a == b).all() for a, b in zip(part, chunks, strict=True))
 
 
 def test_a_range_of_everything_is_the_whole_edit_and_one_beyond_the_end_none(clip: Path) -> None:

@@ -367,10 +367,10 @@ def test_a_signal_in_any_stage_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The same command continues from the last piece, and its arrays and video are those of an unbroken run."""
+    """The same command continues from the last chunk, and its arrays and video are those of an unbroken run."""
     (fresh / "out.mp4").write_bytes(b"an earlier video")
-    monkeypatch.setattr("sg3cli.pipeline.align.PIECE", 4)
-    monkeypatch.setattr("sg3cli.pipeline.invert.PIECE", 4)
+    monkeypatch.setattr("sg3cli.pipeline.align.CHUNK", 4)
+    monkeypatch.setattr("sg3cli.pipeline.invert.CHUNK", 4)
     after, kept = STOPS[stage]
     with monkeypatch.context() as patch:
         stop_in(stage, after, number, patch)

@@ -314,7 +314,7 @@ def test_a_sweep_keeps_layers_and_replaces_the_strength() -> None:
     assert Edit.from_dict(swept[1].to_dict()) == swept[1]
 
 
-# ---- pieces
+# ---- chunks
 
 
 def test_the_same_image_is_computed_once() -> None:

@@ -1,4 +1,4 @@
-"""Videos in pieces: exact timing at the joins, the same bytes after an interruption, nothing left half."""
+"""Videos in chunks: exact timing at the joins, the same bytes after an interruption, nothing left half."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(source: Path, out: Path, folder: Path, encode: EncodeConfig, length: int = LENGTH, stop: int = 99) -> int:
-    """Write a video in pieces, no more than `stop` frames of it in this run; returns how many were there before."""
+    """Write a video in chunks, no more than `stop` frames of it in this run; returns how many were there before."""
     with VideoReader(source) as reader:
         size = (reader.info.width, reader.info.height)
         cut = Cut(folder, "key", len(reader), length)
@@ -56,7 +56,7 @@ def write(source: Path, out: Path, folder: Path, encode: EncodeConfig, length: i
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_video_from_pieces_has_the_source_s_frames_and_an_interrupted_one_its_bytes(
+def test_a_video_from_chunks_has_the_source_s_frames_and_an_interrupted_one_its_bytes(
     name: str, source: Path, tmp_path: Path
 ) -> None:
     encode, suffix = EncodeConfig(**{"crf": 10.0, **KINDS[name]}), Path(name).suffix  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def decoding(path: Path) -> tuple[list[int], set[int]]:
     return [p.dts for p in packets if p.dts is not None], {i for i, p in enumerate(packets) if p.is_keyframe}
 
 
-def test_a_video_of_one_piece_is_written_as_ever(source: Path, tmp_path: Path) -> None:
+def test_a_video_of_one_chunk_is_written_as_ever(source: Path, tmp_path: Path) -> None:
     encode = EncodeConfig()
     with (
         VideoReader(source) as reader,
@@ -107,7 +107,7 @@ def test_a_video_of_one_piece_is_written_as_ever(source: Path, tmp_path: Path) -
         assert not (tmp_path / name).exists()
 
 
-def test_reordered_times_of_a_video_from_pieces_are_those_of_one_encoder(tmp_path: Path) -> None:
+def test_reordered_times_of_a_video_from_chunks_are_those_of_one_encoder(tmp_path: Path) -> None:
     """At a constant rate x264's own decoding times already fit; ours must be the same."""
     source = make_clip(tmp_path / "s.mp4", 40, size=SIZE)
     write(source, tmp_path / "one.mp4", tmp_path / "x", EncodeConfig(), 0)
@@ -115,11 +115,11 @@ def test_reordered_times_of_a_video_from_pieces_are_those_of_one_encoder(tmp_pat
     assert decoding(tmp_path / "one.mp4")[0] == decoding(tmp_path / "cut.mp4")[0]
 
 
-def test_pieces_that_do_not_belong_are_dropped(source: Path, tmp_path: Path) -> None:
-    folder, out = tmp_path / "pieces", tmp_path / "out.mp4"
+def test_chunks_that_do_not_belong_are_dropped(source: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "chunks", tmp_path / "out.mp4"
     with pytest.raises(KeyboardInterrupt):
         write(source, out, folder, EncodeConfig(), stop=22)
-    (folder / "000000007.bin").write_bytes(b"short")  # the second piece is damaged: those after it are of no use
+    (folder / "000000007.bin").write_bytes(b"short")  # the second chunk is damaged: those after it are of no use
     (folder / "stray").write_bytes(b"?")
     assert write(source, out, folder, EncodeConfig()) == 7
     with pytest.raises(KeyboardInterrupt):
@@ -143,7 +143,7 @@ def test_an_encoder_that_changes_its_header_is_refused(source: Path, tmp_path: P
         write(source, tmp_path / "o.mp4", tmp_path / "q", EncodeConfig(pix_fmt="yuv444p"))
 
 
-def test_no_room_for_a_piece(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_chunk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -156,7 +156,7 @@ def test_no_room_for_a_piece(source: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @given(st.integers(0, 500), st.integers(0, 60))
-def test_pieces_cover_the_video_and_none_is_tiny(frames: int, length: int) -> None:
+def test_chunks_cover_the_video_and_none_is_tiny(frames: int, length: int) -> None:
     bounds = Cut(Path("x"), "", frames, length).bounds()
     lengths = np.diff([0, *bounds])
     if bounds:
@@ -181,8 +181,8 @@ def test_decoding_times_ascend_and_never_pass_the_display_s(data: st.DataObject)
 
 
 def test_what_the_container_cannot_hold_is_said_before_a_frame_is_encoded(source: Path, tmp_path: Path) -> None:
-    """Sound that goes in only at the end of a video in pieces is tried at its beginning."""
-    out, folder = tmp_path / "video.webm", tmp_path / "pieces"
+    """Sound that goes in only at the end of a video in chunks is tried at its beginning."""
+    out, folder = tmp_path / "video.webm", tmp_path / "chunks"
     with VideoReader(source) as reader:
         cut = Cut(folder, "key", len(reader), LENGTH)
         writer = SegmentedWriter(str(out), reader.info, EncodeConfig(codec="libvpx-vp9"), SIZE, {}, cut)

@@ -145,7 +145,7 @@ class Interrupted(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize("changed", [False, True])
 def test_an_interrupted_download_is_continued_unless_the_file_changed(monkeypatch, changed):
     Interrupted.version, Interrupted.seen = '"v1"', []
-    monkeypatch.setattr(store, "PIECE", 500)
+    monkeypatch.setattr(store, "CHUNK", 500)
     half = len(PAYLOAD) // 2
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Interrupted) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
