@@ -187,7 +187,8 @@ class AlignConfig(StageSettings):
     ] = "pass"
     # ONNX face recognition network that tells people apart; None: what they look like
     embedder: Annotated[
-        str | None, Option("ONNX face recognition network (112x112) that tells people apart, instead of their looks.")
+        str | None,
+        Option("ONNX face recognition network (112x112) that tells people apart, instead of their appearance."),
     ] = None
 
 

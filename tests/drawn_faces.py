@@ -1,4 +1,4 @@
-"""A labelled set of drawn faces: discs whose look follows their labels."""
+"""A labelled set of drawn faces: discs whose appearance follows their labels."""
 
 from __future__ import annotations
 

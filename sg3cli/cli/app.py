@@ -264,7 +264,7 @@ def inspect(
     samples: plots.Samples = plots.SAMPLES,
     device: plots.Device = "auto",
 ) -> None:
-    """Show what a project holds and which stages are done; --plot draws its course over time."""
+    """Show what a project holds and which stages are done; --plot draws its timeline."""
     found = find_project.open_target(find_project.find_target(project, None, session.console), None)
     drawn = {} if plot is None else {"plot": plots.draw_plot(session, found, plot, samples, device)}
     for line in project_lines(found):

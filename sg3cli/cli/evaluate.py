@@ -150,8 +150,8 @@ def face_lines(faces: dict[str, Any] | None) -> Iterator[str]:
         return
     words = f"found {faces['found']}, interpolated {faces['interpolated']}, absent {faces['absent']}"
     yield row("faces", f"{words}, longest gap {faces['longest_gap']} frames")
-    tremble = f"{number(faces['jitter_raw'], 1)} measured, {number(faces['jitter_smoothed'], 1)} smoothed (px/s^2)"
-    yield row("  jitter", tremble)
+    jitter = f"{number(faces['jitter_raw'], 1)} measured, {number(faces['jitter_smoothed'], 1)} smoothed (px/s^2)"
+    yield row("  jitter", jitter)
 
 
 def reconstruction_lines(scores: dict[str, Any] | None, size: int | None) -> Iterator[str]:

@@ -115,7 +115,7 @@ def generate(
     )
     kind = kind_of(output, walk is not None)
     check_fitting(kind, numbers, walk, fps, columns)
-    edits = check_steady(with_edits([], asked_edits(edit, direction, strength) or []), kind)
+    edits = check_constant(with_edits([], asked_edits(edit, direction, strength) or []), kind)
     if output == "-" and session.console.as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
     outs = [output.replace(SEED, str(seed)) for seed in numbers] if kind == "pictures" else [output]
@@ -224,7 +224,7 @@ def parse_shift(text: str) -> tuple[float, float]:
     return within(x, "--translate", -100, 100), within(y, "--translate", -100, 100)
 
 
-def check_steady(edits: list[Edit], kind: str) -> list[Edit]:
+def check_constant(edits: list[Edit], kind: str) -> list[Edit]:
     """The edits. Raises `UsageError` for one that changes with time where there is none."""
     for edit in edits:
         if kind != "walk" and len(edit.keyframes) > 1:

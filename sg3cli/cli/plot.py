@@ -1,4 +1,4 @@
-"""`sg3 inspect --plot`: the course of a project over time as a picture."""
+"""`sg3 inspect --plot`: the timeline of a project over time as a picture."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
     bundle = job.bundle()
     edits = job.project.edits if wish.edits is None else list(wish.edits)
     variants = plan_variants(job, bundle, wish, edits)
-    from sg3cli.drawing.labelled_grid import cell_side, sheet
+    from sg3cli.drawing.labelled_grid import cell_side, labelled_grid
     from sg3cli.pipeline.preview import Viewer
     from sg3cli.video import VideoReader
 
@@ -213,7 +213,7 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
     view = job.settings.render.view
     cells = sum(len(row.cells) for row in rows)
     side = wish.size or cell_side(view, rows[0].cells[0].image.shape, cells)
-    image = sheet(rows, side, wish.labels)
+    image = labelled_grid(rows, side, wish.labels)
     record = make_record(job, bundle, shown, variants)
     facts: dict[str, Any] = {
         "frames": shown,

@@ -1,4 +1,4 @@
-"""Masks: a soft opacity of the face in its crop, from its landmarks; steady over time.
+"""Masks: a soft opacity of the face in its crop, from its landmarks; smoothed over time.
 
 The face is seen through a square window `[4, 2]` (corners TL, BL, BR, TR in frame pixels). All coordinates
 are continuous: the centre of pixel (row i, column j) is at (j + 0.5, i + 0.5).
@@ -26,7 +26,7 @@ BORDER = 0.02  # share of the crop, along its edge, that stays exactly 0
 
 
 def smooth_landmarks(landmarks: np.ndarray, times: np.ndarray, sigma: float = 0.08) -> np.ndarray:
-    """Landmarks `[T, 68, 2]` without the detector's tremble, so that the mask's edge is calm.
+    """Landmarks `[T, 68, 2]` without the detector's jitter, so that the mask's edge is smooth.
 
     `times [T]` and `sigma` in seconds. Frames without a face (nan) stay so and part what is smoothed together.
     """

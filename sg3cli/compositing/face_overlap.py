@@ -25,7 +25,7 @@ from sg3cli.smoothing import smooth_zero_phase
 
 SOFT = 0.08  # share of the crop over which the opacity rises from the border
 HEAD = 1.3  # size of a head, hair and ears, as a multiple of its face's outline
-CALM = 0.08  # seconds: Gaussian sigma of the other faces' outlines
+SMOOTHING = 0.08  # seconds: Gaussian sigma of the other faces' outlines
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AllFaces:
 
     frames: np.ndarray  # [n] int64
     people: np.ndarray  # [n] int64
-    landmarks: np.ndarray  # [n, 68, 2] float32, without tremble
+    landmarks: np.ndarray  # [n, 68, 2] float32, without jitter
     nearness: np.ndarray  # [n] usual size of that person in that shot: the larger is in front
 
     @classmethod
@@ -42,14 +42,14 @@ class AllFaces:
         cls, frames: np.ndarray, people: np.ndarray, landmarks: np.ndarray, times: np.ndarray, shots: np.ndarray
     ) -> AllFaces:
         """From the sightings (see the fields), with `times [T]` and `shots [T]` of the clip's frames."""
-        calm, nearness = landmarks.copy(), np.zeros(len(frames))
+        smoothed, nearness = landmarks.copy(), np.zeros(len(frames))
         for person in np.unique(people):
             for shot in np.unique(shots[frames[people == person]]):
                 rows = np.flatnonzero((people == person) & (shots[frames] == shot))
                 nearness[rows] = np.median(np.ptp(landmarks[rows], axis=1).max(axis=1))
                 for part in np.split(rows, np.flatnonzero(np.diff(frames[rows]) > 1) + 1):
-                    calm[part] = smooth_zero_phase(landmarks[part], times[frames[part]], CALM)
-        return cls(frames, people, calm, nearness)
+                    smoothed[part] = smooth_zero_phase(landmarks[part], times[frames[part]], SMOOTHING)
+        return cls(frames, people, smoothed, nearness)
 
     def border(self, person: int, frame: int, own: np.ndarray, window: np.ndarray, size: Size) -> np.ndarray | float:
         """Opacity `[H, W]` of a crop that keeps `person` off the other faces in `frame`; 1.0 where no other is near.

@@ -30,7 +30,7 @@ OCCLUDED = (3.0, 5.0)  # the smoothed residual, in units of its median on the fa
 LEAST_RESIDUAL = 22.0  # levels below which nothing stands before the face
 RESIDUAL_SIGMA = 0.05  # of the face's height
 
-STEADY = 0.05  # seconds over which the maps are steadied
+SMOOTHING = 0.05  # seconds over which the maps are smoothed
 
 
 def visible(source: np.ndarray, plain: np.ndarray | None, landmarks: np.ndarray, hair: bool = True) -> np.ndarray:
@@ -145,8 +145,8 @@ def stretches(present: np.ndarray, shots: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(changes)])
 
 
-def smooth_maps(maps: np.ndarray, times: np.ndarray, numbers: np.ndarray, sigma: float = STEADY) -> np.ndarray:
-    """Maps `[T, H, W]` (0..1) steadied over time without lag, each stretch of equal `numbers [T]` on its own."""
+def smooth_maps(maps: np.ndarray, times: np.ndarray, numbers: np.ndarray, sigma: float = SMOOTHING) -> np.ndarray:
+    """Maps `[T, H, W]` (0..1) smoothed over time without lag, each stretch of equal `numbers [T]` on its own."""
     smooth = np.empty(maps.shape, np.float32)
     for number in np.unique(numbers):
         rows = numbers == number

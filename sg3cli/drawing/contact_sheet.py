@@ -15,10 +15,10 @@ MARGIN, LABEL = 8, 22
 INK, PAPER = (24, 24, 24), (236, 236, 236)
 
 
-def best_rows(cast: FaceCandidates, person: Person) -> np.ndarray:
+def best_rows(candidates: FaceCandidates, person: Person) -> np.ndarray:
     """Rows of the sightings to show `[up to COLUMNS]`: spread over time, in each part the most frontal and largest."""
     parts = np.array_split(person.rows, min(COLUMNS, len(person.rows)))
-    seen = cast.seen
+    seen = candidates.seen
     sizes = (seen.boxes[:, 2:] - seen.boxes[:, :2]).max(axis=1)
     worth = np.log(np.maximum(sizes, 1)) - np.abs(seen.yaws) / 30
     return np.array([part[np.argmax(worth[part])] for part in parts])

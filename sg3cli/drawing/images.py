@@ -19,11 +19,11 @@ AFTER_HEADER = 33  # bytes of a PNG's signature and first chunk
 def grid(tiles: Iterable[np.ndarray], count: int, columns: int, size: int) -> np.ndarray:
     """`count` tiles `[size, size, 3]` uint8, row by row -> `[rows * size, columns * size, 3]`; the rest is black."""
     rows = -(-count // columns)
-    sheet = np.zeros((rows * size, columns * size, 3), np.uint8)
+    canvas = np.zeros((rows * size, columns * size, 3), np.uint8)
     for place, tile in enumerate(tiles):
         y, x = divmod(place, columns)
-        sheet[y * size : (y + 1) * size, x * size : (x + 1) * size] = tile
-    return sheet
+        canvas[y * size : (y + 1) * size, x * size : (x + 1) * size] = tile
+    return canvas
 
 
 def png_bytes(image: np.ndarray, comment: str | None = None) -> bytes:

@@ -38,7 +38,7 @@ class Row:
     cells: Sequence[Cell]
 
 
-def sheet(rows: Sequence[Row], side: int | None, labels: bool = True) -> np.ndarray:
+def labelled_grid(rows: Sequence[Row], side: int | None, labels: bool = True) -> np.ndarray:
     """All rows as one image `[H, W, 3]` uint8; the longer side of each cell is `side` pixels, None: as it is."""
     fitted = [[resized(cell.image, side) for cell in row.cells] for row in rows]
     width = max(image.shape[1] for row in fitted for image in row)

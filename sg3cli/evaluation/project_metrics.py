@@ -90,7 +90,7 @@ def timing(source: Path, output: Path) -> Figures:
 
 
 def face_figures(track: Track) -> Figures:
-    """Frames by how the face was found, and the tremble of its square (pixels per second squared) before and after."""
+    """Frames by how the face was found, and the jitter of its square (pixels per second squared) before and after."""
     status = track.status
     gaps = [gap.stop - gap.start for gap in runs(status != FOUND)]
     return {

@@ -27,7 +27,7 @@ COLUMNS = 8  # frames in the grid
 
 
 @dataclass
-class Sheet:
+class SweepReadings:
     """Readings by strength, batch by batch, and the columns of the grid."""
 
     readings: list[list[Readings]]  # [strength][batch]
@@ -52,16 +52,16 @@ def sweep(
     present = np.flatnonzero(subject.track.status != ABSENT)
     frames = present[::every] if every else spread(present, FRAMES)
     shown = set(spread(frames, COLUMNS).tolist())
-    sheet = Sheet([[] for _ in strengths])
+    sweep = SweepReadings([[] for _ in strengths])
     for batch, crops in face_batches(job, subject.track, frames, subject.G.img_resolution, "sweep"):
         index = np.array([frame.index for frame in batch])
         rows = [strong_faces(subject, index, vector, strength) for strength in strengths]
-        read_batch(sheet, subject, crops, rows)
+        read_batch(sweep, subject, crops, rows)
         for k in [k for k, frame in enumerate(index.tolist()) if frame in shown]:
-            sheet.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
+            sweep.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
     if grid is not None:
-        write_png(grid, np.concatenate(sheet.columns, axis=1))
-    judged = summary(subject, sheet, strengths)
+        write_png(grid, np.concatenate(sweep.columns, axis=1))
+    judged = summary(subject, sweep, strengths)
     return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **judged}
 
 
@@ -80,11 +80,11 @@ def strong_faces(subject: Subject, index: np.ndarray, vector: np.ndarray, streng
     return list(render_crops(subject.G, ws, None, len(ws)))
 
 
-def read_batch(sheet: Sheet, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:
+def read_batch(sweep: SweepReadings, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:
     """Add the probe's readings of a batch, if there is a probe."""
     if subject.judge is not None:
-        sheet.sources.append(read_faces(subject.judge, crops))
-        for readings, images in zip(sheet.readings, rows, strict=True):
+        sweep.sources.append(read_faces(subject.judge, crops))
+        for readings, images in zip(sweep.readings, rows, strict=True):
             readings.append(read_faces(subject.judge, images))
 
 
@@ -93,14 +93,14 @@ def levels(crop: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((crop + 1) * 127.5, 0, 255)).astype(np.uint8)
 
 
-def summary(subject: Subject, sheet: Sheet, strengths: Sequence[float]) -> dict[str, Any]:
+def summary(subject: Subject, sweep: SweepReadings, strengths: Sequence[float]) -> dict[str, Any]:
     """Mean readings and slopes per label, and the identity kept at each strength; None without a probe."""
     if subject.judge is None:
         return {"labels": None, "identity": None}
-    means = np.stack([np.concatenate([part.labels for part in parts]).mean(axis=0) for parts in sheet.readings])
+    means = np.stack([np.concatenate([part.labels for part in parts]).mean(axis=0) for parts in sweep.readings])
     std = subject.judge.std.double().numpy()
-    source = np.concatenate([part.embedding for part in sheet.sources])
-    kept = [(np.concatenate([part.embedding for part in parts]) * source).sum(1).mean() for parts in sheet.readings]
+    source = np.concatenate([part.embedding for part in sweep.sources])
+    kept = [(np.concatenate([part.embedding for part in parts]) * source).sum(1).mean() for parts in sweep.readings]
     names = subject.judge.config.labels
     return {
         "labels": {name: response(strengths, means[:, k], float(std[k])) for k, name in enumerate(names)},

@@ -1,4 +1,4 @@
-"""The course of a project over time: tremble, reconstruction, identity and edits frame by frame, and their image.
+"""The timeline of a project over time: jitter, reconstruction, identity and edits frame by frame, and their image.
 
 What a project does not hold yet is left out and named; nothing is computed anew but the images to be judged.
 """
@@ -127,8 +127,12 @@ def jitter_panel(track: Track | None) -> Panel:
     title = "jitter: acceleration, pixels/s²"
     if track is None:
         return Panel(title, (), note="not computed: the face has not been looked for (sg3 align)")
-    calm = smooth_landmarks(track.landmarks, track.times)
-    kinds = {"landmarks, measured": track.landmarks, "landmarks, smoothed": calm, "face square, smoothed": track.quads}
+    smoothed = smooth_landmarks(track.landmarks, track.times)
+    kinds = {
+        "landmarks, measured": track.landmarks,
+        "landmarks, smoothed": smoothed,
+        "face square, smoothed": track.quads,
+    }
     lines = []
     for label, points in kinds.items():
         values = landmark_jitter(points, track)

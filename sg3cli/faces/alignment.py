@@ -83,7 +83,7 @@ class Track:
 
     @property
     def jitter(self) -> tuple[float, float]:
-        """Tremble of the aligned square's corners in pixels (rms of second differences): as measured, and smoothed."""
+        """Jitter of the aligned square's corners in pixels (rms of second differences): as measured, and smoothed."""
         whole = self.status != ABSENT
         whole[1:] &= np.diff(self.shots) == 0  # no difference reaches over a cut
         return jitter(self.quads_raw, whole), jitter(self.quads, whole)
@@ -126,9 +126,9 @@ def build_track(
     landmarks = _interpolated(landmarks, times, status == FOUND, shots)
     raw = quad_to_params(ffhq_quad(landmarks, config.rule))
     raw[:, 2] = np.unwrap(raw[:, 2])
-    steady = quad_to_params(ffhq_quad(_without_blinks(landmarks, times, present, shots), config.rule))
-    steady[:, 2] = np.unwrap(steady[:, 2])
-    smooth = _smooth_quads(steady, times, present, shots, config.smooth_centre, config.smooth_axes)
+    params = quad_to_params(ffhq_quad(_without_blinks(landmarks, times, present, shots), config.rule))
+    params[:, 2] = np.unwrap(params[:, 2])
+    smooth = _smooth_quads(params, times, present, shots, config.smooth_centre, config.smooth_axes)
     windows = params_to_quad(_windows(smooth, times, present, shots, config))
     quads = params_to_quad(smooth)
     return Track(
@@ -164,9 +164,9 @@ def _status(
         raise InputError(what, "--on-no-face pass leaves them as they are")
     bridged = np.zeros(len(times), bool)
     for shot in shot_slices(shots):
-        steady = measured[shot] & ~_jumps(landmarks[shot], measured[shot], config.rule)
-        bridged[shot] = bridge(steady, times[shot], config.max_gap)
-        if config.on_no_face == "hold" and steady.any():
+        usable = measured[shot] & ~_jumps(landmarks[shot], measured[shot], config.rule)
+        bridged[shot] = bridge(usable, times[shot], config.max_gap)
+        if config.on_no_face == "hold" and usable.any():
             bridged[shot] |= ~measured[shot]
     if config.on_no_face != "hold":
         for run in runs(~measured):
@@ -187,8 +187,8 @@ def _interpolated(landmarks: np.ndarray, times: np.ndarray, good: np.ndarray, sh
 
 def shot_slices(shots: np.ndarray) -> list[slice]:
     """The shots as slices of frames; `shots [T]` ascends."""
-    borders = [0, *(np.flatnonzero(np.diff(shots)) + 1).tolist(), len(shots)]
-    return [slice(a, b) for a, b in pairwise(borders)]
+    bounds = [0, *(np.flatnonzero(np.diff(shots)) + 1).tolist(), len(shots)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def _jumps(landmarks: np.ndarray, measured: np.ndarray, rule: str) -> np.ndarray:
@@ -210,9 +210,9 @@ def _without_blinks(landmarks: np.ndarray, times: np.ndarray, present: np.ndarra
     A closing lid drags the middle of its contour down, and with it the square. In such frames the contour is put back
     to where it usually lies between the eye's corners, which a blink does not move.
     """
-    calm = landmarks.astype(np.float64)
+    opened = landmarks.astype(np.float64)
     for run in _stretches(present, shots):
-        part = calm[run]
+        part = opened[run]
         across = part[:, 42:48].mean(axis=1) - part[:, 36:42].mean(axis=1)
         down = np.stack([-across[:, 1], across[:, 0]], axis=1)
         unit = np.maximum((across**2).sum(axis=1), 1e-12)
@@ -223,7 +223,7 @@ def _without_blinks(landmarks: np.ndarray, times: np.ndarray, present: np.ndarra
             spread = 1.4826 * np.median(np.abs(moved))
             blink = np.abs(moved) > max(LID, 4 * spread)
             part[blink, contour] -= (moved[blink, None] * down[blink])[:, None]
-    return calm
+    return opened
 
 
 def _stretches(present: np.ndarray, shots: np.ndarray) -> list[slice]:

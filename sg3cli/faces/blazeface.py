@@ -41,22 +41,22 @@ class BlazeFace:
 
     def whole(self, rgb: np.ndarray) -> list[Detection]:
         """Faces that are large in the frame `[H, W, 3] uint8`, best first."""
-        return suppress(self._look(rgb, 0, 0, MIN_SCORE))
+        return suppress(self._detect_at(rgb, 0, 0, MIN_SCORE))
 
     def tiled(self, rgb: np.ndarray, levels: int | None = None) -> list[Detection]:
         """Faces of any size, best first: the whole frame, then tiles of 1/2, 1/4 ... of its longer side.
 
         `levels` limits how fine the tiles get; without it the search stops at the first level that finds a face.
         """
-        found = self._look(rgb, 0, 0, MIN_SCORE)
+        found = self._detect_at(rgb, 0, 0, MIN_SCORE)
         for level, tiles in enumerate(tile_levels(*rgb.shape[:2])):
             if (levels is None and found) or (levels is not None and level >= levels):
                 break
             for x, y, side in tiles:
-                found += self._look(rgb[y : y + side, x : x + side], x, y, MIN_TILE_SCORE)
+                found += self._detect_at(rgb[y : y + side, x : x + side], x, y, MIN_TILE_SCORE)
         return suppress(found)
 
-    def _look(self, rgb: np.ndarray, x: int, y: int, min_score: float) -> list[Detection]:
+    def _detect_at(self, rgb: np.ndarray, x: int, y: int, min_score: float) -> list[Detection]:
         """Raw detections in an image whose top left corner lies at (x, y) of the frame."""
         height, width = rgb.shape[:2]
         scale = SIDE / max(height, width)

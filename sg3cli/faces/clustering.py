@@ -1,6 +1,6 @@
 """Who is who in a clip: sightings of faces become stretches, and stretches become people.
 
-A stretch is one track within one shot. Stretches are joined by what the face looks like (`metrics.looks`) and, within a
+A stretch is one track within one shot. Stretches are joined by what the face looks like (`appearance`) and, within a
 shot, by where it was; two that are seen in the same frame are never one person. People are numbered from 0 by their
 first appearance; those seen only for an instant come last.
 """
@@ -17,7 +17,7 @@ from sg3cli.faces.appearance import SAME, unit
 INSTANT = 0.15  # seconds: who is seen for less is numbered last
 GAP = 0.5  # seconds: a track that is lost for longer may have come back as somebody else
 STRANGER = 1.6  # times the distance of `same`: what so unlike faces do within one track is a swap
-NEIGHBOURS = 3  # looks on each side of a suspected swap
+NEIGHBOURS = 3  # appearances on each side of a suspected swap
 KNOWN = 1.4  # times the distance of `same` that a face is allowed which went on where it was
 REACH = 1.0  # face sizes within which a face that was lost for at most `GAP` goes on
 
@@ -32,7 +32,7 @@ class Sightings:
     landmarks: np.ndarray  # [n, 68, 2] float32
     scores: np.ndarray  # [n] float32
     yaws: np.ndarray  # [n] float32, degrees
-    looks: np.ndarray  # [n, K] float32, nan where they were not taken
+    appearances: np.ndarray  # [n, K] float32, nan where they were not taken
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -48,7 +48,7 @@ class Person:
 
     number: int
     rows: np.ndarray  # [k] int64
-    look: np.ndarray  # [K] unit vector, nan when it was never taken
+    appearance: np.ndarray  # [K] unit vector, nan when it was never taken
 
 
 @dataclass
@@ -57,12 +57,12 @@ class _Group:
 
     rows: np.ndarray  # sorted
     frames: np.ndarray
-    look: np.ndarray
-    weight: int  # looks that `look` rests on
+    appearance: np.ndarray
+    weight: int  # appearances that `appearance` rests on
 
 
 def find_people(seen: Sightings, shots: np.ndarray, times: np.ndarray, same: float = SAME) -> list[Person]:
-    """The people of a clip; `shots [T]` and `times [T]` of its frames, `same` the distance of looks of one person."""
+    """The people of a clip; `shots [T]` and `times [T]` of its frames, `same` the distance of one person's own."""
     groups: list[_Group] = []
     stretches = _stretches(seen, shots, times, same)
     for shot in sorted({int(shots[s.frames[0]]) for s in stretches}):
@@ -77,13 +77,13 @@ def find_people(seen: Sightings, shots: np.ndarray, times: np.ndarray, same: flo
         brief = len(group.rows) * frame < INSTANT and len(group.rows) < longest
         return brief, int(group.frames[0]), int(group.rows[0])
 
-    return [Person(k, g.rows, g.look) for k, g in enumerate(sorted(groups, key=order))]
+    return [Person(k, g.rows, g.appearance) for k, g in enumerate(sorted(groups, key=order))]
 
 
-def median_appearance(looks: np.ndarray) -> np.ndarray:
-    """The usual look `[K]` of one face from `looks [n, K]`, nan when none was taken."""
-    taken = looks[np.isfinite(looks).all(axis=1)]
-    return unit(np.median(taken, axis=0)) if len(taken) else np.full(looks.shape[1], np.nan, np.float32)
+def median_appearance(appearances: np.ndarray) -> np.ndarray:
+    """The usual appearance `[K]` of one face from `appearances [n, K]`, nan when none was taken."""
+    taken = appearances[np.isfinite(appearances).all(axis=1)]
+    return unit(np.median(taken, axis=0)) if len(taken) else np.full(appearances.shape[1], np.nan, np.float32)
 
 
 # ---- stretches
@@ -102,13 +102,15 @@ def _stretches(seen: Sightings, shots: np.ndarray, times: np.ndarray, same: floa
 
 
 def _without_swaps(rows: np.ndarray, seen: Sightings, same: float) -> list[np.ndarray]:
-    """The stretch, cut where the looks before and after are those of two strangers."""
-    taken = np.flatnonzero(np.isfinite(seen.looks[rows]).all(axis=1))
-    looks = seen.looks[rows[taken]]
+    """The stretch, cut where the appearances before and after are those of two strangers."""
+    taken = np.flatnonzero(np.isfinite(seen.appearances[rows]).all(axis=1))
+    appearances = seen.appearances[rows[taken]]
     if len(taken) < 2 * NEIGHBOURS:
         return [rows]
     places = range(NEIGHBOURS, len(taken) - NEIGHBOURS + 1)
-    pairs = [(unit(looks[k - NEIGHBOURS : k].mean(0)), unit(looks[k : k + NEIGHBOURS].mean(0))) for k in places]
+    pairs = [
+        (unit(appearances[k - NEIGHBOURS : k].mean(0)), unit(appearances[k : k + NEIGHBOURS].mean(0))) for k in places
+    ]
     apart = np.array([np.linalg.norm(before - after) for before, after in pairs])
     k = int(np.argmax(apart))
     if apart[k] < STRANGER * same:
@@ -118,19 +120,19 @@ def _without_swaps(rows: np.ndarray, seen: Sightings, same: float) -> list[np.nd
 
 
 def _group(rows: np.ndarray, seen: Sightings) -> _Group:
-    looks = seen.looks[rows]
-    weight = int(np.isfinite(looks).all(axis=1).sum())
-    return _Group(rows, seen.frames[rows], median_appearance(looks), weight)
+    appearances = seen.appearances[rows]
+    weight = int(np.isfinite(appearances).all(axis=1).sum())
+    return _Group(rows, seen.frames[rows], median_appearance(appearances), weight)
 
 
 # ---- joining
 
 
 def _distance(a: _Group, b: _Group) -> float:
-    """Distance of looks; infinite for two that are seen together or of whom one look is unknown."""
+    """Distance of appearances; infinite for two seen together or when one appearance is unknown."""
     if not (a.weight and b.weight) or np.intersect1d(a.frames, b.frames).size:
         return np.inf
-    return float(np.linalg.norm(a.look - b.look))
+    return float(np.linalg.norm(a.appearance - b.appearance))
 
 
 def _distance_within(a: _Group, b: _Group, seen: Sightings, times: np.ndarray, same: float) -> float:
@@ -138,15 +140,15 @@ def _distance_within(a: _Group, b: _Group, seen: Sightings, times: np.ndarray, s
     first, then = (a, b) if a.frames[0] <= b.frames[0] else (b, a)
     if np.intersect1d(a.frames, b.frames).size:
         return np.inf
-    looks = _distance(a, b)
+    apart = _distance(a, b)
     if times[then.frames[0]] - times[first.frames[-1]] > GAP or then.frames[0] < first.frames[-1]:
-        return looks / same
+        return apart / same
     before, after = seen.boxes[first.rows[-1]], seen.boxes[then.rows[0]]
     size = max(_size(before), _size(after))
     near = np.linalg.norm((before[:2] + before[2:] - after[:2] - after[2:]) / 2) < REACH * size
     if not near or not 0.5 < _size(before) / _size(after) < 2:
-        return looks / same
-    return 0.9 if not np.isfinite(looks) else looks / (KNOWN * same)
+        return apart / same
+    return 0.9 if not np.isfinite(apart) else apart / (KNOWN * same)
 
 
 def _size(box: np.ndarray) -> float:
@@ -171,9 +173,9 @@ def _merged(groups: Sequence[_Group], distance: Callable[[_Group, _Group], float
 
 def _joined(a: _Group, b: _Group) -> _Group:
     rows = np.sort(np.concatenate([a.rows, b.rows]))
-    looks = [g for g in (a, b) if g.weight]
-    look = unit(np.sum([g.weight * g.look for g in looks], axis=0)) if looks else a.look
-    return _Group(rows, np.sort(np.concatenate([a.frames, b.frames])), look, a.weight + b.weight)
+    known = [g for g in (a, b) if g.weight]
+    appearance = unit(np.sum([g.weight * g.appearance for g in known], axis=0)) if known else a.appearance
+    return _Group(rows, np.sort(np.concatenate([a.frames, b.frames])), appearance, a.weight + b.weight)
 
 
 def _matched(known: list[_Group], here: list[_Group], seen: Sightings, same: float) -> list[_Group]:

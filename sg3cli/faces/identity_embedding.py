@@ -31,7 +31,7 @@ class Embedder:
 
 
 def make_embedder(network: str | None) -> Embedder:
-    """The embedder in the file `network`, or the one that goes by looks. Raises `ModelError` for another file."""
+    """The embedder in the file `network`, or the one that goes by appearance. Raises `ModelError` for another file."""
     return Embedder(appearance, SAME) if network is None else Embedder(OnnxFaces(Path(network)), SAME_NETWORK)
 
 

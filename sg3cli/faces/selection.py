@@ -81,63 +81,63 @@ def check_choice(text: str) -> None:
             raise UsageError(f"there is no picture {part}", "check the path; `sg3 faces INPUT` shows numbers instead")
 
 
-def choose(cast: FaceCandidates, text: str, portraits: dict[str, np.ndarray] | None = None) -> list[Person]:
-    """The people that `text` means, in order of their numbers; `portraits` holds the look of each image named.
+def choose(candidates: FaceCandidates, text: str, named: dict[str, np.ndarray] | None = None) -> list[Person]:
+    """The people that `text` means, in order of their numbers; `named` holds the appearance of each image named.
 
     Raises InputError when there is no such person (naming those who are there), UsageError for what is no choice.
     """
     check_choice(text)
-    if not cast.people:
+    if not candidates.people:
         raise InputError(*NOBODY)
     chosen: dict[int, Person] = {}
     for part in split_choice(text):
-        for person in _meant(cast, part, portraits or {}):
+        for person in _meant(candidates, part, named or {}):
             chosen[person.number] = person
     return [person for _, person in sorted(chosen.items())]
 
 
-def _meant(cast: FaceCandidates, part: str, portraits: dict[str, np.ndarray]) -> list[Person]:
+def _meant(candidates: FaceCandidates, part: str, named: dict[str, np.ndarray]) -> list[Person]:
     if part == "all":
-        return _candidates(cast)
+        return _long_seen(candidates)
     if part in WORDS:
-        return [_by_word(cast, part)]
+        return [_by_word(candidates, part)]
     if _is_number(part):
-        if int(part) >= len(cast.people):
-            what = f"face {int(part)} was asked for, the clip shows {len(cast.people)}: {cast.describe()}"
+        if int(part) >= len(candidates.people):
+            what = f"face {int(part)} was asked for, the clip shows {len(candidates.people)}: {candidates.describe()}"
             raise InputError(what, "faces are counted from 0; `sg3 faces INPUT` shows them")
-        return [cast.people[int(part)]]
+        return [candidates.people[int(part)]]
     if is_image_file(part):
-        return [_by_look(cast, part, portraits[part])]
-    return [_by_place(cast, part)]
+        return [_by_appearance(candidates, part, named[part])]
+    return [_by_place(candidates, part)]
 
 
 def _is_number(part: str) -> bool:
     return part.isascii() and part.isdigit()
 
 
-def _candidates(cast: FaceCandidates) -> list[Person]:
-    most = max(len(person.rows) for person in cast.people)
-    return [person for person in cast.people if len(person.rows) >= BRIEF * most]
+def _long_seen(candidates: FaceCandidates) -> list[Person]:
+    most = max(len(person.rows) for person in candidates.people)
+    return [person for person in candidates.people if len(person.rows) >= BRIEF * most]
 
 
-def _by_word(cast: FaceCandidates, word: str) -> Person:
+def _by_word(candidates: FaceCandidates, word: str) -> Person:
     """ "largest" weighs area by how long the face is seen; "left" and "right" go by its mean position."""
-    candidates = _candidates(cast)
+    likely = _long_seen(candidates)
     if word == "largest":
-        boxes = [cast.seen.boxes[person.rows].astype(np.float64) for person in candidates]
-        return candidates[int(np.argmax([(box[:, 2:] - box[:, :2]).prod(axis=1).sum() for box in boxes]))]
-    middle = [cast.centres(person)[:, 0].mean() for person in candidates]
-    return candidates[int(np.argmin(middle) if word == "left" else np.argmax(middle))]
+        boxes = [candidates.seen.boxes[person.rows].astype(np.float64) for person in likely]
+        return likely[int(np.argmax([(box[:, 2:] - box[:, :2]).prod(axis=1).sum() for box in boxes]))]
+    middle = [candidates.centres(person)[:, 0].mean() for person in likely]
+    return likely[int(np.argmin(middle) if word == "left" else np.argmax(middle))]
 
 
-def _by_look(cast: FaceCandidates, name: str, look: np.ndarray) -> Person:
-    away = np.array([np.linalg.norm(person.look - look) for person in cast.people])
+def _by_appearance(candidates: FaceCandidates, name: str, appearance: np.ndarray) -> Person:
+    away = np.array([np.linalg.norm(person.appearance - appearance) for person in candidates.people])
     away = np.where(np.isfinite(away), away, np.inf)
     best = int(np.argmin(away))
-    if away[best] < cast.same:
-        return cast.people[best]
-    distances = ", ".join(f"{p.number}: {d:.2f}" for p, d in zip(cast.people[:6], away, strict=False))
-    what = f"nobody in the clip looks like {name} (distances {distances}; {cast.same:.2f} is the limit)"
+    if away[best] < candidates.same:
+        return candidates.people[best]
+    distances = ", ".join(f"{p.number}: {d:.2f}" for p, d in zip(candidates.people[:6], away, strict=False))
+    what = f"nobody in the clip looks like {name} (distances {distances}; {candidates.same:.2f} is the limit)"
     raise InputError(what, "choose by number: `sg3 faces INPUT` shows who is there")
 
 
@@ -159,28 +159,30 @@ def _place(part: str) -> tuple[np.ndarray, float | None] | None:
     return numbers, time
 
 
-def _by_place(cast: FaceCandidates, part: str) -> Person:
+def _by_place(candidates: FaceCandidates, part: str) -> Person:
     place = _place(part)
     assert place is not None  # checked before
     numbers, time = place
     if (numbers >= 0).all() and (numbers <= 1).all():
-        numbers = numbers * np.resize(cast.size[::-1], len(numbers))
-    frame = None if time is None else int(np.argmin(np.abs(cast.times - time)))
-    people = [p for p in cast.people if frame is None or frame in cast.seen.frames[p.rows]]
+        numbers = numbers * np.resize(candidates.size[::-1], len(numbers))
+    frame = None if time is None else int(np.argmin(np.abs(candidates.times - time)))
+    people = [p for p in candidates.people if frame is None or frame in candidates.seen.frames[p.rows]]
     if not people:
-        raise InputError(f"no face is seen at {time:g} s; the clip shows {cast.describe()}", "choose another time")
-    scores = [_fit(cast, person, numbers, frame) for person in people]
+        raise InputError(
+            f"no face is seen at {time:g} s; the clip shows {candidates.describe()}", "choose another time"
+        )
+    scores = [_fit(candidates, person, numbers, frame) for person in people]
     if max(scores) <= 0:
-        what = f"no face is at {part}; the clip shows {cast.describe()}"
+        what = f"no face is at {part}; the clip shows {candidates.describe()}"
         raise InputError(what, "give a point on the face, in pixels or in shares of the frame")
     return people[int(np.argmax(scores))]
 
 
-def _fit(cast: FaceCandidates, person: Person, place: np.ndarray, frame: int | None) -> float:
+def _fit(candidates: FaceCandidates, person: Person, place: np.ndarray, frame: int | None) -> float:
     """How well a person lies at a point or in a box, over its frames or in one: 0 is not at all."""
-    boxes = cast.seen.boxes[person.rows]
+    boxes = candidates.seen.boxes[person.rows]
     if frame is not None:
-        boxes = boxes[cast.seen.frames[person.rows] == frame]
+        boxes = boxes[candidates.seen.frames[person.rows] == frame]
     if len(place) == 4:
         common = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
         shared = common.clip(min=0).prod(axis=1)

@@ -27,7 +27,7 @@ def accelerations(landmarks: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def identity_consistency(source: np.ndarray, edited: np.ndarray) -> tuple[float, float]:
-    """TL-ID and TG-ID of STIT (Tzaban et al. 2022): (local, global), about 1 when as steady as the source.
+    """TL-ID and TG-ID of STIT (Tzaban et al. 2022): (local, global), about 1 when as constant as the source.
 
     `source`, `edited` are identity embeddings `[T, D]` of the same frames. Local compares adjacent frames,
     global all pairs; both are the mean over pairs of the ratio edited similarity / source similarity.

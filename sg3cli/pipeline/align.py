@@ -13,7 +13,7 @@ from sg3cli.compositing.face_overlap import AllFaces
 from sg3cli.config import AlignConfig
 from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
-from sg3cli.faces.alignment import Track, build_track
+from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track, build_track
 from sg3cli.faces.clustering import Person, Sightings, find_people
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.face import Detector, Face
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 FACES = "align/faces"
 FORMAT = 2  # of the chunks
 CHUNK = 32  # frames between two saves
-LOOK_EVERY = 0.1  # seconds between two looks at a face
+APPEARANCE_EVERY = 0.1  # seconds between two appearances taken of a face
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is kept of a frame: when it is, a small image of it, the faces in it and their looks (if taken)."""
+    """What is kept of a frame: when it is, a small image of it, the faces in it and their appearances (if taken)."""
 
     index: int
     pts: int
     time: float
     thumb: np.ndarray  # [9, 16, 3] uint8
     faces: list[Face]
-    looks: list[np.ndarray]  # [K] each
+    appearances: list[np.ndarray]  # [K] each
 
 
 @dataclass(frozen=True)
 class Clip:
     """All that detection found in a clip."""
 
-    cast: FaceCandidates
+    candidates: FaceCandidates
     pts: np.ndarray  # [T] int64
     shots: np.ndarray  # [T] int32
 
@@ -79,21 +79,21 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the faces, build their tracks; returns the stage's files and facts."""
     config, project = job.settings.align, job.project
     clip = find_clip(job, models)
-    chosen = choose(clip.cast, config.face, portraits(job, config))
+    chosen = choose(clip.candidates, config.face, named_appearances(job, config))
     files, faces = [], []
     for k, person in enumerate(chosen):
         track = track_of(clip, person, config)
         write_arrays(project.path / of_face(TRACK, k), track.to_arrays(), {"key": key})
         files.append(of_face(TRACK, k))
         faces.append({"face": person.number, **facts_of(track)})
-        tell(job, clip, person, track)
+        report_face(job, clip, person, track)
     for outdated in (project.path / "align").glob("track-*.safetensors"):
         if f"align/{outdated.name}" not in files:
             outdated.unlink()
-    if len(clip.cast.people) > 1:
+    if len(clip.candidates.people) > 1:
         files.append(write_neighbours(project, clip, key))
     first = {name: value for name, value in faces[0].items() if name != "face"}
-    return files, {**first, "shots": int(clip.shots[-1]) + 1, "people": len(clip.cast.people), "faces": faces}
+    return files, {**first, "shots": int(clip.shots[-1]) + 1, "people": len(clip.candidates.people), "faces": faces}
 
 
 def find_clip(job: Job, models: dict[str, str]) -> Clip:
@@ -130,23 +130,23 @@ def detect(job: Job, reader: VideoReader, found: Chunks, embedder: Embedder) -> 
     if first:
         detector.restore(found.state)
     rate = float(reader.info.average_rate or 25)
-    every = max(1, round(LOOK_EVERY * rate))
+    every = max(1, round(APPEARANCE_EVERY * rate))
     frames = job.console.progress(reader.frames(first), total, "align", first)
-    for rows in in_chunks((look_at(frame, detector, embedder, every) for frame in frames), CHUNK):
+    for rows in in_chunks((row_of(frame, detector, embedder, every) for frame in frames), CHUNK):
         found.append(pack(rows), len(rows), detector.state())
 
 
-def look_at(frame: Frame, detector: Detector, embedder: Embedder, every: int) -> Row:
-    """The faces of the next frame, with their looks in one frame of `every`."""
+def row_of(frame: Frame, detector: Detector, embedder: Embedder, every: int) -> Row:
+    """The faces of the next frame, with their appearances in one frame of `every`."""
     faces = detector.update(frame.rgb, frame.time)
-    looks = [embedder.vector(frame.rgb, face.landmarks) for face in faces] if frame.index % every == 0 else []
-    return Row(frame.index, frame.pts, frame.time, thumbnail(frame.rgb), faces, looks)
+    appearances = [embedder.vector(frame.rgb, face.landmarks) for face in faces] if frame.index % every == 0 else []
+    return Row(frame.index, frame.pts, frame.time, thumbnail(frame.rgb), faces, appearances)
 
 
 def pack(rows: list[Row]) -> dict[str, np.ndarray]:
     """Timing of each frame `[n]`, and one entry for each face that was found, with its frame's index."""
     faces = [(row.index, face) for row in rows for face in row.faces]
-    taken = [(row.index, k, look) for row in rows for k, look in enumerate(row.looks)]
+    taken = [(row.index, k, appearance) for row in rows for k, appearance in enumerate(row.appearances)]
     return {
         "pts": np.array([row.pts for row in rows], np.int64),
         "times": np.array([row.time for row in rows], np.float64),
@@ -158,35 +158,35 @@ def pack(rows: list[Row]) -> dict[str, np.ndarray]:
         "box": np.array([face.box for _, face in faces], np.float32).reshape(-1, 4),
         "landmarks": np.array([face.landmarks for _, face in faces], np.float32).reshape(-1, 68, 2),
         "look_at": np.array([(index, k) for index, k, _ in taken], np.int64).reshape(-1, 2),
-        "look": np.array([look for *_, look in taken], np.float32).reshape(len(taken), -1 if taken else 0),
+        "look": np.array([appearance for *_, appearance in taken], np.float32).reshape(len(taken), -1 if taken else 0),
     }
 
 
 def collect(found: Iterable[dict[str, np.ndarray]]) -> tuple[Sightings, np.ndarray, np.ndarray, np.ndarray]:
     """All chunks: the faces, and of each frame pts `[T]`, times `[T]` and thumbnails `[T, 9, 16, 3]`."""
-    chunks = [_with_looks(chunk) for chunk in found]
+    chunks = [_with_appearances(chunk) for chunk in found]
     length = max((chunk["look"].shape[1] for chunk in chunks), default=0) or 1
     for chunk in chunks:
-        if chunk["look"].shape[1] != length:  # no look was taken in this chunk
+        if chunk["look"].shape[1] != length:  # no appearance was taken in this chunk
             chunk["look"] = np.full((len(chunk["frame"]), length), np.nan, np.float32)
     joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in (chunks[0] if chunks else ())}
     if not chunks:
         nothing = pack([])
-        joined = _with_looks(nothing)
+        joined = _with_appearances(nothing)
     names = ("frame", "track", "box", "landmarks", "score", "yaw", "look")
     return Sightings(*(joined[name] for name in names)), joined["pts"], joined["times"], joined["thumb"]
 
 
-def _with_looks(chunk: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A chunk with one look for each face, nan where none was taken."""
-    looks = np.full((len(chunk["frame"]), chunk["look"].shape[1]), np.nan, np.float32)
-    for (index, k), look in zip(chunk["look_at"], chunk["look"], strict=True):
-        looks[np.searchsorted(chunk["frame"], index) + k] = look
-    return {**{name: value for name, value in chunk.items() if name != "look_at"}, "look": looks}
+def _with_appearances(chunk: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A chunk with one appearance for each face, nan where none was taken."""
+    appearances = np.full((len(chunk["frame"]), chunk["look"].shape[1]), np.nan, np.float32)
+    for (index, k), appearance in zip(chunk["look_at"], chunk["look"], strict=True):
+        appearances[np.searchsorted(chunk["frame"], index) + k] = appearance
+    return {**{name: value for name, value in chunk.items() if name != "look_at"}, "look": appearances}
 
 
-def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
-    """The look of the largest face in each image that the choice of face names. Raises `InputError`."""
+def named_appearances(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
+    """The appearance of the largest face in each image that the choice of face names. Raises `InputError`."""
     found = {}
     for path in (part for part in split_choice(config.face) if is_image_file(part)):
         rgb = read_image(Path(path))
@@ -201,22 +201,22 @@ def portraits(job: Job, config: AlignConfig) -> dict[str, np.ndarray]:
 def track_of(clip: Clip, person: Person, config: AlignConfig) -> Track:
     """The track of one person through the clip."""
     count = len(clip.pts)
-    seen = clip.cast.seen.take(person.rows)
+    seen = clip.candidates.seen.take(person.rows)
     landmarks, boxes = np.full((count, 68, 2), np.nan, np.float32), np.full((count, 4), np.nan, np.float32)
     yaws, present = np.zeros(count, np.float32), np.zeros(count, bool)
     landmarks[seen.frames], boxes[seen.frames], yaws[seen.frames] = seen.landmarks, seen.boxes, seen.yaws
     present[seen.frames] = True
-    whole = trusted(landmarks, yaws, present, clip.cast.size)
+    whole = trusted(landmarks, yaws, present, clip.candidates.size)
     if not whole.any():
         what = f"face {person.number} is never seen from the front and whole"
-        raise InputError(what, f"choose another one: the clip shows {clip.cast.describe()}")
+        raise InputError(what, f"choose another one: the clip shows {clip.candidates.describe()}")
     lost = ~present & ~hidden(boxes, present, boxes_beside(clip, person))
-    return build_track(landmarks, clip.pts, clip.cast.times, config, clip.shots, whole | lost)
+    return build_track(landmarks, clip.pts, clip.candidates.times, config, clip.shots, whole | lost)
 
 
 def boxes_beside(clip: Clip, person: Person) -> np.ndarray:
     """Boxes `[T, F, 4]` of the other faces in each frame, nan where there are fewer than F."""
-    seen = clip.cast.seen
+    seen = clip.candidates.seen
     rows = np.setdiff1d(np.arange(len(seen)), person.rows)
     frames = seen.frames[rows]
     place = np.arange(len(rows)) - np.searchsorted(frames, frames)  # the how manieth of its frame
@@ -226,20 +226,20 @@ def boxes_beside(clip: Clip, person: Person) -> np.ndarray:
 
 
 def facts_of(track: Track) -> dict[str, Any]:
-    """Counts of frames and the tremble of the square, for the record."""
-    found, bridged, absent = (int(np.count_nonzero(track.status == status)) for status in (0, 1, 2))
+    """Counts of frames and the jitter of the square, for the record."""
+    found, bridged, absent = (int(np.count_nonzero(track.status == status)) for status in (FOUND, INTERPOLATED, ABSENT))
     raw, smooth = (round(pixels, 4) for pixels in track.jitter)
     counts = {"frames": len(track.status), "found": found, "interpolated": bridged, "absent": absent}
     return {**counts, "jitter": {"raw": raw, "smoothed": smooth}}
 
 
-def tell(job: Job, clip: Clip, person: Person, track: Track) -> None:
+def report_face(job: Job, clip: Clip, person: Person, track: Track) -> None:
     """Say when there are frames without the face, and why."""
-    absent = track.status == 2
+    absent = track.status == ABSENT
     if not absent.any():
         return
-    turned = int(np.count_nonzero(absent[clip.cast.seen.frames[person.rows]]))
-    who = "no face" if len(clip.cast.people) == 1 else f"no face {person.number}"
+    turned = int(np.count_nonzero(absent[clip.candidates.seen.frames[person.rows]]))
+    who = "no face" if len(clip.candidates.people) == 1 else f"no face {person.number}"
     why = f" ({turned} of them in profile or half outside the picture)" if turned else ""
     count = int(np.count_nonzero(absent))
     job.console.notice(f"align: {count} of {len(absent)} frames show {who} and will be passed through{why}")
@@ -252,9 +252,9 @@ NEIGHBOURS = "align/people.safetensors"
 
 def write_neighbours(project: Project, clip: Clip, key: str) -> str:
     """All faces of the clip with the person they belong to, so that no face is pasted over another."""
-    seen = clip.cast.seen
+    seen = clip.candidates.seen
     person = np.full(len(seen), -1, np.int64)
-    for somebody in clip.cast.people:
+    for somebody in clip.candidates.people:
         person[somebody.rows] = somebody.number
     arrays = {"frames": seen.frames, "people": person, "landmarks": seen.landmarks, "boxes": seen.boxes}
     write_arrays(project.path / NEIGHBOURS, {**arrays, "scores": seen.scores, "yaws": seen.yaws}, {"key": key})

@@ -20,7 +20,7 @@ FADE = 0.2  # seconds over which the face fades in and out beside frames that sh
 
 
 def with_smooth_landmarks(track: Track) -> Track:
-    """The track with the landmarks that the mask follows: smoothed, so that its edge does not tremble."""
+    """The track with the landmarks that the mask follows: smoothed, so that its edge does not jitter."""
     landmarks = track.landmarks.copy()
     for shot in shot_slices(track.shots):
         landmarks[shot] = smooth_landmarks(track.landmarks[shot], track.times[shot])

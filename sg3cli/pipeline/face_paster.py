@@ -95,8 +95,8 @@ class FacePaster:
         """Whether pasting needs the generator's face without the edit."""
         if self.config.view == "face" or self.config.stitch == "none":
             return False
-        looks = self.protects and self.config.protect != "hair" and self.inputs.maps is None
-        return self.config.detail > 0 or looks
+        searches = self.protects and self.config.protect != "hair" and self.inputs.maps is None
+        return self.config.detail > 0 or searches
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""

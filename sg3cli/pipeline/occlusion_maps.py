@@ -1,10 +1,10 @@
-"""What of a face may change, for each frame of a whole clip: kept in chunks, steadied over time."""
+"""What of a face may change, for each frame of a whole clip: kept in chunks, smoothed over time."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sg3cli.compositing.occlusion import STEADY, smooth_maps, stretches
+from sg3cli.compositing.occlusion import SMOOTHING, smooth_maps, stretches
 from sg3cli.config import RenderConfig
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.files import Chunks, read_arrays
@@ -14,7 +14,7 @@ from sg3cli.time_ranges import parse_ranges
 
 
 class VisibleMaps:
-    """The maps of a whole clip, kept in chunks and steadied over time when they are asked for."""
+    """The maps of a whole clip, kept in chunks and smoothed over time when they are asked for."""
 
     def __init__(self, chunks: Chunks, track: Track) -> None:
         self.chunks, self.times = chunks, track.times
@@ -26,13 +26,13 @@ class VisibleMaps:
         """The map of frame `index`, `[h, w]` float32."""
         chunk = int(np.searchsorted(self.firsts, index, side="right")) - 1
         if self._smooth is None or self._smooth[0] != chunk:
-            self._smooth = (chunk, self._steady(chunk))
+            self._smooth = (chunk, self._smoothed(chunk))
         return self._smooth[1][index - self.firsts[chunk]]
 
-    def _steady(self, chunk: int) -> np.ndarray:
+    def _smoothed(self, chunk: int) -> np.ndarray:
         """The maps of one chunk, smoothed together with what is near in time: as if the whole clip were at once."""
         first, last = self.firsts[chunk], [*self.firsts, self.chunks.rows][chunk + 1]
-        near = REACH * STEADY + 1e-6
+        near = REACH * SMOOTHING + 1e-6
         begin, end = np.searchsorted(self.times, [self.times[first] - near, self.times[last - 1] + near])
         wanted = range(
             int(np.searchsorted(self.firsts, begin, side="right")) - 1, int(np.searchsorted(self.firsts, end))
@@ -50,5 +50,5 @@ def mapped_frames(track: Track, config: RenderConfig) -> np.ndarray:
     if config.range is None:
         return present
     shown = opacity(track.times, parse_ranges(config.range)) > 0
-    near = within_reach(track.times, shown, REACH * STEADY + 1e-6)
+    near = within_reach(track.times, shown, REACH * SMOOTHING + 1e-6)
     return present & whole_batches(near, config.batch)

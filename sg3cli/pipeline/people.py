@@ -22,14 +22,14 @@ SHEET_PEOPLE = 12  # rows of the contact sheet
 def table(job: Job) -> tuple[Clip, list[dict[str, Any]]]:
     """Detect the clip's faces (if that is not done) and describe each person as plain data."""
     clip = find_clip(job, digests(job.settings.align, job.pull))
-    return clip, [_entry(clip, number) for number in range(len(clip.cast.people))]
+    return clip, [_entry(clip, number) for number in range(len(clip.candidates.people))]
 
 
 def _entry(clip: Clip, number: int) -> dict[str, Any]:
-    cast, person = clip.cast, clip.cast.people[number]
-    seen = cast.seen.take(person.rows)
-    first, last = cast.span(person)
-    x, y = np.median(cast.centres(person), axis=0)
+    candidates, person = clip.candidates, clip.candidates.people[number]
+    seen = candidates.seen.take(person.rows)
+    first, last = candidates.span(person)
+    x, y = np.median(candidates.centres(person), axis=0)
     size = np.median((seen.boxes[:, 2:] - seen.boxes[:, :2]).max(axis=1))
     return {
         "face": number,
@@ -76,22 +76,22 @@ def ranges(numbers: list[int]) -> str:
 
 def write_sheet(job: Job, clip: Clip, path: Path) -> None:
     """The contact sheet at `path`; the clip is read once more, as far as the last image."""
-    people = clip.cast.people[:SHEET_PEOPLE]
-    rows = {person.number: contact_sheet.best_rows(clip.cast, person) for person in people}
+    people = clip.candidates.people[:SHEET_PEOPLE]
+    rows = {person.number: contact_sheet.best_rows(clip.candidates, person) for person in people}
     wanted: dict[int, list[int]] = {}
     for row in (int(row) for found in rows.values() for row in found):
-        wanted.setdefault(int(clip.cast.seen.frames[row]), []).append(row)
+        wanted.setdefault(int(clip.candidates.seen.frames[row]), []).append(row)
     images: dict[int, np.ndarray] = {}
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         for frame in reader.frames(min(wanted, default=0)):
             for row in wanted.get(frame.index, ()):
-                images[row] = contact_sheet.crop(frame.rgb, clip.cast.seen.landmarks[row])
+                images[row] = contact_sheet.crop(frame.rgb, clip.candidates.seen.landmarks[row])
             if frame.index >= max(wanted, default=-1):
                 break
     drawn = []
     for person in people:
-        first, last = clip.cast.span(person)
+        first, last = clip.candidates.span(person)
         title = f"face {person.number}: {len(person.rows)} frames, {first:.2f} s to {last:.2f} s"
-        captions = [f"{clip.cast.times[clip.cast.seen.frames[row]]:.2f} s" for row in rows[person.number]]
+        captions = [f"{clip.candidates.times[clip.candidates.seen.frames[row]]:.2f} s" for row in rows[person.number]]
         drawn.append((title, list(zip(captions, (images[int(row)] for row in rows[person.number]), strict=True))))
     write_png(path, contact_sheet.draw(drawn))

@@ -29,7 +29,7 @@ from sg3cli.geometry import warp_quad
 from sg3cli.latents import inversion
 from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.nets.generator import Generator
-from sg3cli.pipeline.align import clip_of, look_at, pack, portraits, track_of
+from sg3cli.pipeline.align import clip_of, named_appearances, pack, row_of, track_of
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.finetune import tuned_generator
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 NEAR = 0.6  # seconds on each side of a moment in which the face is followed, so that its square is smoothed
 CODES = 1  # frames on each side whose codes are averaged with the moment's
-LOOKS = 3  # a face's looks are taken in every so many frames
+APPEARANCE_FRAMES = 3  # a face's appearance is taken in every so many frames
 STRETCH = 1.0  # seconds on each side of the clip's middle that are searched for a good frame
 REACH = 10.0  # seconds on each side that are searched for the nearest face, when a moment has none
 STEP = 0.2  # seconds between the frames looked at meanwhile
@@ -151,12 +151,12 @@ class Viewer:
         """A sharp, frontal frame near the middle of the clip; raises `InputError` when no face is found."""
         stretches = [self._around(place * float(self.times[-1]), STRETCH) for place in PLACES]
         for first, last in dict.fromkeys(stretches):
-            track, thumbs = self._portraits(first, last)
+            track, thumbs = self._aligned_faces(first, last)
             if track is not None and (track.status != ABSENT).any():
                 return first + int(np.argmax(frame_quality(track, thumbs)))
         raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
 
-    def _portraits(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
+    def _aligned_faces(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
         """Track of a stretch of frames, and the small aligned face of each."""
         frames = list(islice(self.reader.frames(first), last - first))
         track = part_of(self.held.track, first, last) if self.held.track else self._follow(frames)
@@ -213,14 +213,14 @@ class Viewer:
         config = self.job.settings.align
         detector = make_detector(config.landmarks, self.job.pull)
         embedder = make_embedder(config.embedder)
-        rows = [look_at(replace(f, index=k), detector, embedder, LOOKS) for k, f in enumerate(frames)]
+        rows = [row_of(replace(f, index=k), detector, embedder, APPEARANCE_FRAMES) for k, f in enumerate(frames)]
         clip = clip_of([pack(rows)], embedder, (self.reader.info.height, self.reader.info.width))
-        if not clip.cast.people:
+        if not clip.candidates.people:
             return None
         if config.face.isdigit():
             said = "preview: faces are numbered in the part that was looked at; `sg3 align` numbers the whole clip's"
             self.job.console.notice(said)
-        person = choose(clip.cast, config.face, portraits(self.job, config))[0]
+        person = choose(clip.candidates, config.face, named_appearances(self.job, config))[0]
         return track_of(clip, person, config)
 
     def _no_face(self, index: int, first: int, track: Track | None) -> InputError:

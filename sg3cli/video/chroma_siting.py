@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 LEFT, TOP_LEFT, CENTER = "left", "topleft", "center"
-LOOK = 512  # pixels in each direction that are looked at
+SAMPLE = 512  # pixels in each direction that are looked at
 
 
 def is_subsampled(shape: Any) -> bool:
@@ -37,7 +37,7 @@ def location_of(image: Any) -> str:
 
 def _rgb(image: Any, change: str) -> np.ndarray:
     """The middle of the image as RGB, after a filter."""
-    width, height = min(image.width, LOOK), min(image.height, LOOK)
+    width, height = min(image.width, SAMPLE), min(image.height, SAMPLE)
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=image.width, height=image.height, format=image.format.name, time_base=image.time_base or 1

@@ -29,8 +29,8 @@ def find_shots(thumbs: np.ndarray) -> np.ndarray:
     steps = difference(thumbs[1:], thumbs[:-1])  # steps[k] lies between the frames k and k + 1
     for k in np.flatnonzero(steps >= JUMP).tolist():
         beside = np.concatenate([steps[max(k - NEAR, 0) : k], steps[k + 1 : k + 1 + NEAR]])
-        calm = np.median(beside) if len(beside) else 0.0
-        if steps[k] < CONTRAST * calm or _is_flash(thumbs, k):
+        usual = np.median(beside) if len(beside) else 0.0
+        if steps[k] < CONTRAST * usual or _is_flash(thumbs, k):
             continue
         cuts[k + 1] = True
     return np.cumsum(cuts).astype(np.int32)

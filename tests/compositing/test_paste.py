@@ -118,7 +118,7 @@ def test_landmarks_in_window_puts_the_corners_at_the_corners(window):
     assert inside == pytest.approx(np.array([[0, 0], [0, SIZE], [SIZE, SIZE], [SIZE, 0]]), abs=1e-6)
 
 
-def test_smoothed_landmarks_tremble_less_and_gaps_stay():
+def test_smoothed_landmarks_jitter_less_and_gaps_stay():
     rng = np.random.default_rng(0)
     times = np.arange(30) / 25
     moving = face() + 40 * times[:, None, None]
@@ -323,11 +323,11 @@ def test_pixels_outside_keep_their_bits_in_every_mode(window, seed, blend, match
     frame = rng.integers(0, 256, (150, 200, 3), dtype=np.uint8)
     crop, base = rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     seen = (rng.random((24, 24)) > 0.5).astype(np.float32)
-    matte = (rng.random((150, 200)) > 0.5).astype(np.float32)
+    user_mask = (rng.random((150, 200)) > 0.5).astype(np.float32)
     alpha = face_mask(face(), SIZE, 0.08)
     before = base if plain else None
-    result = paste(frame, crop, window, alpha, match, before, visible=seen, user_mask=matte, blend=blend)
-    opacity = warp_alpha(alpha, window, frame.shape[:2]) * warp_alpha(seen, window, frame.shape[:2]) * matte
+    result = paste(frame, crop, window, alpha, match, before, visible=seen, user_mask=user_mask, blend=blend)
+    opacity = warp_alpha(alpha, window, frame.shape[:2]) * warp_alpha(seen, window, frame.shape[:2]) * user_mask
     assert np.array_equal(result[opacity == 0], frame[opacity == 0])
     black = paste(frame, crop, window, alpha, match, user_mask=np.zeros((150, 200), np.float32), blend=blend)
     assert np.array_equal(black, frame)

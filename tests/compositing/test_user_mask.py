@@ -1,4 +1,4 @@
-"""The user's matte: images, folders and videos, at any frame, and what is wrong with one."""
+"""The user's mask: images, folders and videos, at any frame, and what is wrong with one."""
 
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +16,7 @@ from sg3cli.video import VideoReader, VideoWriter
 
 
 def steps(index: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A matte that is white up to a column that moves with the frame, `[H, W]` uint8."""
+    """A mask that is white up to a column that moves with the frame, `[H, W]` uint8."""
     image = np.zeros((height, width), np.uint8)
     image[:, : 8 * (index + 1)] = 255
     return image
@@ -27,31 +27,31 @@ def test_an_image_holds_for_every_frame(tmp_path: Path):
     deep = steps(2).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
     for name in ("m.png", "deep.png"):
-        matte = UserMask(tmp_path / name, 64, 48, 100)
-        assert np.array_equal(matte.at(99), steps(2) / np.float32(255)) and matte.at(0).dtype == np.float32
+        user_mask = UserMask(tmp_path / name, 64, 48, 100)
+        assert np.array_equal(user_mask.at(99), steps(2) / np.float32(255)) and user_mask.at(0).dtype == np.float32
 
 
 def test_a_folder_s_images_are_taken_by_name(tmp_path: Path):
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"m{index}.png"), steps(index))
-    matte = UserMask(tmp_path, 64, 48, 3)
-    assert [int(matte.at(i)[0].sum()) for i in (2, 0, 1)] == [24, 8, 16]
+    user_mask = UserMask(tmp_path, 64, 48, 3)
+    assert [int(user_mask.at(i)[0].sum()) for i in (2, 0, 1)] == [24, 8, 16]
     with pytest.raises(InputError, match="has 3 frames, the video 4"):
         UserMask(tmp_path, 64, 48, 4)
 
 
 def test_a_video_is_read_in_order_or_from_anywhere(tmp_path: Path):
-    path = matte_clip(tmp_path)
-    matte = UserMask(path, 64, 48, 5)
+    path = mask_clip(tmp_path)
+    user_mask = UserMask(path, 64, 48, 5)
     for index in (0, 1, 3, 2, 4):
-        seen = matte.at(index)
+        seen = user_mask.at(index)
         assert seen[:, : 8 * index + 5].min() == 1  # compression leaves no grey where white and black were meant
         assert seen[:, 8 * index + 12 :].max() == 0
-    matte.close()
+    user_mask.close()
 
 
-def matte_clip(folder: Path) -> Path:
-    source, out = folder / "source.mp4", folder / "matte.mp4"
+def mask_clip(folder: Path) -> Path:
+    source, out = folder / "source.mp4", folder / "mask.mp4"
     make_clip(source, frames=5)
     with VideoReader(source) as reader, VideoWriter(out, reader.info, EncodeConfig(crf=12)) as writer:
         for frame in islice(reader, 5):

@@ -144,7 +144,7 @@ def track_with(status: list[int]) -> Track:
     return Track(np.arange(count), times, marks, quads, quads, quads, np.zeros((count, 3, 3)), state, state)
 
 
-def test_tremble_is_the_jitter_of_each_stretch() -> None:
+def test_the_panel_shows_the_jitter_of_each_stretch() -> None:
     track = track_with([0] * 6 + [ABSENT] * 3 + [0] * 5 + [ABSENT, 0, 0])
     values = landmark_jitter(track.landmarks, track)
     known = np.isfinite(values)

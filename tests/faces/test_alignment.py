@@ -338,7 +338,7 @@ def test_bad_policy_and_absent_column_are_errors():
         clip_of(np.full((5, 68, 2), np.nan))
 
 
-# --- Shots, blinks, tremble ---------------------------------------------------------------------------------
+# --- Shots, blinks, jitter ---------------------------------------------------------------------------------
 
 
 def at_rest(count=150, noise=0.5, seed=3):
@@ -347,7 +347,7 @@ def at_rest(count=150, noise=0.5, seed=3):
     return face((200, 150), 50) + rng.normal(0, noise, (count, 68, 2)) + rng.normal(0, noise, (count, 1, 2))
 
 
-def test_tremble_of_a_resting_face_falls_tenfold():
+def test_jitter_of_a_resting_face_falls_tenfold():
     track = clip_of(at_rest())
     raw, smooth = track.jitter
     assert raw > 1 and smooth < raw / 10
@@ -401,7 +401,7 @@ def test_nothing_crosses_a_cut(crop):
         np.testing.assert_allclose(track.quads[half], single.quads, atol=1e-3)
         np.testing.assert_allclose(track.windows[half], single.windows, atol=1e-3)
     assert track.shots.tolist() == shots.tolist()
-    assert track.jitter[1] < track.jitter[0] < 10  # the jump at the cut is no tremble
+    assert track.jitter[1] < track.jitter[0] < 10  # the jump at the cut is no jitter
 
 
 def test_a_gap_at_a_cut_is_not_bridged():

@@ -1,4 +1,4 @@
-"""Who is who: shots, people from sightings, the choice of a face, frames that can be trusted, borders between faces."""
+"""Who is who: shots, people from sightings, the choice of a face, frames that can be trusted, faces that overlap."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ SIZE = (240, 400)
 
 
 def sightings(rows, seed=0):
-    """From rows (frame, track, who, x): `who` has a look of their own, seen with noise; None: no look was taken."""
+    """From rows (frame, track, who, x): `who` has an appearance of their own, seen with noise; None: none was taken."""
     rng = np.random.default_rng(seed)
-    looks = {who: unit(np.eye(12)[who]) for who in range(8)}
+    appearances = {who: unit(np.eye(12)[who]) for who in range(8)}
     rows = sorted(rows, key=lambda row: row[:2])
     points = np.array([face((x, 120), 30) for *_, x in rows], np.float32)
     boxes = np.concatenate([points.min(1), points.max(1)], axis=1)
-    seen = [np.full(12, np.nan) if who is None else unit(looks[who] + rng.normal(0, 0.08, 12)) for _, _, who, _ in rows]
+    seen = [
+        np.full(12, np.nan) if who is None else unit(appearances[who] + rng.normal(0, 0.08, 12))
+        for _, _, who, _ in rows
+    ]
     frames, tracks = (np.array([row[k] for row in rows], np.int64) for k in (0, 1))
     ones = np.ones(len(rows), np.float32)
     return Sightings(frames, tracks, boxes, points, ones, 0 * ones, np.array(seen, np.float32))
@@ -80,14 +83,14 @@ def test_two_in_one_frame_are_never_one_person_however_alike():
     assert [len(p.rows) for p in who_is(sightings(rows))] == [20, 20]
 
 
-def test_after_an_absence_looks_decide():
+def test_after_an_absence_appearance_decides():
     """The detector gives the old number to whoever stands there: the same person is one, a stranger is another."""
     for back, count in ((0, 1), (4, 2)):
         rows = [(t, 0, 0, 100) for t in range(20)] + [(t, 0, back, 100) for t in range(60, 80)]
         assert len(who_is(sightings(rows))) == count
 
 
-def test_a_short_loss_at_the_same_place_needs_no_looks():
+def test_a_short_loss_at_the_same_place_needs_no_appearance():
     rows = [(t, 0, None, 100) for t in range(20)] + [(t, 1, None, 104) for t in range(24, 40)]
     assert len(who_is(sightings(rows))) == 1
 
@@ -127,7 +130,7 @@ def test_a_hard_cut_parts_shots_and_a_flash_or_a_fade_does_not():
 
 
 @pytest.fixture
-def cast():
+def candidates():
     """A small face on the left, a large one on the right that comes second, one in the middle for a single frame."""
     rows = [(t, 0, 0, 60) for t in range(30)] + [(t, 1, 1, 300) for t in range(4, 30)] + [(9, 2, 2, 180)]
     seen = sightings(rows)
@@ -156,36 +159,36 @@ def cast():
         ("0.05,0.3,0.3,0.8@1s", [0]),
     ],
 )
-def test_choices(cast, text, numbers):
-    assert [person.number for person in choose(cast, text)] == numbers
+def test_choices(candidates, text, numbers):
+    assert [person.number for person in choose(candidates, text)] == numbers
 
 
 @pytest.mark.parametrize("text", ["nearest", "-1", "1,2,3", "x,y", "30,20,10,10", "", "0+", "gone.png"])
-def test_what_is_no_choice(cast, text):
+def test_what_is_no_choice(candidates, text):
     with pytest.raises(UsageError):
-        choose(cast, text)
+        choose(candidates, text)
 
 
 @pytest.mark.parametrize(
     ("text", "named"), [("3", "shows 3: 0 .at"), ("5,5@0s", "0 .at 60"), ("120,10", "no face is at")]
 )
-def test_a_choice_of_nobody_names_who_is_there(cast, text, named):
+def test_a_choice_of_nobody_names_who_is_there(candidates, text, named):
     with pytest.raises(InputError, match=named):
-        choose(cast, text)
+        choose(candidates, text)
 
 
-def test_nobody_at_all(cast):
+def test_nobody_at_all(candidates):
     with pytest.raises(InputError, match="no face was found"):
-        choose(FaceCandidates([], cast.seen, cast.times, SIZE), "largest")
+        choose(FaceCandidates([], candidates.seen, candidates.times, SIZE), "largest")
 
 
-def test_an_image_means_whoever_looks_like_it(cast, tmp_path: Path):
+def test_an_image_means_whoever_looks_like_it(candidates, tmp_path: Path):
     image = tmp_path / "ref.png"
     image.touch()
-    look = unit(np.eye(12)[1] + 0.1)
-    assert [p.number for p in choose(cast, str(image), {str(image): look})] == [1]
+    appearance = unit(np.eye(12)[1] + 0.1)
+    assert [p.number for p in choose(candidates, str(image), {str(image): appearance})] == [1]
     with pytest.raises(InputError, match=r"distances 0: 1.4"):
-        choose(cast, str(image), {str(image): unit(np.eye(12)[7])})
+        choose(candidates, str(image), {str(image): unit(np.eye(12)[7])})
 
 
 # ---- trust
@@ -218,10 +221,10 @@ def test_yaw_of_a_frontal_and_a_turned_face():
     assert 20 < yaw_of_landmarks(points) < 50
 
 
-# ---- borders
+# ---- face overlap
 
 
-def crowd(*places):
+def all_faces(*places):
     """Two people at places (x, size) in one frame."""
     points = np.array([face((x, 150), size) for x, size in places], np.float32)
     zeros = np.zeros(2, np.int64)
@@ -236,7 +239,7 @@ def at(opacity, x, y=150):
 
 
 def test_faces_beside_each_other_end_half_way():
-    both, points = crowd((90, 30), (210, 30))
+    both, points = all_faces((90, 30), (210, 30))
     left, right = (both.border(k, 0, points[k], WINDOW, 128) for k in (0, 1))
     assert at(left, 90) == at(right, 210) == 1.0
     assert at(left, 210) == at(right, 90) == 0.0
@@ -244,7 +247,7 @@ def test_faces_beside_each_other_end_half_way():
 
 
 def test_the_face_behind_keeps_off_the_one_in_front():
-    both, points = crowd((130, 30), (190, 45))
+    both, points = all_faces((130, 30), (190, 45))
     behind, front = (both.border(k, 0, points[k], WINDOW, 256) for k in (0, 1))
     assert at(behind, 190) == at(behind, 165) == 0.0 and at(behind, 90) > 0.99
     assert at(front, 190) == 1.0
@@ -252,11 +255,11 @@ def test_the_face_behind_keeps_off_the_one_in_front():
 
 
 def test_a_far_face_costs_nothing():
-    both, points = crowd((90, 20), (2000, 20))
+    both, points = all_faces((90, 20), (2000, 20))
     assert both.border(0, 0, points[0], WINDOW, 128) == 1.0
 
 
-# ---- looks
+# ---- appearance
 
 
 def test_the_discriminant_finds_what_tells_people_apart():
@@ -285,13 +288,13 @@ def test_what_is_no_network_is_named(tmp_path: Path):
         make_embedder(str(path))
 
 
-def test_people_have_rows_of_their_own(cast):
-    rows = np.concatenate([person.rows for person in cast.people])
-    assert sorted(rows.tolist()) == list(range(len(cast.seen)))
-    assert all(isinstance(person, Person) for person in cast.people)
+def test_people_have_rows_of_their_own(candidates):
+    rows = np.concatenate([person.rows for person in candidates.people])
+    assert sorted(rows.tolist()) == list(range(len(candidates.seen)))
+    assert all(isinstance(person, Person) for person in candidates.people)
 
 
-def test_chunks_without_faces_or_looks_can_be_read():
+def test_chunks_without_faces_or_appearances_can_be_read():
     """A clip may begin with an empty room, or show somebody only between two looks."""
     from sg3cli.faces.face import Face
     from sg3cli.pipeline.align import Row, collect, pack
@@ -302,9 +305,9 @@ def test_chunks_without_faces_or_looks_can_be_read():
     empty, unlooked = pack([Row(0, 0, 0.0, thumb, [], [])]), pack([Row(1, 1, 0.04, thumb, [seen], [])])
     for chunks, count in (([empty], 0), ([empty, unlooked], 1), ([], 0)):
         found, _, times, _ = collect(chunks)
-        assert len(found) == count and np.isnan(found.looks).all()
-        assert count == 0 or found.looks.shape[1] > 0
+        assert len(found) == count and np.isnan(found.appearances).all()
+        assert count == 0 or found.appearances.shape[1] > 0
         assert len(times) == 0 or len(who_is(found, count=len(times))) == count
     looked = pack([Row(2, 2, 0.08, thumb, [seen], [np.ones(24, np.float32)])])
     found, *_ = collect([empty, unlooked, looked])
-    assert found.looks.shape == (2, 24) and np.isfinite(found.looks).any(axis=1).tolist() == [False, True]
+    assert found.appearances.shape == (2, 24) and np.isfinite(found.appearances).any(axis=1).tolist() == [False, True]

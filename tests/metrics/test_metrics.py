@@ -144,10 +144,10 @@ def test_jitter_ignores_uniform_motion_and_scales_with_acceleration(seed, k):
     rng = np.random.default_rng(seed)
     times = np.cumsum(rng.uniform(0.02, 0.06, 12))  # variable frame rate
     start, velocity = rng.normal(size=(2, 68, 2)) * 30
-    steady = start + velocity * times[:, None, None]
-    assert jitter(steady, times) < 1e-6
+    uniform = start + velocity * times[:, None, None]
+    assert jitter(uniform, times) < 1e-6
     shake = rng.normal(size=(12, 68, 2))
-    assert jitter(steady + k * shake, times) == pytest.approx(k * jitter(shake, times), rel=1e-6)
+    assert jitter(uniform + k * shake, times) == pytest.approx(k * jitter(shake, times), rel=1e-6)
 
 
 def test_identity_consistency_is_one_for_the_identity_edit_and_falls_for_a_drift():

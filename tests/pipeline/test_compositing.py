@@ -1,4 +1,4 @@
-"""Masks, mattes, seams and a wider view in a render: kept in the project, and the same however it is run."""
+"""Masks, masks, seams and a wider view in a render: kept in the project, and the same however it is run."""
 
 from __future__ import annotations
 
@@ -69,27 +69,27 @@ def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[n
     yield from ((frame.rgb, result.rgb) for frame, result in zip(frames, results, strict=True))
 
 
-def matte_file(folder: Path, project: Project, value: int, part: slice = slice(None)) -> Path:
+def mask_file(folder: Path, project: Project, value: int, part: slice = slice(None)) -> Path:
     """An image of the source's size that is `value` in the columns `part`, black elsewhere."""
     info = probe(project.source())
     image = np.zeros((info.height, info.width), np.uint8)
     image[:, part] = value
-    path = folder / f"matte{value}.png"
+    path = folder / f"mask{value}.png"
     cv2.imwrite(str(path), image)
     return path
 
 
 @pytest.mark.parametrize("mode", ["multiply", "replace"])
 @pytest.mark.parametrize("blend", ["alpha", "gradient"])
-def test_a_black_matte_leaves_every_bit(inverted, tiny_bundle, tmp_path, mode, blend):
-    mask = str(matte_file(tmp_path, inverted, 0))
+def test_a_black_mask_leaves_every_bit(inverted, tiny_bundle, tmp_path, mode, blend):
+    mask = str(mask_file(tmp_path, inverted, 0))
     pairs = list(composed(inverted, tiny_bundle, mask=mask, mask_mode=mode, blend=blend, detail=0.0, match=1.0))
     assert all(np.array_equal(before, after) for before, after in pairs)
 
 
-def test_a_matte_limits_the_mask_or_takes_its_place(inverted, tiny_bundle, tmp_path):
+def test_a_user_mask_limits_the_face_mask_or_takes_its_place(inverted, tiny_bundle, tmp_path):
     middle = probe(inverted.source()).width // 2
-    mask = str(matte_file(tmp_path, inverted, 255, slice(0, middle)))
+    mask = str(mask_file(tmp_path, inverted, 255, slice(0, middle)))
     free, limited, replaced = (
         [np.abs(after.astype(int) - before).max(axis=2) for before, after in composed(inverted, tiny_bundle, **more)]
         for more in (
@@ -104,14 +104,14 @@ def test_a_matte_limits_the_mask_or_takes_its_place(inverted, tiny_bundle, tmp_p
         assert (c > 0).sum() > 1.2 * (b > 0).sum()  # the square, not the face
 
 
-def test_a_matte_of_another_size_is_refused(inverted, tiny_bundle, tmp_path):
+def test_a_mask_of_another_size_is_refused(inverted, tiny_bundle, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((10, 10), np.uint8))
     with pytest.raises(InputError, match="is 10x10"):
         next(composed(inverted, tiny_bundle, mask=str(tmp_path / "small.png")))
 
 
 def test_the_maps_are_kept_and_do_not_depend_on_the_chunks(inverted, tiny_bundle, monkeypatch):
-    """Steadied chunk by chunk they are what the whole clip at once gives; a later render makes none."""
+    """Smoothed chunk by chunk they are what the whole clip at once gives; a later render makes none."""
     monkeypatch.setattr(compositing, "CHUNK", 4)
     shutil.rmtree(inverted.path / compositing.VISIBLE, ignore_errors=True)
     first = [after for _, after in composed(inverted, tiny_bundle)]
@@ -161,8 +161,8 @@ def test_the_seam_is_tuned_once_and_closer_to_the_frame(inverted, tiny_bundle, m
     def at_the_seam(**changes: Any) -> float:
         track, total = inverted.track(), []
         for index, (before, after) in enumerate(composed(inverted, tiny_bundle, protect="none", **changes)):
-            look = face_paster.FacePaster(track, RenderConfig(protect="none"), 32)
-            edge = warp_alpha(look.opacity(index), look.window(index), before.shape[:2])
+            paster = face_paster.FacePaster(track, RenderConfig(protect="none"), 32)
+            edge = warp_alpha(paster.opacity(index), paster.window(index), before.shape[:2])
             ring = (edge > 0.3) & (edge < 0.7)
             total.append(np.abs(after.astype(float) - before)[ring].mean())
         return float(np.mean(total))
@@ -203,11 +203,11 @@ def test_an_expansion_that_cannot_be_names_the_range(inverted, tmp_path, capsys,
     assert what in capsys.readouterr().err
 
 
-def test_the_matte_s_bytes_belong_to_the_render_s_key(inverted, tiny_bundle, tmp_path):
-    path = matte_file(tmp_path, inverted, 255)
+def test_the_user_mask_s_bytes_belong_to_the_render_s_key(inverted, tiny_bundle, tmp_path):
+    path = mask_file(tmp_path, inverted, 255)
     keys = []
     for value in (255, 255, 128):
-        matte_file(tmp_path, inverted, value).rename(path)
+        mask_file(tmp_path, inverted, value).rename(path)
         job = Job(inverted, settings(tiny_bundle, mask=str(path)))
         keys.append(render_plan.plan(job, job.bundle(), False).key)
     assert keys[0] == keys[1] != keys[2]

@@ -17,7 +17,7 @@ from tiny import make_tiny_bundle, tiny_config, tiny_generator
 
 from sg3cli import cli
 from sg3cli.cli.edit_options import asked_edits
-from sg3cli.cli.generate import check_steady, kind_of, parse_seeds
+from sg3cli.cli.generate import check_constant, kind_of, parse_seeds
 from sg3cli.drawing.images import grid
 from sg3cli.errors import UsageError
 from sg3cli.files import digest_of
@@ -59,9 +59,9 @@ def png(path: Path | str) -> np.ndarray:
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def tiles(sheet: np.ndarray, columns: int) -> list[np.ndarray]:
-    rows = len(sheet) // SIZE
-    return [sheet[y * SIZE :, x * SIZE :][:SIZE, :SIZE] for y in range(rows) for x in range(columns)]
+def tiles(tiled: np.ndarray, columns: int) -> list[np.ndarray]:
+    rows = len(tiled) // SIZE
+    return [tiled[y * SIZE :, x * SIZE :][:SIZE, :SIZE] for y in range(rows) for x in range(columns)]
 
 
 def frames(path: Path | str) -> list[np.ndarray]:
@@ -205,9 +205,9 @@ def test_scale_enlarges_about_the_centre(sampler: Sampler) -> None:
 
 def test_several_seeds_make_a_grid_row_by_row(here: Path, sampler: Sampler) -> None:
     assert run("-o", "all.png", "--seeds", "3-7", "--columns", "3") == 0
-    sheet = png("all.png")
-    assert sheet.shape == (2 * SIZE, 3 * SIZE, 3)
-    *shown, last = tiles(sheet, 3)
+    tiled = png("all.png")
+    assert tiled.shape == (2 * SIZE, 3 * SIZE, 3)
+    *shown, last = tiles(tiled, 3)
     for tile, image in zip(shown, sampler.images([3, 4, 5, 6, 7]), strict=True):
         assert np.abs(tile.astype(int) - image).max() <= 1
     assert not last.any()
@@ -341,7 +341,7 @@ def test_kinds_of_output_and_edits() -> None:
     assert [kind_of(o, False) for o in ("-", "a.PNG", "{seed}.png", "a.mkv")] == ["grid", "grid", "pictures", "walk"]
     assert kind_of("-", True) == "walk"
     assert [
-        e.text for e in check_steady(with_edits([], asked_edits(["age=1", "smile=2", "age=3"], None, None)), "grid")
+        e.text for e in check_constant(with_edits([], asked_edits(["age=1", "smile=2", "age=3"], None, None)), "grid")
     ] == ["3", "2"]
 
 

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from sg3cli import cli
 from sg3cli.config import Settings
 from sg3cli.drawing.images import jpeg_bytes
-from sg3cli.drawing.labelled_grid import GAP, Cell, Row, cell_side, edits_text, resized, sheet, strength_text, time_text
+from sg3cli.drawing.labelled_grid import (
+    GAP,
+    Cell,
+    Row,
+    cell_side,
+    edits_text,
+    labelled_grid,
+    resized,
+    strength_text,
+    time_text,
+)
 from sg3cli.drawing.text import LEAST, fit, text_width, with_caption
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.faces.frame_quality import frame_quality
@@ -44,7 +54,7 @@ def flat(value: int, height: int = 40, width: int = 60) -> np.ndarray:
 
 def test_cells_lie_in_rows_and_columns_and_keep_their_pixels() -> None:
     rows = [Row("a", [Cell("x", flat(10)), Cell("y", flat(20))]), Row("b", [Cell("x", flat(30)), Cell("y", flat(40))])]
-    image = sheet(rows, None, labels=False)
+    image = labelled_grid(rows, None, labels=False)
     assert image.shape == (2 * 40 + 3 * GAP, 2 * 60 + 3 * GAP, 3)
     for k, value in enumerate((10, 20, 30, 40)):
         y, x = GAP + k // 2 * (40 + GAP), GAP + k % 2 * (60 + GAP)
@@ -53,7 +63,7 @@ def test_cells_lie_in_rows_and_columns_and_keep_their_pixels() -> None:
 
 def test_labels_stand_beside_the_cells_not_in_them() -> None:
     bare, named = Row("", [Cell("", flat(90))]), Row("1.50 s", [Cell("age 2", flat(90))])
-    empty, image = sheet([bare], 200), sheet([named], 200)
+    empty, image = labelled_grid([bare], 200), labelled_grid([named], 200)
     assert empty.shape == image.shape
     cell = (empty == 90).all(axis=2)
     assert cell.sum() == 200 * 133 and (image[cell] == 90).all()
@@ -64,7 +74,7 @@ def test_labels_stand_beside_the_cells_not_in_them() -> None:
 
 def test_one_cell_without_labels_is_the_image_itself() -> None:
     image = np.random.default_rng(0).integers(0, 255, (33, 47, 3), dtype=np.uint8)
-    assert np.array_equal(sheet([Row("", [Cell("", image)])], None, labels=False), image)
+    assert np.array_equal(labelled_grid([Row("", [Cell("", image)])], None, labels=False), image)
 
 
 def test_cells_are_fitted_by_their_longer_side() -> None:

@@ -1,4 +1,4 @@
-"""Two people in one clip, made of two rendered portraits: they change sides, then a hard cut swaps and scales them."""
+"""Two people in one clip, made of two rendered faces: they change sides, then a hard cut swaps and scales them."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
 
 def test_an_image_of_the_person_chooses_them(two, people, tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    portrait = np.zeros((SIDE + 100, SIDE + 100, 3), np.uint8)
-    portrait[50:-50, 50:-50] = people[0][1][:, :, ::-1]
-    cv2.imwrite("ref.png", portrait)
+    reference = np.zeros((SIDE + 100, SIDE + 100, 3), np.uint8)
+    reference[50:-50, 50:-50] = people[0][1][:, :, ::-1]
+    cv2.imwrite("ref.png", reference)
     cv2.imwrite("empty.png", np.full((64, 64, 3), 90, np.uint8))
     job = job_on(two, tmp_path, tiny_bundle, "ref.png")
     with job.project.lock("align"):
@@ -156,12 +156,12 @@ def test_real_people_are_told_apart_in_every_frame(face_model, tmp_path, monkeyp
         with project.lock("run"):
             job.edit([parse_edit("age=3")])
             job.render(str(tmp_path / "out.mp4"))
-        crowd = load_everybody(project)
+        all_faces = load_everybody(project)
         with VideoReader(clip) as before, VideoReader(tmp_path / "out.mp4") as after:
             for a, b in zip(before, after, strict=True):
                 change = cv2.absdiff(a.rgb, b.rgb).mean(axis=2)
-                for row in np.flatnonzero(crowd.frames == a.index):
+                for row in np.flatnonzero(all_faces.frames == a.index):
                     mask = np.zeros(change.shape, np.uint8)
-                    cv2.fillConvexPoly(mask, face_outline(crowd.landmarks[row]).astype(np.int32), 1)
+                    cv2.fillConvexPoly(mask, face_outline(all_faces.landmarks[row]).astype(np.int32), 1)
                     level = change[mask > 0].mean()
-                    assert (level > 2) == (crowd.people[row] == chosen), (a.index, level)
+                    assert (level > 2) == (all_faces.people[row] == chosen), (a.index, level)

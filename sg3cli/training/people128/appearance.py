@@ -1,4 +1,4 @@
-"""The projection behind `metrics.looks`: linear discriminant analysis of rendered people.
+"""The projection behind `faces.appearance`: linear discriminant analysis of rendered people.
 
 Each image is seen once as another camera might show it: smaller, mirrored, in other light, with landmarks that are a
 little off. What changes so within a person counts for nothing, what differs between people counts.
@@ -54,6 +54,6 @@ def fit(described: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def save(path: Path, mean: np.ndarray, projection: np.ndarray) -> None:
-    """Write what `metrics.looks.projection` reads, in half precision."""
+    """Write what `faces.appearance.projection` reads, in half precision."""
     scale = np.abs(projection).max()  # a common factor does not matter: the vectors are brought to length 1
     np.savez_compressed(path, mean=mean.astype(np.float32), projection=(projection / scale).astype(np.float16))

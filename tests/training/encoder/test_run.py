@@ -61,9 +61,9 @@ def test_a_model_comes_out_that_inverts(faces: Path, tiny_bundle: Path, tmp_path
     assert [row["step"] for row in rows] == ["2", "4", "5"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
     assert meta["validation"]["val_loss"] == pytest.approx(min(float(row["val_loss"]) for row in rows), rel=1e-5)
-    sheet = read_image(tmp_path / "work" / "grids" / "000005.png")
-    assert sheet.shape == (3 * 32, 3 * 32, 3)  # three held-out images; source and two passes
-    assert np.array_equal(sheet[:32, :32], read_image(faces / "27.png"))
+    grid = read_image(tmp_path / "work" / "grids" / "000005.png")
+    assert grid.shape == (3 * 32, 3 * 32, 3)  # three held-out images; source and two passes
+    assert np.array_equal(grid[:32, :32], read_image(faces / "27.png"))
     assert cli.run([*command, "-q"]) == 0  # nothing is left to do
 
 
