@@ -170,7 +170,7 @@ class RowFile:
         return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])
 
 
-class HeldRows(RowFile):
+class ArrayRows(RowFile):
     """Rows in memory, read as those of a file are."""
 
     def __init__(self, array: np.ndarray) -> None:

@@ -107,7 +107,7 @@ def preview(
 ) -> None:
     """Show one moment before and after as a picture; a clip need not be processed first, and nothing is stored."""
     began = time.monotonic()
-    wish = PreviewRequest(
+    request = PreviewRequest(
         times=tuple(parse_time(text) for text in at or ()),
         edits=None if edit is None else tuple(parse_edits(edit)),
         directions=tuple(dict.fromkeys(direction or ())),
@@ -122,7 +122,7 @@ def preview(
     out = output or f"{clip.stem}_preview.png"
     check_output(out, clip, force, session.console.as_json)
     job = make_job(session, project)
-    facts, image, record = draw(job, wish)
+    facts, image, record = draw(job, request)
     write(out, image, record)
     if out != "-":
         session.console.data(out)
@@ -192,28 +192,28 @@ def make_job(session: Session, project: Project) -> Job:
 # ---- the picture
 
 
-def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
+def draw(job: Job, request: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
     """Facts for `--json`, the picture `[H, W, 3]` and its provenance."""
     bundle = job.bundle()
-    edits = job.project.edits if wish.edits is None else list(wish.edits)
-    variants = plan_variants(job, bundle, wish, edits)
+    edits = job.project.edits if request.edits is None else list(request.edits)
+    variants = plan_variants(job, bundle, request, edits)
     from sg3cli.drawing.labelled_grid import cell_side, labelled_grid
     from sg3cli.pipeline.preview import Viewer
     from sg3cli.video import VideoReader
 
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         viewer = Viewer(job, reader, bundle, job.settings.finetune.steps > 0)
-        indices = [viewer.index_at(seconds) for seconds in wish.times] or [viewer.best_index()]
+        indices = [viewer.index_at(seconds) for seconds in request.times] or [viewer.best_index()]
         rows, shown = [], []
         for index in dict.fromkeys(indices):
-            moment = viewer.moment(index)
-            rows += moment_rows(viewer, moment, variants, wish.columns)
+            frame = viewer.frame(index)
+            rows += frame_rows(viewer, frame, variants, request.columns)
             seconds = float(viewer.times[index])
-            shown.append({"frame": index, "time": round(seconds, 6), "landmarks": face_word(moment)})
+            shown.append({"frame": index, "time": round(seconds, 6), "landmarks": face_word(frame)})
     view = job.settings.render.view
     cells = sum(len(row.cells) for row in rows)
-    side = wish.size or cell_side(view, rows[0].cells[0].image.shape, cells)
-    image = labelled_grid(rows, side, wish.labels)
+    side = request.size or cell_side(view, rows[0].cells[0].image.shape, cells)
+    image = labelled_grid(rows, side, request.labels)
     record = make_record(job, bundle, shown, variants)
     facts: dict[str, Any] = {
         "frames": shown,
@@ -221,26 +221,26 @@ def draw(job: Job, wish: PreviewRequest) -> tuple[dict[str, Any], np.ndarray, di
         "view": view,
         "model": bundle.name,
     }
-    facts |= {"codes": "project" if viewer.held.codes else "computed", "tuned": viewer.held.tuned}
+    facts |= {"codes": "project" if viewer.reusable.codes else "computed", "tuned": viewer.reusable.tuned}
     return facts, image, record
 
 
 def plan_variants(
-    job: Job, bundle: Bundle, wish: PreviewRequest, edits: list[Edit]
+    job: Job, bundle: Bundle, request: PreviewRequest, edits: list[Edit]
 ) -> list[tuple[str, list[list[Edit]]]]:
     """(direction or nothing, the lists of edits of its cells) per row, with all directions known to exist."""
-    swept = list(wish.directions) or ([edit.direction for edit in edits] if wish.swept else [])
+    swept = list(request.directions) or ([edit.direction for edit in edits] if request.swept else [])
     known = ", ".join(bundle.direction_names())
-    if wish.swept and not swept:
+    if request.swept and not swept:
         raise UsageError("--strengths of what?", f"add --direction, one of: {known}")
     for name in {*swept, *(name for edit in edits for name in edit.names)}:
         job.direction_file(name, bundle)
-    if not edits and not swept and "edits" in wish.columns:
+    if not edits and not swept and "edits" in request.columns:
         job.console.notice(f"preview: no edit is set; choose with --edit or --direction: {known}")
-    if len(wish.strengths) * max(len(swept), 1) * max(len(wish.times), 1) > MOST_CELLS:
+    if len(request.strengths) * max(len(swept), 1) * max(len(request.times), 1) > MOST_CELLS:
         raise UsageError("that is a picture of too many cells", f"ask for at most {MOST_CELLS}")
     if swept:
-        return [(name, [at_strength(edits, name, strength) for strength in wish.strengths]) for name in swept]
+        return [(name, [at_strength(edits, name, strength) for strength in request.strengths]) for name in swept]
     return [("", [edits] if edits else [])]
 
 
@@ -251,19 +251,19 @@ def at_strength(edits: Sequence[Edit], direction: str, strength: float) -> list[
     return [*(edit for edit in edits if edit.direction != direction), moved]
 
 
-def moment_rows(
-    viewer: Viewer, moment: PreviewFrame, variants: list[tuple[str, list[list[Edit]]]], columns: tuple[str, ...]
+def frame_rows(
+    viewer: Viewer, frame: PreviewFrame, variants: list[tuple[str, list[list[Edit]]]], columns: tuple[str, ...]
 ) -> list[Row]:
-    """The rows of one moment: its frame, its inversion, and a cell per list of edits."""
+    """The rows of one frame: as it is, its inversion, and a cell per list of edits."""
     from sg3cli.drawing.labelled_grid import Cell, Row, edits_text, short_name, strength_text, time_text
 
-    seconds = moment.frame.time
+    seconds = frame.frame.time
     first = []
     if "before" in columns:
-        first.append(Cell("before", viewer.source(moment)))
+        first.append(Cell("before", viewer.source(frame)))
     if "inversion" in columns:
-        tuned = ", tuned" if viewer.held.tuned else ""
-        first.append(Cell(f"inversion{tuned}", viewer.inverted(moment)))
+        tuned = ", tuned" if viewer.reusable.tuned else ""
+        first.append(Cell(f"inversion{tuned}", viewer.inverted(frame)))
     rows = []
     for direction, lists in variants:
         cells = list(first)
@@ -271,7 +271,7 @@ def moment_rows(
             label = edits_text(edits, seconds)
             if direction:
                 label = f"{short_name(direction)} {strength_text(float(edits[-1].keyframes[0].strength))}"
-            cells.append(Cell(label, viewer.edited(moment, edits)))
+            cells.append(Cell(label, viewer.edited(frame, edits)))
         if not cells:
             raise UsageError("there is nothing to show", "choose an edit, or --columns before,inversion")
         kept = edits_text(lists[0][:-1], seconds) if direction else "no edit"
@@ -280,9 +280,11 @@ def moment_rows(
     return rows
 
 
-def face_word(moment: PreviewFrame) -> str:
+def face_word(frame: PreviewFrame) -> str:
     """Whether the face was found in the frame itself, or interpolated between its neighbours."""
-    return ("found", "interpolated")[int(moment.track.status[moment.frame.index])]
+    from sg3cli.faces.alignment import FOUND
+
+    return "found" if frame.track.status[frame.frame.index] == FOUND else "interpolated"
 
 
 def row_facts(row: Row) -> dict[str, Any]:

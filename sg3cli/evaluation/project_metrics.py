@@ -1,6 +1,6 @@
 """How well a project came out, in figures: timing, faces, reconstruction, identity, labels, pixels outside the mask.
 
-Everything is measured on what the project holds; nothing is computed anew but the images to be judged. A figure that
+Everything is measured on what the project holds; nothing is computed anew but the images to be measured. A figure that
 could not be computed is None, never 0. Faces are compared as aligned crops at the generator's resolution, where the
 source, its reconstruction (no edit) and the edited face lie on each other.
 """
@@ -38,7 +38,7 @@ from sg3cli.pipeline.render_plan import plan
 from sg3cli.smoothing import runs
 from sg3cli.video import Frame, VideoReader, frame_pts, packet_digest
 from sg3cli.video.probe import probe
-from sg3cli.weights.bundle import PROBE, Bundle
+from sg3cli.weights.bundle import ATTRIBUTE_NET, Bundle
 
 PASTED = 12  # frames whose paste is checked
 STAGES = ("align", "invert", "finetune")
@@ -58,7 +58,7 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
     figures["faces"] = face_figures(project.track()) if "align" in done else None
     images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside"))
     if "invert" in done:
-        images = judge_images(open_subject(job, "finetune" in done), job, every)
+        images = measure_images(open_subject(job, "finetune" in done), job, every)
     return figures | images
 
 
@@ -113,17 +113,17 @@ def present_jitter(quads: np.ndarray, track: Track) -> float | None:
     return float(np.average(values, weights=[run.stop - run.start - 2 for run in stretches]))
 
 
-# ---- what is judged ------------------------------------------------------------------------------------------------
+# ---- what is measured ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A project's inversion, opened for judging. `tuned` is None before fine-tuning, `judge` without a probe."""
+    """A project's inversion, opened for measuring. `tuned` is None before fine-tuning."""
 
     face: FaceEdits  # the first one that the project edits
     untuned: Generator
     tuned: Generator | None
-    judge: AttributeNet | None
+    attribute_net: AttributeNet | None
 
     @property
     def G(self) -> Generator:
@@ -141,20 +141,20 @@ def open_subject(job: Job, tuned: bool) -> Subject:
     bundle, track = job.bundle(), job.project.track()
     device = choose_device(job.device, job.console)
     codes = smoothed_codes(job.project, bundle.digest, track, job.smooth())
-    judge, wanted = open_judge(bundle), plan(job, bundle, tuned)
-    if judge is None:
-        job.console.notice(f"evaluate: {bundle.name} has no {PROBE}, identity and labels are not computed")
+    attribute_net, wanted = open_attribute_net(bundle), plan(job, bundle, tuned)
+    if attribute_net is None:
+        job.console.notice(f"evaluate: {bundle.name} has no {ATTRIBUTE_NET}, identity and labels are not computed")
     return Subject(
         face=wanted.of_face(track, codes, job.project.faces[0]),
         untuned=tuned_generator(job.project, bundle, False, job.nets).to(device),
         tuned=tuned_generator(job.project, bundle, True, job.nets).to(device) if tuned else None,
-        judge=judge,
+        attribute_net=attribute_net,
     )
 
 
-def open_judge(bundle: Bundle) -> AttributeNet | None:
-    """The bundle's probe, None when it has none. Raises `ModelError` for a damaged one."""
-    path = bundle.path / PROBE
+def open_attribute_net(bundle: Bundle) -> AttributeNet | None:
+    """The bundle's attribute net, None when it has none. Raises `ModelError` for a damaged one."""
+    path = bundle.path / ATTRIBUTE_NET
     if not path.is_file():
         return None
     from safetensors import SafetensorError
@@ -167,19 +167,19 @@ def open_judge(bundle: Bundle) -> AttributeNet | None:
 
 @dataclass(frozen=True)
 class Readings:
-    """What the probe says of images: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
+    """What the attribute net says of images: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
 
     labels: np.ndarray
     embedding: np.ndarray
 
 
-def read_faces(judge: AttributeNet, images: Sequence[np.ndarray]) -> Readings:
+def read_faces(attribute_net: AttributeNet, images: Sequence[np.ndarray]) -> Readings:
     """Readings of aligned crops `[N, N, 3]`, uint8 or float in [-1, 1]."""
     x = np.stack(images)
     x = x.astype(np.float32) / 127.5 - 1 if x.dtype == np.uint8 else x.clip(-1, 1)
     with torch.inference_mode():
-        standard, _, embedding = judge(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
-        labels = standard * judge.std + judge.mean
+        standard, _, embedding = attribute_net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+        labels = standard * attribute_net.std + attribute_net.mean
     return Readings(labels.double().numpy(), embedding.double().numpy())
 
 
@@ -209,7 +209,7 @@ class Tally:
     outside: list[int] = field(default_factory=list)
 
 
-def judge_images(subject: Subject, job: Job, every: int) -> Figures:
+def measure_images(subject: Subject, job: Job, every: int) -> Figures:
     """Reconstruction, identity, labels and the paste, in one pass over the source."""
     loss = make_perceptual("auto")
     tally = Tally()
@@ -220,9 +220,9 @@ def judge_images(subject: Subject, job: Job, every: int) -> Figures:
     config = replace(job.settings.render, view="frame")
     for batch, crops in face_batches(job, subject.track, frames, size, "evaluate"):
         index = np.array([frame.index for frame in batch])
-        plain = judge_reconstruction(tally, subject, index, crops, loss)
-        if subject.judge is not None:
-            judge_likeness(tally, subject, index, crops, plain)
+        plain = measure_reconstruction(tally, subject, index, crops, loss)
+        if subject.attribute_net is not None:
+            measure_likeness(tally, subject, index, crops, plain)
         chosen = [frame for frame in batch if frame.index in pasted]
         tally.outside += outside_differences(subject, chosen, config)
     return {
@@ -230,7 +230,7 @@ def judge_images(subject: Subject, job: Job, every: int) -> Figures:
         "resolution": size,
         "reconstruction": {name: merged(reports) for name, reports in tally.reports.items()},
         "identity": {name: mean_and_least(parts) for name, parts in tally.cosines.items()},
-        "labels": label_changes(subject.judge, tally.changes),
+        "labels": label_changes(subject.attribute_net, tally.changes),
         "outside": {"frames": len(tally.outside), "max_difference": max(tally.outside)} if tally.outside else None,
     }
 
@@ -242,7 +242,7 @@ def spread(frames: np.ndarray, count: int) -> np.ndarray:
     return frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(np.int64))]
 
 
-def judge_reconstruction(
+def measure_reconstruction(
     tally: Tally, subject: Subject, index: np.ndarray, crops: list[np.ndarray], loss: PerceptualLoss
 ) -> list[np.ndarray]:
     """Score the unedited renders of frames `index` against their crops; returns those of the best generator."""
@@ -256,18 +256,18 @@ def judge_reconstruction(
     return plain
 
 
-def judge_likeness(
+def measure_likeness(
     tally: Tally, subject: Subject, index: np.ndarray, crops: list[np.ndarray], plain: list[np.ndarray]
 ) -> None:
     """Identity of reconstruction and edit against the source, and how far the edit moves each label."""
-    assert subject.judge is not None
-    source, unedited = read_faces(subject.judge, crops), read_faces(subject.judge, plain)
+    assert subject.attribute_net is not None
+    source, unedited = read_faces(subject.attribute_net, crops), read_faces(subject.attribute_net, plain)
     tally.cosines["reconstruction"].append((source.embedding * unedited.embedding).sum(1))
     strengths = [edit.strength_at(subject.track.times[index]) for edit in subject.face.edits]
     moved = np.any(strengths, axis=0) if strengths else np.zeros(len(index), bool)
     if moved.any():
         images = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
-        edited = read_faces(subject.judge, images)
+        edited = read_faces(subject.attribute_net, images)
         tally.cosines["edited"].append((source.embedding[moved] * edited.embedding).sum(1))
         tally.changes.append(edited.labels - unedited.labels[moved])
 
@@ -310,11 +310,11 @@ def mean_and_least(parts: Iterable[np.ndarray]) -> Figures | None:
     return {"frames": len(values), "mean": float(values.mean()), "min": float(values.min())} if len(values) else None
 
 
-def label_changes(judge: AttributeNet | None, changes: Sequence[np.ndarray]) -> Figures | None:
+def label_changes(attribute_net: AttributeNet | None, changes: Sequence[np.ndarray]) -> Figures | None:
     """Mean change of each label in its own unit, and in standard deviations of the people it was learned on."""
-    if judge is None or not changes:
+    if attribute_net is None or not changes:
         return None
     mean = np.concatenate(changes).mean(axis=0)
-    std = judge.std.double().numpy()
-    rows = zip(judge.config.labels, mean, mean / std, strict=True)
+    std = attribute_net.std.double().numpy()
+    rows = zip(attribute_net.config.labels, mean, mean / std, strict=True)
     return {name: {"change": float(change), "change_std": float(standard)} for name, change, standard in rows}

@@ -1,4 +1,4 @@
-"""One direction at several strengths: what a probe reads off the faces, and an image grid for people to look at.
+"""One direction at several strengths: what an attribute net reads off the faces, and a grid for people to look at.
 
 The aligned faces of a few frames are rendered at each strength, everything else as it is. A direction that does what
 its name says moves its own label steadily and leaves the others where they are.
@@ -22,7 +22,7 @@ from sg3cli.latents.rendering import render_crops
 from sg3cli.pipeline import Job
 from sg3cli.weights.direction_file import load_direction
 
-FRAMES = 16  # so many are judged, evenly spread, unless `every` says otherwise
+FRAMES = 16  # so many are measured, evenly spread, unless `every` says otherwise
 COLUMNS = 8  # frames in the grid
 
 
@@ -61,8 +61,8 @@ def sweep(
             sweep.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
     if grid is not None:
         write_png(grid, np.concatenate(sweep.columns, axis=1))
-    judged = summary(subject, sweep, strengths)
-    return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **judged}
+    summed_up = summary(subject, sweep, strengths)
+    return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **summed_up}
 
 
 def direction_vector(job: Job, name: str) -> np.ndarray:
@@ -81,11 +81,11 @@ def strong_faces(subject: Subject, index: np.ndarray, vector: np.ndarray, streng
 
 
 def read_batch(sweep: SweepReadings, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:
-    """Add the probe's readings of a batch, if there is a probe."""
-    if subject.judge is not None:
-        sweep.sources.append(read_faces(subject.judge, crops))
+    """Add the attribute net's readings of a batch, if there is an attribute net."""
+    if subject.attribute_net is not None:
+        sweep.sources.append(read_faces(subject.attribute_net, crops))
         for readings, images in zip(sweep.readings, rows, strict=True):
-            readings.append(read_faces(subject.judge, images))
+            readings.append(read_faces(subject.attribute_net, images))
 
 
 def levels(crop: np.ndarray) -> np.ndarray:
@@ -94,14 +94,14 @@ def levels(crop: np.ndarray) -> np.ndarray:
 
 
 def summary(subject: Subject, sweep: SweepReadings, strengths: Sequence[float]) -> dict[str, Any]:
-    """Mean readings and slopes per label, and the identity kept at each strength; None without a probe."""
-    if subject.judge is None:
+    """Mean readings and slopes per label, and the identity kept at each strength; None without an attribute net."""
+    if subject.attribute_net is None:
         return {"labels": None, "identity": None}
     means = np.stack([np.concatenate([part.labels for part in parts]).mean(axis=0) for parts in sweep.readings])
-    std = subject.judge.std.double().numpy()
+    std = subject.attribute_net.std.double().numpy()
     source = np.concatenate([part.embedding for part in sweep.sources])
     kept = [(np.concatenate([part.embedding for part in parts]) * source).sum(1).mean() for parts in sweep.readings]
-    names = subject.judge.config.labels
+    names = subject.attribute_net.config.labels
     return {
         "labels": {name: response(strengths, means[:, k], float(std[k])) for k, name in enumerate(names)},
         "identity": [float(value) for value in kept],

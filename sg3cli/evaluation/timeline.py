@@ -1,6 +1,6 @@
 """The timeline of a project over time: jitter, reconstruction, identity and edits frame by frame, and their image.
 
-What a project does not hold yet is left out and named; nothing is computed anew but the images to be judged.
+What a project does not hold yet is left out and named; nothing is computed anew but the images to be measured.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def image(job: Job, samples: int) -> tuple[np.ndarray, dict[str, Any]]:
     project = job.project
     done = [stage for stage in ("align", "invert", "finetune") if project.status(stage) == "done"]
     track = project.track() if "align" in done else None
-    sampled, judged = None, False
+    sampled, has_identity = None, False
     if "invert" in done:
         subject = open_subject(job, "finetune" in done)
-        judged = subject.judge is not None
+        has_identity = subject.attribute_net is not None
         sampled = sample(subject, job, samples)
     edits = project.edits
     duration = float(project.stream.get("duration") or (track.times[-1] if track is not None else 0.0))
     panels = [
         jitter_panel(track),
         reconstruction_panel(sampled),
-        identity_panel(sampled, judged),
+        identity_panel(sampled, has_identity),
         strength_panel(edits, duration),
     ]
     source = project.manifest["source"]["path"].rpartition("/")[2]
@@ -80,7 +80,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def sample(subject: Subject, job: Job, count: int) -> Sampled:
-    """Render and judge at most `count` faces, in one pass over the source."""
+    """Render and measure at most `count` faces, in one pass over the source."""
     present = np.flatnonzero(subject.track.status != ABSENT)
     read = Sampled(subject.track.times[subject.track.status == ABSENT])
     for batch, crops in face_batches(job, subject.track, spread(present, count), subject.G.img_resolution, "plot"):
@@ -92,22 +92,22 @@ def sample(subject: Subject, job: Job, count: int) -> Sampled:
             if G is not None:
                 plain = list(render_crops(G, ws, None, len(ws)))
                 scores += [psnr((crop + 1) * 127.5, face) for crop, face in zip(crops, plain, strict=True)]
-        if subject.judge is not None:
-            source = read_faces(subject.judge, crops).embedding
-            read.likeness += (source * read_faces(subject.judge, plain).embedding).sum(1).tolist()
+        if subject.attribute_net is not None:
+            source = read_faces(subject.attribute_net, crops).embedding
+            read.likeness += (source * read_faces(subject.attribute_net, plain).embedding).sum(1).tolist()
             read.edited += edited_likeness(subject, index, source).tolist()
     return read
 
 
 def edited_likeness(subject: Subject, index: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Cosine `[n]` of the edited faces and the source's embeddings `[n, E]`; nan where no edit is at work."""
-    assert subject.judge is not None
+    assert subject.attribute_net is not None
     strengths = [edit.strength_at(subject.track.times[index]) for edit in subject.face.edits]
     moved = np.any(strengths, axis=0) if strengths else np.zeros(len(index), bool)
     cosines = np.full(len(index), np.nan)
     if moved.any():
         faces = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
-        cosines[moved] = (source[moved] * read_faces(subject.judge, faces).embedding).sum(1)
+        cosines[moved] = (source[moved] * read_faces(subject.attribute_net, faces).embedding).sum(1)
     return cosines
 
 
@@ -151,11 +151,11 @@ def reconstruction_panel(sampled: Sampled | None) -> Panel:
     return Panel(title, lines, note="tuned generator: not computed (sg3 finetune)")
 
 
-def identity_panel(sampled: Sampled | None, judged: bool) -> Panel:
+def identity_panel(sampled: Sampled | None, has_identity: bool) -> Panel:
     title = "identity: cosine with the source"
     if sampled is None:
         return Panel(title, (), note="not computed: the clip has not been inverted (sg3 invert)")
-    if not judged:
+    if not has_identity:
         return Panel(title, (), note="not computed: the model has no probe that reads identity")
     lines = [_sampled_line("reconstruction", sampled, sampled.likeness)]
     if np.isfinite(sampled.edited).any():

@@ -1,8 +1,8 @@
-"""Frechet distance between two sets of images in the feature space of the embedded model's judge.
+"""Frechet distance between two sets of images in the feature space of the embedded model's attribute net.
 
-FID (Heusel et al. 2017, equation 6) with another network: the 256 hidden units of `people-128`'s probe, which was
-trained to read labels, landmarks and identity off rendered faces. Its numbers are for comparing runs on faces with one
-another, never with published FIDs.
+FID (Heusel et al. 2017, equation 6) with another network: the 256 hidden units of `people-128`'s attribute net, which
+was trained to read labels, landmarks and identity off rendered faces. Its numbers are for comparing runs on faces with
+one another, never with published FIDs.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class FaceFeatures:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         from sg3cli.nets.attribute_net import load_attribute_net
-        from sg3cli.weights.bundle import EMBEDDED, PROBE
+        from sg3cli.weights.bundle import ATTRIBUTE_NET, EMBEDDED
 
-        self.probe = load_attribute_net(EMBEDDED / "people-128" / PROBE).to(device)
+        self.net = load_attribute_net(EMBEDDED / "people-128" / ATTRIBUTE_NET).to(device)
         self.device = device
 
     @torch.no_grad()
     def __call__(self, batches: Iterable[Tensor]) -> np.ndarray:
-        parts = [self.probe.hidden(x.to(self.device).clamp(-1, 1)).double().cpu().numpy() for x in batches]
+        parts = [self.net.hidden(x.to(self.device).clamp(-1, 1)).double().cpu().numpy() for x in batches]
         return np.concatenate(parts)

@@ -15,7 +15,7 @@ from sg3cli.files import atomic_path
 
 @dataclass(frozen=True)
 class AttributeNetConfig:
-    """Architecture of a `FaceProbe`."""
+    """Architecture of an `AttributeNet`."""
 
     labels: tuple[str, ...]
     people: int
@@ -89,22 +89,22 @@ class AttributeNet(nn.Module):
         return self.forward(x)[0] * self.std + self.mean
 
 
-def perceptual_distance(probe: AttributeNet, x: Tensor, y: Tensor) -> Tensor:
+def perceptual_distance(net: AttributeNet, x: Tensor, y: Tensor) -> Tensor:
     """LPIPS-like: squared difference of channel-normalised features, mean over space, summed over scales; [N].
 
     `y` is the target and gets no gradient.
     """
     with torch.no_grad():
-        targets = probe.features(y)
+        targets = net.features(y)
     total = x.new_zeros(len(x))
-    for a, b in zip(probe.features(x), targets, strict=True):
+    for a, b in zip(net.features(x), targets, strict=True):
         unit_a, unit_b = F.normalize(a, dim=1, eps=1e-4), F.normalize(b, dim=1, eps=1e-4)
         total = total + (unit_a - unit_b).square().sum(1).mean((1, 2))
     return total
 
 
 def load_attribute_net(path: Path) -> AttributeNet:
-    """A probe saved by `save_probe`, ready to judge."""
+    """An attribute net saved by `save_attribute_net`, ready to use."""
     import json
 
     from safetensors import safe_open
@@ -112,21 +112,21 @@ def load_attribute_net(path: Path) -> AttributeNet:
     with safe_open(str(path), framework="pt") as file:
         config = json.loads(file.metadata()["sg3"])
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    probe = AttributeNet(
+    net = AttributeNet(
         AttributeNetConfig(tuple(config["labels"]), config["people"], tuple(config["widths"]), config["embedding"])
     )
-    probe.load_state_dict(state, strict=False)
-    return probe.eval().requires_grad_(False)
+    net.load_state_dict(state, strict=False)
+    return net.eval().requires_grad_(False)
 
 
-def save_attribute_net(path: Path, probe: AttributeNet) -> None:
-    """Write a probe; its table of people stays behind, the embedding does without."""
+def save_attribute_net(path: Path, net: AttributeNet) -> None:
+    """Write an attribute net; its table of people stays behind, the embedding does without."""
     import json
 
     from safetensors.torch import save_file
 
-    state = {k: v.contiguous() for k, v in probe.state_dict().items() if k != "people"}
+    state = {k: v.contiguous() for k, v in net.state_dict().items() if k != "people"}
     state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in state.items()}
-    config = probe.config.to_dict() | {"people": 1}
+    config = net.config.to_dict() | {"people": 1}
     with atomic_path(path) as temp:
         save_file(state, temp, metadata={"sg3": json.dumps(config, sort_keys=True)})

@@ -62,10 +62,10 @@ class SynthesisInput(nn.Module):
         pose = self.affine(w)
         return pose / pose[:, :2].norm(dim=1, keepdim=True)
 
-    def forward(self, pose: Tensor, transform: Tensor | None = None, more: Sides = NO_MARGIN) -> Tensor:
+    def forward(self, pose: Tensor, transform: Tensor | None = None, extra_samples: Sides = NO_MARGIN) -> Tensor:
         """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size].
 
-        `more` samples beyond each side of the canvas: those inside stay where they are.
+        `extra_samples` lie beyond each side of the canvas: those inside stay where they are.
         """
         matrix = _rotate_shift(pose) @ (self.transform if transform is None else transform.to(pose))
         phases = self.phases + torch.einsum("ck,nk->nc", self.freqs, matrix[:, :2, 2])
@@ -74,7 +74,7 @@ class SynthesisInput(nn.Module):
         excess = (freqs.norm(dim=2) - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)
 
-        across, down = (self._axis(*sides).to(pose.dtype) for sides in (more[:2], more[2:]))
+        across, down = (self._axis(*sides).to(pose.dtype) for sides in (extra_samples[:2], extra_samples[2:]))
         angle = freqs[:, :, 0, None, None] * across[None, :] + freqs[:, :, 1, None, None] * down[:, None]
         x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
         mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
@@ -240,17 +240,24 @@ class Synthesis(nn.Module):
         if unit != int(unit):
             raise ValueError(f"a generator of {self.resolution} px cannot be expanded in one pass")
         left, right, top, bottom = (math.ceil(pixels / unit) for pixels in expand)
-        more = (left, right, top, bottom)
-        wide = self.from_styles(styles, transform, more=more)
+        extra_samples = (left, right, top, bottom)
+        wide = self.from_styles(styles, transform, extra_samples=extra_samples)
         rows, columns = wide.shape[2:]
-        drop = [int(unit) * samples - pixels for samples, pixels in zip(more, expand, strict=True)]
+        drop = [int(unit) * samples - pixels for samples, pixels in zip(extra_samples, expand, strict=True)]
         return wide[:, :, drop[2] : rows - drop[3], drop[0] : columns - drop[1]]
 
     def from_styles(
-        self, styles: Styles, transform: Tensor | None = None, update_emas: bool = False, more: Sides = NO_MARGIN
+        self,
+        styles: Styles,
+        transform: Tensor | None = None,
+        update_emas: bool = False,
+        extra_samples: Sides = NO_MARGIN,
     ) -> Tensor:
-        """StyleSpace S (see `style_space`) -> images [N, 3, R, R], larger with `more` samples at the input."""
-        x, blocks = self.input(styles["input"], transform, more), Blocks([layer.spec for layer in self.layers()])
+        """StyleSpace S (see `style_space`) -> images [N, 3, R, R], larger with `extra_samples` at the input."""
+        x, blocks = (
+            self.input(styles["input"], transform, extra_samples),
+            Blocks([layer.spec for layer in self.layers()]),
+        )
         for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
             if not (torch.is_grad_enabled() or update_emas or layer._forward_hooks or layer._forward_pre_hooks):
                 x = self._infer(layer, x, styles[name], blocks)

@@ -35,7 +35,7 @@ class StageParts:
     params: Any
     inputs: tuple[str, ...]
     models: dict[str, str]
-    more: dict[str, Any]
+    extra: dict[str, Any]
 
 
 class Job:
@@ -177,7 +177,7 @@ class Job:
     def key(self, stage: str, parts: StageParts) -> str:
         """Content key of a stage; raises `KeyError` when one before it has not run."""
         keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
-        depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.more}
+        depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.extra}
         return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
 
     def _run(self, stage: str, parts: StageParts, work: Callable[[str], Result]) -> None:
@@ -197,7 +197,7 @@ class Job:
         files, facts = work(key)
         seconds = time.monotonic() - began
         self.project.commit(
-            stage, key, params={**asdict(parts.params), **parts.more}, inputs=parts.inputs, models=parts.models,
+            stage, key, params={**asdict(parts.params), **parts.extra}, inputs=parts.inputs, models=parts.models,
             files=files, seconds=seconds, **facts,
         )  # fmt: skip
         self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}

@@ -72,11 +72,11 @@ def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunk
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         count = len(paster.track.pts)
         frames = job.console.progress(reader.frames(chunks.rows), count, "render: masks", chunks.rows)
-        for maps in in_chunks(judged_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):
+        for maps in in_chunks(computed_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):
             chunks.append({"visible": np.stack(maps)}, len(maps))
 
 
-def judged_maps(frames: Iterator[Frame], face: FaceEdits, paster: FacePaster, G: Generator) -> Iterator[np.ndarray]:
+def computed_maps(frames: Iterator[Frame], face: FaceEdits, paster: FacePaster, G: Generator) -> Iterator[np.ndarray]:
     """The map `[h, w]` uint8 of each frame, white where none is needed."""
     wanted = mapped_frames(paster.track, paster.config)
     while part := list(islice(frames, paster.config.batch)):
@@ -86,5 +86,5 @@ def judged_maps(frames: Iterator[Frame], face: FaceEdits, paster: FacePaster, G:
         for frame in part:
             seen = np.ones(paster.shape(GRID), np.float32)
             if frame.index in plain:
-                seen = paster.judge(frame, plain[frame.index])
+                seen = paster.visible_map(frame, plain[frame.index])
             yield np.rint(seen * 255).astype(np.uint8)

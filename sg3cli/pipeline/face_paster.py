@@ -103,9 +103,9 @@ class FacePaster:
         if not self.protects:
             return None
         maps = self.inputs.maps
-        return self.judge(frame, plain) if maps is None else maps.at(frame.index)
+        return self.visible_map(frame, plain) if maps is None else maps.at(frame.index)
 
-    def judge(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray:
+    def visible_map(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray:
         """What of the crop may change in one frame, not smoothed: `[h, w]` float32."""
         shape, window = self.shape(GRID), self.window(frame.index)
         source = warp_quad(frame.rgb, window, shape)

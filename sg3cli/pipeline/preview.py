@@ -1,7 +1,7 @@
-"""A preview: the frames around one moment, seen, inverted and edited in memory. Nothing is stored.
+"""A preview: the frames around one frame, seen, inverted and edited in memory. Nothing is stored.
 
 What a project already holds (track, codes, tuned generator) is used as far as it is up to date and was made with the
-parameters asked for; the rest is computed for the frames near the moment only.
+parameters asked for; the rest is computed for the frames near the frame only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sg3cli.faces.face import Detector
 from sg3cli.faces.frame_quality import frame_quality
 from sg3cli.faces.identity_embedding import make_embedder
 from sg3cli.faces.selection import choose
-from sg3cli.files import HeldRows, RowFile
+from sg3cli.files import ArrayRows, RowFile
 from sg3cli.geometry import warp_quad
 from sg3cli.latents import inversion
 from sg3cli.latents.edits import Edit, edits_of
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
     from sg3cli.pipeline import Job
 
-NEAR = 0.6  # seconds on each side of a moment in which the face is followed, so that its square is smoothed
-CODES = 1  # frames on each side whose codes are averaged with the moment's
+NEAR = 0.6  # seconds on each side of a frame in which the face is followed, so that its square is smoothed
+CODES = 1  # frames on each side whose codes are averaged with the frame's
 APPEARANCE_FRAMES = 3  # a face's appearance is taken in every so many frames
 STRETCH = 1.0  # seconds on each side of the clip's middle that are searched for a good frame
-REACH = 10.0  # seconds on each side that are searched for the nearest face, when a moment has none
+REACH = 10.0  # seconds on each side that are searched for the nearest face, when a frame has none
 STEP = 0.2  # seconds between the frames looked at meanwhile
-PROBES = 24  # frames all over the clip that are looked at after that
+SEARCHED_FRAMES = 24  # frames all over the clip that are looked at after that
 PLACES = (0.5, 0.35, 0.65, 0.2, 0.8, 0.05, 0.95)  # of the clip, in the order in which a good frame is looked for
 
 
@@ -73,7 +73,7 @@ class ReusableStages:
     tuned: bool
 
 
-def held_by(job: Job, bundle: Bundle, tuned: bool) -> ReusableStages:
+def reusable_stages(job: Job, bundle: Bundle, tuned: bool) -> ReusableStages:
     """Look which stages are done with the parameters that the job asks for; `tuned`: whether tuning is wanted."""
     project = job.project
     aligned = fits(job, "align", ())
@@ -99,7 +99,7 @@ def fits(job: Job, stage: str, ignored: Sequence[str]) -> bool:
 
 
 class CachedSynthesis(torch.nn.Module):
-    """A synthesis network that keeps its last images: all cells of a moment need the same unedited face."""
+    """A synthesis network that keeps its last images: all cells of a frame need the same unedited face."""
 
     KEPT = 4
 
@@ -130,9 +130,9 @@ class Viewer:
 
     def __init__(self, job: Job, reader: VideoReader, bundle: Bundle, tuned: bool = True) -> None:
         self.job, self.reader, self.bundle = job, reader, bundle
-        self.held = held_by(job, bundle, tuned)
+        self.reusable = reusable_stages(job, bundle, tuned)
         self.device = choose_device(job.device, job.console)
-        self.G: Generator = tuned_generator(job.project, bundle, self.held.tuned).to(self.device)
+        self.G: Generator = tuned_generator(job.project, bundle, self.reusable.tuned).to(self.device)
         self.G.synthesis = CachedSynthesis(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
         self.times = reader.times
         self._models: tuple[Generator, Encoder] | None = None
@@ -159,7 +159,7 @@ class Viewer:
     def _aligned_faces(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
         """Track of a stretch of frames, and the small aligned face of each."""
         frames = list(islice(self.reader.frames(first), last - first))
-        track = part_of(self.held.track, first, last) if self.held.track else self._follow(frames)
+        track = part_of(self.reusable.track, first, last) if self.reusable.track else self._follow(frames)
         if track is None:
             return None, []
         numbered = (replace(frame, index=k) for k, frame in enumerate(frames))
@@ -173,24 +173,24 @@ class Viewer:
 
     # ---- looking at them
 
-    def moment(self, index: int) -> PreviewFrame:
+    def frame(self, index: int) -> PreviewFrame:
         """The frame `index` with track and codes; raises `InputError` naming the nearest face if it has none."""
         first, last = self._around(float(self.times[index]), NEAR)
         here = index - first
-        if self.held.track is not None:
-            track: Track | None = part_of(self.held.track, first, last)
-            near = list(self._few(index, first, last))
+        if self.reusable.track is not None:
+            track: Track | None = part_of(self.reusable.track, first, last)
+            near = list(self._subset(index, first, last))
         else:
             track, near = self._watched(index, first, last)
         if track is None or track.status[here] == ABSENT:
             raise self._no_face(index, first, track)
-        codes: RowFile = HeldRows(self._codes(first, last)) if self.held.codes else self._invert(near, track)
+        codes: RowFile = ArrayRows(self._codes(first, last)) if self.reusable.codes else self._invert(near, track)
         frame = next(frame for frame in near if frame.index == here)
         return PreviewFrame(index, frame, track, codes)
 
-    def _few(self, index: int, first: int, last: int) -> Iterator[Frame]:
+    def _subset(self, index: int, first: int, last: int) -> Iterator[Frame]:
         """The frames beside `index`, numbered from `first`; only itself where its code is there."""
-        beside = 0 if self.held.codes else CODES
+        beside = 0 if self.reusable.codes else CODES
         start = max(index - beside, first)
         for frame in islice(self.reader.frames(start), min(index + beside + 1, last) - start):
             yield replace(frame, index=frame.index - first)
@@ -234,9 +234,9 @@ class Viewer:
 
     def _nearest_face(self, index: int, first: int, track: Track | None) -> float | None:
         here = float(self.times[index])
-        known, start = (self.held.track, 0) if self.held.track is not None else (track, first)
+        known, start = (self.reusable.track, 0) if self.reusable.track is not None else (track, first)
         seen = [] if known is None else self.times[start + np.flatnonzero(known.status != ABSENT)].tolist()
-        if not seen and self.held.track is None:
+        if not seen and self.reusable.track is None:
             detector = make_detector(self.job.settings.align.landmarks, self.job.pull)
             seen = list(self._seen_near(here, detector)) or list(islice(self._seen_far(here, detector), 1))
         return min(seen, key=lambda time: abs(time - here), default=None)
@@ -253,7 +253,7 @@ class Viewer:
 
     def _seen_far(self, here: float, detector: Detector) -> Iterator[float]:
         """The same for a few frames beyond it, the nearest first."""
-        spread = np.unique(np.linspace(0, len(self.times) - 1, PROBES).round().astype(int))
+        spread = np.unique(np.linspace(0, len(self.times) - 1, SEARCHED_FRAMES).round().astype(int))
         beyond = [k for k in spread.tolist() if abs(self.times[k] - here) > REACH]
         for index in sorted(beyond, key=lambda k: abs(self.times[k] - here)):
             frame = next(self.reader.frames(index))
@@ -268,14 +268,14 @@ class Viewer:
         codes, path = load_codes(project, self.bundle.digest), smoothed_path(project, mode)
         if path.is_file():
             return RowFile(path).rows(first, last)
-        assert self.held.track is not None
+        assert self.reusable.track is not None
         whole = codes.rows(0, len(codes))
-        return inversion.smooth_codes(whole, self.held.track.times, self.held.track.shots, mode)[first:last]
+        return inversion.smooth_codes(whole, self.reusable.track.times, self.reusable.track.shots, mode)[first:last]
 
     def _invert(self, near: list[Frame], track: Track) -> RowFile:
-        """Codes of the frames beside the moment, smoothed; the rows of other frames stay empty."""
+        """Codes of the frames beside this one, smoothed; the rows of other frames stay empty."""
         if self._models is None:
-            untuned = self.bundle.generator().to(self.device) if self.held.tuned else self.G
+            untuned = self.bundle.generator().to(self.device) if self.reusable.tuned else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
@@ -285,31 +285,31 @@ class Viewer:
         smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
         codes = np.zeros((len(track), *smooth.shape[1:]), np.float32)
         codes[rows] = smooth
-        return HeldRows(codes)
+        return ArrayRows(codes)
 
     # ---- images
 
-    def source(self, moment: PreviewFrame) -> np.ndarray:
+    def source(self, shown: PreviewFrame) -> np.ndarray:
         """The frame, or what is seen of it through the face's window, as the view says."""
         if self.job.settings.render.view == "frame":
-            return moment.frame.rgb
-        window = moment.track.windows[moment.frame.index]
-        return np.rint(warp_quad(moment.frame.rgb, window, self.G.img_resolution)).astype(np.uint8)
+            return shown.frame.rgb
+        window = shown.track.windows[shown.frame.index]
+        return np.rint(warp_quad(shown.frame.rgb, window, self.G.img_resolution)).astype(np.uint8)
 
-    def inverted(self, moment: PreviewFrame) -> np.ndarray:
+    def inverted(self, shown: PreviewFrame) -> np.ndarray:
         """The face as the generator knows it, without an edit and without the source's fine detail."""
-        return self._drawn(moment, [], detail=0.0)
+        return self._drawn(shown, [], detail=0.0)
 
-    def edited(self, moment: PreviewFrame, edits: Sequence[Edit]) -> np.ndarray:
+    def edited(self, shown: PreviewFrame, edits: Sequence[Edit]) -> np.ndarray:
         """What `render` would show with these edits."""
-        return self._drawn(moment, edits)
+        return self._drawn(shown, edits)
 
-    def _drawn(self, moment: PreviewFrame, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
+    def _drawn(self, shown: PreviewFrame, edits: Sequence[Edit], **changes: Any) -> np.ndarray:
         config = replace(self.job.settings.render, **changes)
         # A project's first face is shown, with its own edits.
-        mine = edits_of(edits, self.job.project.faces[0]) if self.held.track is not None else list(edits)
-        face = FaceEdits(moment.track, moment.codes, mine, self._vectors(mine))
-        return next(compose(iter([moment.frame]), face, self.G, config)).rgb
+        mine = edits_of(edits, self.job.project.faces[0]) if self.reusable.track is not None else list(edits)
+        face = FaceEdits(shown.track, shown.codes, mine, self._vectors(mine))
+        return next(compose(iter([shown.frame]), face, self.G, config)).rgb
 
     def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
         """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""

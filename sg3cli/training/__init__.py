@@ -1,4 +1,4 @@
-"""Training of our own models: attribute probe, generator with its encoder, directions.
+"""Training of our own models: attribute attribute net, generator with its encoder, directions.
 
 Imports torch, numpy, scipy and safetensors only (image decoding lazily), so that it runs on a bare GPU machine.
 """

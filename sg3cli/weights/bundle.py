@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
 
-PROBE = "probe.safetensors"  # of a bundle: a network that reads labels and identity off a face, not used in training
+ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 EMBEDDED = Path(__file__).parent
 
 

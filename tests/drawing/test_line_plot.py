@@ -203,7 +203,7 @@ def test_inspect_draws_a_finished_project(project: Path, capsys: pytest.CaptureF
     assert plot["path"] == "p.png" and plot["sampled"] == 5
     means = plot["means"]
     names = {title.partition(":")[0]: lines for title, lines in means.items()}
-    assert len(names["jitter"]) == 3 and names["identity"] is None  # the tiny model has no probe
+    assert len(names["jitter"]) == 3 and names["identity"] is None  # the tiny model has no attribute net
     raw, smooth, _ = names["jitter"].values()
     assert 0 < smooth < raw
     assert all(3 < value < 60 for value in names["reconstruction"].values()) and len(names["reconstruction"]) == 2

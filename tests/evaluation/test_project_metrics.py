@@ -42,24 +42,24 @@ EDITS = ("age=2@0s..0.2s", "smile=1@0s..0.1s")
 MOVED = 5  # frames of 25 a second before 0.2 s
 
 
-def random_probe() -> AttributeNet:
-    """A probe that knows nothing but answers differently to different images, with labels of different scales."""
+def random_attribute_net() -> AttributeNet:
+    """A net that knows nothing but answers differently to different images, with labels of different scales."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        probe = AttributeNet(AttributeNetConfig(LABELS, 1, (4, 8, 8, 8), 8)).requires_grad_(False)
+        net = AttributeNet(AttributeNetConfig(LABELS, 1, (4, 8, 8, 8), 8)).requires_grad_(False)
         for _ in range(20):  # statistics of the normalisation
-            probe(torch.nn.functional.interpolate(0.3 * torch.randn(8, 3, 4, 4), size=32, mode="bilinear"))
-        probe.labels.weight.mul_(10)
-        probe.mean.copy_(torch.tensor([40.0, 0.5, 0.0]))
-        probe.std.copy_(torch.tensor([15.0, 0.25, 20.0]))
-    return probe.eval()
+            net(torch.nn.functional.interpolate(0.3 * torch.randn(8, 3, 4, 4), size=32, mode="bilinear"))
+        net.labels.weight.mul_(10)
+        net.mean.copy_(torch.tensor([40.0, 0.5, 0.0]))
+        net.std.copy_(torch.tensor([15.0, 0.25, 20.0]))
+    return net.eval()
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, talk: Path) -> Path:
-    """A folder in which `sg3 run` has made `out.mp4` of seven frames, with a model that has a probe."""
+    """A folder in which `sg3 run` has made `out.mp4` of seven frames, with a model that has an attribute net."""
     folder = tmp_path_factory.mktemp("evaluate")
-    save_attribute_net(make_tiny_bundle(folder / "tiny") / "probe.safetensors", random_probe())
+    save_attribute_net(make_tiny_bundle(folder / "tiny") / "probe.safetensors", random_attribute_net())
     cut(talk, folder / "talk.mp4", 7)
     previous = Path.cwd()
     os.chdir(folder)
@@ -119,11 +119,11 @@ def by_hand(folder: Path, tuned: bool, edited: bool = False) -> Iterator[tuple[n
 
 def read(folder: Path, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Labels in their units and unit embeddings, one image after the other."""
-    probe = load_attribute_net(folder / "tiny" / "probe.safetensors")  # as stored, which may be in half precision
+    net = load_attribute_net(folder / "tiny" / "probe.safetensors")  # as stored, which may be in half precision
     levels = [p.astype(np.float32) / 127.5 - 1 if p.dtype == np.uint8 else p.clip(-1, 1) for p in images]
     batches = [torch.from_numpy(x.astype(np.float32)).permute(2, 0, 1)[None] for x in levels]
-    labels, _, embedding = zip(*(probe(x) for x in batches), strict=True)
-    return (torch.cat(labels) * probe.std + probe.mean).numpy(), torch.cat(embedding).numpy()
+    labels, _, embedding = zip(*(net(x) for x in batches), strict=True)
+    return (torch.cat(labels) * net.std + net.mean).numpy(), torch.cat(embedding).numpy()
 
 
 # ---- a finished project

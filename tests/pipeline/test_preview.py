@@ -32,7 +32,7 @@ from sg3cli.drawing.labelled_grid import (
 from sg3cli.drawing.text import LEAST, fit, text_width, with_caption
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.faces.frame_quality import frame_quality
-from sg3cli.files import HeldRows, digest_of
+from sg3cli.files import ArrayRows, digest_of
 from sg3cli.latents.edits import Edit, parse_edit
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.finetune import tuned_generator
@@ -349,7 +349,7 @@ def test_the_same_image_is_computed_once() -> None:
 
 def test_held_rows_read_as_a_file_s_do() -> None:
     array = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
-    rows = HeldRows(array)
+    rows = ArrayRows(array)
     assert len(rows) == 6 and rows.shape == (6, 2, 2)
     assert np.array_equal(rows.rows(4, 9), array[4:]) and np.array_equal(rows.take(np.array([3, 1])), array[[3, 1]])
 

@@ -109,8 +109,9 @@ def test_two_people_are_edited_differently_in_one_project(two, tiny_bundle, tmp_
     assert not list(job.project.path.glob("invert/parts*"))
     change = changes(two, tmp_path / "out.mp4")
     assert change[:, 0].min() > 3 and change[:, 1].max() < 2, change.round(1)
-    judged = open_subject(job, tuned=False).face.edits  # what evaluate and inspect judge is the first face
-    assert [edit.title for edit in judged] == [edit.title for edit in edits_of(job_edits(job), 0)] and len(judged) == 1
+    measured = open_subject(job, tuned=False).face.edits  # what evaluate and inspect measure is the first face
+    assert [edit.title for edit in measured] == [edit.title for edit in edits_of(job_edits(job), 0)]
+    assert len(measured) == 1
     with pytest.raises(UsageError, match="face 5"), job.project.lock("edit"):
         job.edit([parse_edit("5:age=1")])
 

@@ -20,8 +20,8 @@ Resume = Annotated[
     str | None,
     typer.Option("--resume", metavar="NAME|FOLDER", help="Go on from this model, with gentler rates."),
 ]
-ProbeSteps = Annotated[int, typer.Option("--probe-steps", help="Steps of each probe.")]
-CoarseSteps = Annotated[int, typer.Option("--coarse-steps", help="Steps of the coarse start.")]
+AttributeNetSteps = Annotated[int, typer.Option("--probe-steps", help="Steps of each attribute net.")]
+CoarseSteps = Annotated[int, typer.Option("--coarse-steps", help="Steps of the coarse init.")]
 
 
 def bundle(
@@ -31,7 +31,7 @@ def bundle(
     out: Out,
     steps: Steps = None,
     resume: Resume = None,
-    probe_steps: ProbeSteps = 1600,
+    attribute_net_steps: AttributeNetSteps = 1600,
     coarse_steps: CoarseSteps = 450,
 ) -> None:
     """Generator, encoder, mapping and directions; `people-128` was made of the same parts."""
@@ -39,19 +39,19 @@ def bundle(
     from sg3cli.training.people128.label_directions import SPECS
     from sg3cli.training.people128.recipe import FINE, Recipe, RecipeRun
 
-    recipe = Recipe(probe_steps, coarse_steps, resume=resume)
+    recipe = Recipe(attribute_net_steps, coarse_steps, resume=resume)
     begun = recipe.autoencoder if resume is None else FINE
     recipe = replace(recipe, autoencoder=begun if steps is None else replace(begun, steps=steps))
-    shop = RecipeRun(data, work, recipe, session.console.notice)
-    net = shop.autoencoder()
-    named = [n for n, spec in SPECS.items() if {spec.label, *spec.along} <= set(shop.conditions.names)]
+    run = RecipeRun(data, work, recipe, session.console.notice)
+    net = run.autoencoder()
+    named = [n for n, spec in SPECS.items() if {spec.label, *spec.along} <= set(run.conditions.names)]
     if unknown := [n for n in SPECS if n not in named]:
         session.console.notice(f"the data has no labels for {', '.join(unknown)}")
-    vectors, factors = calibrated(net, shop.probe(), shop.train, shop.conditions, named)
-    if deaf := [n for n in named if n not in vectors]:
-        session.console.notice(f"the model does not answer to {', '.join(deaf)}: left out")
-    scores = score(net, shop.judge(), shop.test, vectors)
-    record = shop.record() | {"scores": scores}
-    write_bundle(out, net, shop.train, shop.train_conditions, shop.judge(), record, vectors, factors)
+    vectors, factors = calibrated(net, run.attribute_net(), run.train, run.conditions, named)
+    if unresponsive := [n for n in named if n not in vectors]:
+        session.console.notice(f"the model does not answer to {', '.join(unresponsive)}: left out")
+    scores = score(net, run.scoring_net(), run.test, vectors)
+    record = run.record() | {"scores": scores}
+    write_bundle(out, net, run.train, run.train_conditions, run.scoring_net(), record, vectors, factors)
     session.console.data(str(out))
     session.console.result("train bundle", bundle=str(out), scores=scores)

@@ -157,11 +157,11 @@ class Fitting:
         if not names:
             raise UsageError("--classifier wants the names of its outputs", "--attributes NAME,...")
         check_names(names)
-        judge = Classifier(path, names, size, self.device)
+        classifier = Classifier(path, names, size, self.device)
         seeds = tuple(range(self.config.samples))
         ws = self._seed_codes(seeds)
         facts = {"generator": self.bundle.digest, "truncation": self.config.truncation}
-        scoring = Scoring(self.G, judge, ws, self.out, self.config.unaligned, facts)
+        scoring = Scoring(self.G, classifier, ws, self.out, self.config.unaligned, facts)
         for _ in self.console.progress(scoring.run(self.config.batch), len(seeds), "classify", len(scoring.scores)):
             pass
         self.scoring = scoring

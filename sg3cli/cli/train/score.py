@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="The model to score.")]
 Data = Annotated[Path, typer.Option("--data", metavar="DATA", help="A training set; its last people are held out.")]
-Judge = Annotated[
+AttributeNetOf = Annotated[
     str | None,
-    typer.Option("--judge", metavar="NAME|FOLDER|FILE", help="Whose regressor reads the pictures [the model's own]."),
+    typer.Option(
+        "--judge", metavar="NAME|FOLDER|FILE", help="Whose attribute net reads the pictures [the model's own]."
+    ),
 ]
 HeldOut = Annotated[
     int | None, typer.Option("--held-out", min=2, help="People at the end of DATA that were not trained on [250].")
@@ -35,14 +37,14 @@ def score(
     session: Session,
     model: Model,
     data: Data,
-    judge: Judge = None,
+    attribute_net: AttributeNetOf = None,
     held_out: HeldOut = None,
     faces: Faces = 64,
     drawn: Drawn = 512,
     out: Out = None,
     image: Image = None,
 ) -> None:
-    """Frechet distances, inversion, directions with their leaks, equivariance; two models compare by one judge."""
+    """Frechet distances, inversion, directions with their leaks, equivariance; compare two models by one net."""
     import json
 
     from sg3cli.drawing.images import write_png
@@ -54,7 +56,7 @@ def score(
     from sg3cli.weights.bundle import load_model
 
     bundle = load_model(model)
-    reader = load_attribute_net(_judge(judge, bundle))
+    reader = load_attribute_net(_attribute_net_file(attribute_net, bundle))
     directions, labels = _directions(bundle, reader.config.labels, session)
     G = bundle.generator()
     test = load_test(data, held_out)
@@ -70,12 +72,12 @@ def score(
     session.console.result("train score", **card)
 
 
-def _judge(given: str | None, bundle: Bundle) -> Path:
-    from sg3cli.weights.bundle import PROBE, load_model
+def _attribute_net_file(given: str | None, bundle: Bundle) -> Path:
+    from sg3cli.weights.bundle import ATTRIBUTE_NET, load_model
 
     if given is not None and Path(given).is_file():
         return Path(given)
-    path = (bundle if given is None else load_model(given)).path / PROBE
+    path = (bundle if given is None else load_model(given)).path / ATTRIBUTE_NET
     if not path.is_file():
         raise ModelError(f"there is no judge {path}", "`sg3 train bundle` makes one; name it with --judge")
     return path
@@ -84,7 +86,7 @@ def _judge(given: str | None, bundle: Bundle) -> Path:
 def _directions(
     bundle: Bundle, readable: tuple[str, ...], session: Session
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Vectors and the labels that they mean; what has no label, or none that the judge reads, is named and left out."""
+    """Vectors and the labels that they mean; what has no label that the net reads is named and left out."""
     import torch
 
     from sg3cli.training.people128.label_directions import SPECS

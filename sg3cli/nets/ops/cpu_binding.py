@@ -63,14 +63,14 @@ def pointer(x: Tensor | None) -> int | None:
 
 
 def run_forward(
-    lib: ctypes.CDLL, p: Problem, x: Tensor, b: Tensor | None, mark: bool, out: Tensor | None = None
+    lib: ctypes.CDLL, p: Problem, x: Tensor, b: Tensor | None, sign_mask: bool, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Output [N, C, H', W'], in `out` if that is given, and marks [bytes] uint8 (empty unless `mark`)."""
+    """Output [N, C, H', W'], in `out` if that is given, and marks [bytes] uint8 (empty unless `sign_mask`)."""
     x = x.contiguous()
     y = x.new_empty([x.shape[0], x.shape[1], p.out_h, p.out_w]) if out is None else out
-    marks = x.new_empty([lib.sg3_mark_bytes(ctypes.byref(p)) if mark else 0], dtype=torch.uint8)
+    marks = x.new_empty([lib.sg3_mark_bytes(ctypes.byref(p)) if sign_mask else 0], dtype=torch.uint8)
     bias = None if b is None else b.to(torch.float32).contiguous()
-    pointers = (x.data_ptr(), pointer(bias), y.data_ptr(), marks.data_ptr() if mark else None)
+    pointers = (x.data_ptr(), pointer(bias), y.data_ptr(), marks.data_ptr() if sign_mask else None)
     if lib.sg3_forward(ctypes.byref(p), *pointers, torch.get_num_threads()):
         raise MemoryError("filtered_lrelu: out of memory")
     return y, marks

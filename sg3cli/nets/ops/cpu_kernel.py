@@ -53,11 +53,11 @@ def _forward_op(
     slope: float,
     clamp: float | None,
     flip: bool,
-    mark: bool,
+    sign_mask: bool,
 ) -> tuple[Tensor, Tensor]:
     lib, (n, c, h, w) = loaded(), x.shape
     p = describe(lib, (n, c, h, w), LreluSpec.of(fu, fd, up, down, pad, gain, slope, clamp, flip))
-    return run_forward(lib, p, x, b, mark)
+    return run_forward(lib, p, x, b, sign_mask)
 
 
 @torch.library.custom_op("sg3cli::filtered_lrelu_backward", mutates_args=())
@@ -84,11 +84,11 @@ def _backward_op(
 def _forward_shapes(
     x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any
 ) -> tuple[Tensor, Tensor]:
-    (n, c, h, w), case, mark = x.shape, LreluSpec.of(fu, fd, *numbers[:-1]), numbers[-1]
+    (n, c, h, w), case, sign_mask = x.shape, LreluSpec.of(fu, fd, *numbers[:-1]), numbers[-1]
     grid_h, grid_w, out_h, out_w = case.sizes(h, w)
     lanes = loaded().sg3_lanes()
     vectors = ((grid_w + case.down - 1) // case.down + lanes - 1) // lanes
-    marks = n * c * grid_h * case.down * vectors * lanes // 4 if mark else 0
+    marks = n * c * grid_h * case.down * vectors * lanes // 4 if sign_mask else 0
     return x.new_empty([n, c, out_h, out_w]), x.new_empty([marks], dtype=torch.uint8)
 
 
@@ -132,5 +132,5 @@ def forward_into(x: Tensor, b: Tensor | None, case: LreluSpec, out: Tensor) -> N
 
 def filtered_lrelu_kernel(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that `covers` accepts."""
-    mark = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _forward_op(x, case.fu, case.fd, b, *case.numbers, mark)[0]
+    sign_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]

@@ -76,9 +76,9 @@ _backward_op = torch.library.custom_op("sg3cli::filtered_lrelu_cuda_backward", r
 def _forward_shapes(
     x: Tensor, fu: Tensor | None, fd: Tensor | None, b: Tensor | None, *numbers: Any
 ) -> tuple[Tensor, Tensor]:
-    (n, c, h, w), mark = x.shape, numbers[-1]
+    (n, c, h, w), sign_mask = x.shape, numbers[-1]
     grid_h, grid_w, out_h, out_w = LreluSpec.of(fu, fd, *numbers[:-1]).sizes(h, w)
-    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
+    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if sign_mask else [0], dtype=torch.uint8)
     return x.new_empty([n, c, out_h, out_w]), mask
 
 
@@ -115,5 +115,5 @@ torch.library.register_autograd("sg3cli::filtered_lrelu_cuda_backward", _no_seco
 
 def filtered_lrelu_cuda(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that is `usable`; half and bfloat16 as well."""
-    mark = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _forward_op(x, case.fu, case.fd, b, *case.numbers, mark)[0]
+    sign_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+    return _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]

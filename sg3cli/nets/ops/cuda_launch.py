@@ -99,16 +99,16 @@ def run_forward(
     slope: float,
     clamp: float | None,
     flip: bool,
-    mark: bool,
+    sign_mask: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Output [N, C, H', W'] and mask [N C, rows / 4, columns] of the up-sampled grid, uint8 (empty unless `mark`)."""
+    """Output [N, C, H', W'] and mask [N C, rows / 4, columns] of the up-sampled grid, uint8 (if `sign_mask`)."""
     case = LreluSpec.of(fu, fd, up, down, pad, gain, slope, clamp, flip)
     (n, c, h, w), taps = x.shape, case.taps
     grid_h, grid_w, out_h, out_w = case.sizes(h, w)
     offset = taps[0] - 1 - pad[0], taps[0] - 1 - pad[2]
     y = x.new_empty([n, c, out_h, out_w])
-    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if mark else [0], dtype=torch.uint8)
-    phases, mode = (offset[0] % up, offset[1] % up), MARK if mark else ACTIVATE
+    mask = x.new_empty([n * c, -(-grid_h // 4), grid_w] if sign_mask else [0], dtype=torch.uint8)
+    phases, mode = (offset[0] % up, offset[1] % up), MARK if sign_mask else ACTIVATE
     work = Pass(up, down, *taps, False, case.full, flip, not flip, *phases, mode, TYPES[x.dtype])
     problem = Problem(channels=c, grid_h=grid_h, grid_w=grid_w, up_offset_x=offset[0], up_offset_y=offset[1])
     problem.scale, problem.slope, problem.clamp = gain * up**2, slope, float("inf") if clamp is None else clamp

@@ -58,7 +58,7 @@ def _error(lib: ctypes.CDLL, up: int, radial: bool) -> float:
     case = LreluSpec(fu, fd, up, 2, (7, 8, 6, 9), clamp=1.0)
     expected, dy = reference(x, b, case, generator)
     p = cpu_binding.describe(lib, (1, 2, 19, 23), case)
-    y, marks = cpu_binding.run_forward(lib, p, x, b, mark=True)
+    y, marks = cpu_binding.run_forward(lib, p, x, b, sign_mask=True)
     actual = (y, *cpu_binding.run_backward(lib, p, dy, marks))
     return max(map(relative, actual, expected))
 

@@ -1,8 +1,8 @@
 """What happens to a face on its way into a video: the encoder learns to see through it.
 
 Renders are clean; footage is soft, noisy, compressed, and a part of the face may be covered. The encoder is given a
-degraded image and has to find the codes of the clean one. Colours are not touched here (`probe.augment` changes them
-in image and target alike), because the codes have to hold them.
+degraded image and has to find the codes of the clean one. Colours are not touched here (`people128/probe.py`
+changes them in image and target alike), because the codes have to hold them.
 """
 
 from __future__ import annotations

@@ -76,12 +76,12 @@ def fit_directions(
             raise UsageError(f"no direction of {name} was found", "are the labels those of these pictures?")
         at = codes @ (column / size)
         low, high = ends[name]
-        judged = np.intersect1d(np.concatenate(ends[name]), test)
+        scored = np.intersect1d(np.concatenate(ends[name]), test)
         middle = (at[np.intersect1d(low, train)].mean() + at[np.intersect1d(high, train)].mean()) / 2
-        truth = np.isin(judged, high)
+        truth = np.isin(scored, high)
         report = {
             "n": len(scores), "at_each_end": len(low), "method": "regression",
-            "accuracy": _accuracy(at[judged] - middle, truth), "auc": auc(at[judged], truth),
+            "accuracy": _accuracy(at[scored] - middle, truth), "auc": auc(at[scored], truth),
         }  # fmt: skip
         found[name] = Fitted(name, column / size, size * column_scores.std(), "", size, report)
     return found

@@ -2,7 +2,7 @@
 
 WORK/best.safetensors   the encoder of the lowest validation loss so far
 WORK/grids/000500.png   held-out images and what each ReStyle step makes of them, at every snapshot
-                        (and what `journal` keeps: settings, state, log)
+                        (and what `run folder` keeps: settings, state, log)
 """
 
 from __future__ import annotations
@@ -120,15 +120,15 @@ class EncoderRun:
             **asdict(self.trainer.config), "encoder": encoder.config.to_dict(), "generator": base.digest,
             "perceptual_loss": losses[0].name, "identity_loss": losses[1] is not None, **facts,
         }  # fmt: skip
-        self.journal = RunFolder(work, self.settings, LASTING)
+        self.folder = RunFolder(work, self.settings, LASTING)
         self.best: dict[str, float] = {}
-        if (state := self.journal.load(group.device)) is not None:
+        if (state := self.folder.load(group.device)) is not None:
             self.trainer.restore(state["trainer"])
             self.best = state["best"]
             say(f"continued at step {self.trainer.now}")
         if group.is_first:
-            self.journal.write_settings()
-            self.journal.drop_after(self.trainer.now)
+            self.folder.write_settings()
+            self.folder.drop_after(self.trainer.now)
         group.copy_from_first(self.trainer.encoder)
 
     def steps(self) -> Iterator[dict[str, Tensor]]:
@@ -144,9 +144,9 @@ class EncoderRun:
             if whole and self.group.is_first:
                 row |= self._validate()
             if row and self.group.is_first:
-                self.journal.log(now, row)
+                self.folder.log(now, row)
             if self.group.is_first and (whole or time.monotonic() - saved > SAVE_EVERY):
-                self.journal.save({"trainer": self.trainer.state(), "best": self.best})
+                self.folder.save({"trainer": self.trainer.state(), "best": self.best})
                 saved = time.monotonic()
             yield log
 
@@ -163,8 +163,8 @@ class EncoderRun:
         self.say(f"step {now}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         if not self.best or scores["val_loss"] < self.best["val_loss"]:
             self.best = {"step": now, **scores}
-            save_encoder(self.journal.work / "best.safetensors", self.trainer.encoder, self._meta())
-        self._draw(self.journal.work / "grids" / f"{now:06d}.png")
+            save_encoder(self.folder.work / "best.safetensors", self.trainer.encoder, self._meta())
+        self._draw(self.folder.work / "grids" / f"{now:06d}.png")
         return scores
 
     def _draw(self, path: Path) -> None:
@@ -179,7 +179,7 @@ class EncoderRun:
     def publish(self, out: Path) -> dict[str, float]:
         """Write the best encoder into the model folder `out`; returns its validation. The first process does it."""
         if self.group.is_first:
-            encoder, meta = load_encoder_file(self.journal.work / "best.safetensors")
+            encoder, meta = load_encoder_file(self.folder.work / "best.safetensors")
             begin_model(out, self.base)
             save_encoder(out / "encoder.safetensors", encoder, meta)
         return self.best

@@ -113,14 +113,14 @@ class EncoderTrainer:
         self.perceptual = perceptual.to(device)
         self.identity = identity.to(device) if identity else None
         self.optimiser = Ranger(self.encoder.parameters(), config.lr)
-        self.critic = self._make_critic() if config.kind == "e4e" else None
+        self.discriminator = self._make_discriminator() if config.kind == "e4e" else None
         count, self.held_out = split(len(images), config.held_out)
         self.batches = Batches(count, config.batch, config.seed)
         self.loss_size = min(G.img_resolution, LOSS_SIZE)
         self.average = average_image(self.G, encoder.config.input_size)
         self.now = 0
 
-    def _make_critic(self) -> LatentDiscriminator:
+    def _make_discriminator(self) -> LatentDiscriminator:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed + 1)
             return LatentDiscriminator(self.G.w_dim, self.group.device, self.config.critic_lr)
@@ -139,9 +139,9 @@ class EncoderTrainer:
         codes, log = self.accumulate(seen, target)
         self.group.average_gradients(self.encoder.parameters())
         self.optimiser.step()
-        if self.critic:
+        if self.discriminator:
             fake = torch.cat([gather(self.group, ws) for ws in codes])
-            log |= self.critic.step(self._real_codes(len(fake), rng), fake, rng)
+            log |= self.discriminator.step(self._real_codes(len(fake), rng), fake, rng)
         return log
 
     def accumulate(self, seen: Tensor, target: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -206,8 +206,8 @@ class EncoderTrainer:
         if c.w_norm:
             losses["w_norm"] = (ws - self.G.mapping.w_avg).flatten(1).norm(dim=1).mean()
             weights["w_norm"] = c.w_norm
-        if self.critic:
-            losses["adversarial"], weights["adversarial"] = self.critic.adversarial(ws), c.adversarial
+        if self.discriminator:
+            losses["adversarial"], weights["adversarial"] = self.discriminator.adversarial(ws), c.adversarial
             losses["delta"], weights["delta"] = offsets(ws, self.stage(self.now)), c.delta
         losses["total"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return losses
@@ -254,14 +254,14 @@ class EncoderTrainer:
     def state(self) -> dict[str, Any]:
         """Everything that `restore` needs to continue as if nothing had happened."""
         state = {"encoder": self.encoder.state_dict(), "optimiser": self.optimiser.state_dict(), "now": self.now}
-        return state | ({"critic": self.critic.state()} if self.critic else {})
+        return state | ({"critic": self.discriminator.state()} if self.discriminator else {})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from `state()`."""
         self.encoder.load_state_dict(state["encoder"])
         self.optimiser.load_state_dict(state["optimiser"])
-        if self.critic:
-            self.critic.restore(state["critic"])
+        if self.discriminator:
+            self.discriminator.restore(state["critic"])
         self.now = int(state["now"])
 
 

@@ -1,4 +1,4 @@
-"""`sg3 train generator` on one page: images, trainer, journal, grids and score on the way, model at the end."""
+"""`sg3 train generator` on one page: images, trainer, run folder, grids and score on the way, model at the end."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def train_generator(job: GanJob, group: Group, say: Callable[[str], None], progr
         channel_max=min(config.channel_max, 512),
     )
     trainer = AdversarialTrainer(images, config, widths, job.training(config), group)
-    journal = RunFolder(job.work, _settings(job, config, images), lasting=("steps", "every", "score"))
-    if (state := journal.load(group.device)) is not None:
+    folder = RunFolder(job.work, _settings(job, config, images), lasting=("steps", "every", "score"))
+    if (state := folder.load(group.device)) is not None:
         trainer.restore(state)
         say(f"continued at step {trainer.now}")
     elif start is not None and job.resume is not None:
         transfer(trainer, start, job.resume)
     if group.is_first:
-        journal.write_settings()
-        journal.drop_after(trainer.now)
-    _loop(job, trainer, journal, images, progress)
+        folder.write_settings()
+        folder.drop_after(trainer.now)
+    _loop(job, trainer, folder, images, progress)
     if group.is_first:
         write_model(job.out, trainer, job, len(images))
     return {
@@ -102,7 +102,7 @@ def train_generator(job: GanJob, group: Group, say: Callable[[str], None], progr
     }  # fmt: skip
 
 
-def _loop(job: GanJob, trainer: AdversarialTrainer, journal: RunFolder, images: Images, progress: Progress) -> None:
+def _loop(job: GanJob, trainer: AdversarialTrainer, folder: RunFolder, images: Images, progress: Progress) -> None:
     """All steps that are left; a snapshot every so often and at the end."""
     group, score = trainer.group, _Score(job.score, images, trainer)
     steps = _averaged(trainer, trainer.run(), max(1, min(50, job.every)))
@@ -118,25 +118,25 @@ def _loop(job: GanJob, trainer: AdversarialTrainer, journal: RunFolder, images: 
             log |= score.log()
             write_grid(job.work / "grids", trainer)
         if log:
-            journal.log(trainer.now, log)
+            folder.log(trainer.now, log)
         if due:
-            journal.save(trainer.state())
+            folder.save(trainer.state())
     group.wait()
 
 
 def _averaged(trainer: AdversarialTrainer, logs: Iterator[dict[str, float]], every: int) -> Iterator[dict[str, float]]:
     """One item per step; every so many hold the means since the last, with images per second, the others nothing."""
-    held: dict[str, list[float]] = {}
+    logged: dict[str, list[float]] = {}
     began = time.monotonic()
     for log in logs:
         for name, value in log.items():
-            held.setdefault(name, []).append(value)
+            logged.setdefault(name, []).append(value)
         if trainer.now % every and trainer.now != trainer.config.steps:
             yield {}
             continue
-        steps = len(held["loss_G"])
-        means = {name: float(np.mean(values)) for name, values in held.items()}
-        seconds, held = time.monotonic() - began, {}
+        steps = len(logged["loss_G"])
+        means = {name: float(np.mean(values)) for name, values in logged.items()}
+        seconds, logged = time.monotonic() - began, {}
         yield means | {"img_per_s": steps * trainer.config.batch / max(seconds, 1e-9)}
         began = time.monotonic()
 
@@ -187,9 +187,9 @@ def transfer(trainer: AdversarialTrainer, start: Generator, path: Path) -> None:
             net.load_state_dict(start.state_dict())
     except RuntimeError as error:
         raise ModelError(f"{path} is of another architecture", "leave --config and the widths away") from error
-    judge = path / DISCRIMINATOR if path.is_dir() else path.with_name(DISCRIMINATOR)
-    if judge.is_file():
-        state = load_file(str(judge))
+    discriminator = path / DISCRIMINATOR if path.is_dir() else path.with_name(DISCRIMINATOR)
+    if discriminator.is_file():
+        state = load_file(str(discriminator))
         if {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in trainer.D.state_dict().items()}:
             trainer.D.load_state_dict(state)
     trainer.begin()
@@ -201,13 +201,13 @@ def write_model(folder: Path, trainer: AdversarialTrainer, job: GanJob, count: i
     save_generator(folder / "generator.safetensors", trainer.ema, {"name": folder.name})
     with atomic_path(folder / DISCRIMINATOR) as temporary:
         save_file({k: v.contiguous() for k, v in trainer.D.state_dict().items()}, temporary)
-    card = {
+    description = {
         "schema": 1, "name": folder.name, "resolution": trainer.G.img_resolution,
         "licence": "that of the pictures and of the person who trained it", "source": "sg3 train generator",
         "tool": __version__,
         "training": {"steps": trainer.now, "pictures": count, "settings": json.loads(json.dumps(asdict(job.config)))},
     }  # fmt: skip
-    write_json(folder / "model.json", card)
+    write_json(folder / "model.json", description)
 
 
 def _check_sizes(config: GeneratorConfig, images: Images) -> None:

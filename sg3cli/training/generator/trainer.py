@@ -115,7 +115,7 @@ class AdversarialTrainer:
     def _generator_step(self, rng: torch.Generator) -> float:
         self.G.requires_grad_(True)
         self.D.requires_grad_(False)
-        loss = F.softplus(-self._judge(self._generate(rng, update_emas=True), rng)).mean()
+        loss = F.softplus(-self._augmented_logits(self._generate(rng, update_emas=True), rng)).mean()
         self._descend(self.optimiser_G, self.G, loss)
         self.G.mapping.w_avg.copy_(self.group.mean(self.G.mapping.w_avg))
         return self._value(loss)
@@ -125,7 +125,7 @@ class AdversarialTrainer:
         self.D.requires_grad_(True)
         with torch.no_grad():
             drawn = self._generate(rng)
-        fake = self._judge(drawn, rng)
+        fake = self._augmented_logits(drawn, rng)
         x = self._seen(self._reals(rng), rng)
         real = self._logits(x)
         self.signs += torch.stack([real.detach().sign().sum(), real.new_tensor(float(len(real)))])
@@ -150,7 +150,7 @@ class AdversarialTrainer:
         x = self.images.batch(self.group.share(rows), self.group.share(mirror))
         return x.to(self.group.device)
 
-    def _judge(self, x: Tensor, rng: torch.Generator) -> Tensor:
+    def _augmented_logits(self, x: Tensor, rng: torch.Generator) -> Tensor:
         return self._logits(self._seen(x, rng))
 
     def _logits(self, x: Tensor) -> Tensor:

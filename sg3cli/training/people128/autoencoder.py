@@ -2,14 +2,15 @@
 
 A GAN from noise needs days of a GPU. Renders come with exact labels, so a CPU can do something better: the encoder
 maps a face to W+, the generator draws it back, and the loss is what the eye and the labels say about the difference.
-What comes out is an ordinary StyleGAN3 generator with an encoder that belongs to it; `mapping.py` fits z -> w to the
-codes afterwards.
+What comes out is an ordinary StyleGAN3 generator with an encoder that belongs to it; `fit_mapping.py` fits z -> w to
+the codes afterwards.
 
     codes_1 = w_avg + E(x, G(w_avg));  codes_2 = codes_1 + E(x, G(codes_1))       (ReStyle, arXiv 2104.02699 eq. 1)
-    loss    = weighted L1 over three scales + probe features + ||w - w_avg - M a||^2 + ||delta||^2 - D(G(codes))
+    loss    = weighted L1 over three scales + attribute net features + ||w - w_avg - M a||^2 + ||delta||^2 - D(G(codes))
 
-The encoder sees x as a camera would spoil it (`degrade.py`), the loss compares with x itself. A discriminator joins for
-the last part of a run (`critic.py`): a mean of all faces that fit is what the other terms ask for, and it is blurred.
+The encoder sees x as a camera would spoil it (`data/degradation.py`), the loss compares with x itself. A discriminator
+joins for the last part of a run (`image_discriminator.py`): a mean of all faces that fit is what the other terms ask
+for, and it is blurred.
 
 A share of every batch is drawn from its labels alone, w = w_avg + M a (`conditions.py`). The quadratic term makes the
 encoder's w follow M a as far as the labels reach, so the columns of M are directions of the encoder's codes as well.
@@ -50,33 +51,32 @@ PEOPLE_128_ENCODER = EncoderConfig(
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """One run. Of `encoded` images a step, `batch` are drawn by the generator; from `second_from` of the run on,
-    `second` of the steps train the second ReStyle pass instead, on `batch` images."""
+    """One run. Weights are those of the terms of the loss; shares and points of the run are from 0 to 1."""
 
     steps: int = 1600
-    batch: int = 8
-    encoded: int = 16
-    lr_generator: float = 8e-3
-    lr_labels: float = 5e-4
+    batch: int = 8  # images a step that the generator draws
+    encoded: int = 16  # images a step that the encoder sees in a first pass; later passes see `batch`
+    lr_generator: float = 8e-3  # Adam's learning rate
+    lr_labels: float = 5e-4  # of the label matrix
     lr_encoder: float = 2e-3
-    warmup: int = 100
-    decay_from: float = 0.65
-    second: float = 0.2
-    second_from: float = 0.35
-    third: float = 0.0
-    degraded: float = 0.0
-    adversarial: float = 0.0
-    adversarial_from: float = 0.5
-    features: float = 0.0
-    perceptual: float = 0.3
-    perceptual_every: int = 2
-    residual: float = 0.3
-    residual_end: float = 0.05
-    delta: float = 0.05
-    from_labels: float = 0.5
-    from_labels_end: float = 0.25
-    delta_dropout: float = 0.3
-    ema: float = 0.998
+    warmup: int = 100  # steps until the rates are reached
+    decay_from: float = 0.65  # point of the run from which the rates fall
+    second_pass_share: float = 0.2  # of the steps, which train a later ReStyle pass instead of the first
+    second_pass_from: float = 0.35  # point of the run from which they do
+    third_pass_share: float = 0.0  # of those steps, which train the third pass
+    degraded: float = 0.0  # share of the images that the encoder sees spoiled
+    adversarial: float = 0.0  # weight; 0: no discriminator
+    adversarial_from: float = 0.5  # point of the run from which the discriminator takes part
+    landmark_weight: float = 0.0  # how much more than the rest of the face eyes and mouth count
+    perceptual: float = 0.3  # weight
+    perceptual_every: int = 2  # steps between two that compute it
+    residual: float = 0.3  # weight of the distance between code and labels, at the start
+    residual_end: float = 0.05  # ... and from the middle of the run on
+    delta: float = 0.05  # weight of the differences between a face's codes
+    label_code_share: float = 0.5  # of the drawn images, which are drawn from their labels, at the start
+    label_code_share_end: float = 0.25  # ... and from the middle of the run on
+    delta_dropout: float = 0.3  # share of the codes that are drawn without those differences
+    ema: float = 0.998  # decay a step of the averaged weights
     seed: int = 0
 
 
@@ -150,12 +150,12 @@ class AutoencoderTrainer:
     """The loop: `for log in trainer.run(): ...`; `state()`/`restore()` continue exactly."""
 
     def __init__(
-        self, faces: FaceSet, conditions: Conditions, probe: AttributeNet | None, config: AutoencoderConfig,
+        self, faces: FaceSet, conditions: Conditions, attribute_net: AttributeNet | None, config: AutoencoderConfig,
         generator: GeneratorConfig = PEOPLE_128, encoder: EncoderConfig = PEOPLE_128_ENCODER,
     ) -> None:  # fmt: skip
         torch.manual_seed(config.seed)
         self.faces, self.config = faces, config
-        self.probe = probe.eval().requires_grad_(False) if probe else None
+        self.attribute_net = attribute_net.eval().requires_grad_(False) if attribute_net else None
         self.conditions = torch.from_numpy(conditions.vectors)
         self.net = Autoencoder(Generator(generator), Encoder(encoder), len(conditions.names))
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -172,11 +172,11 @@ class AutoencoderTrainer:
         self.base_lr = [group["lr"] for group in self.optimiser.param_groups]
         self.batches = Batches(len(faces), config.encoded, config.seed)
         self.weight = face_weight(generator.img_resolution)
-        self.critic = ImageDiscriminator(generator.img_resolution) if config.adversarial else None
+        self.discriminator = ImageDiscriminator(generator.img_resolution) if config.adversarial else None
         self.now, self.average = 0, torch.zeros(0)
 
     def start_from(self, G: dict[str, Tensor], M: Tensor, encoder: dict[str, Tensor] | None = None) -> None:
-        """Take over generator and label matrix of a coarse start, or these and the encoder of another run."""
+        """Take over generator and label matrix of a coarse init, or these and the encoder of another run."""
         for net in (self.net, self.ema):
             net.G.load_state_dict(G)
             net.M.data.copy_(M)
@@ -202,14 +202,14 @@ class AutoencoderTrainer:
         if (passes := self._passes(rng)) > 1:
             rows = rows[: self.config.batch]
         x, a = augment(self.faces.batch(rows), rng), self.conditions[rows]
-        count = round(self._fading(self.config.from_labels, self.config.from_labels_end) * self.config.batch)
+        count = round(self._fading(self.config.label_code_share, self.config.label_code_share_end) * self.config.batch)
         drawn = slice(0, self.config.batch)  # the others only teach the encoder
         codes = self._encode(degrade(x, rng, self.config.degraded), passes, rng)
-        from_labels = self._label_codes(a[:count])
-        y = self.net.G.synthesis(torch.cat([from_labels, codes[count : drawn.stop]]), update_emas=True)
+        label_codes = self._label_codes(a[:count])
+        y = self.net.G.synthesis(torch.cat([label_codes, codes[count : drawn.stop]]), update_emas=True)
         losses = self._losses(x[drawn], y, codes, a, self._weight(rows[drawn]))
-        if self.critic is not None and self.now >= self.config.adversarial_from * self.config.steps:
-            losses |= self.critic.step(x[drawn], y, rng)
+        if self.discriminator is not None and self.now >= self.config.adversarial_from * self.config.steps:
+            losses |= self.discriminator.step(x[drawn], y, rng)
             losses["total"] = losses["total"] + self.config.adversarial * losses["adversarial"]
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
@@ -225,10 +225,11 @@ class AutoencoderTrainer:
 
     def _passes(self, rng: torch.Generator) -> int:
         """How many ReStyle passes this step makes; only the last one learns."""
-        begun = self.now >= self.config.second_from * self.config.steps
-        if not begun or torch.rand(1, generator=rng).item() >= self.config.second:
+        begun = self.now >= self.config.second_pass_from * self.config.steps
+        if not begun or torch.rand(1, generator=rng).item() >= self.config.second_pass_share:
             return 1
-        return 3 if self.config.third and torch.rand(1, generator=rng).item() < self.config.third else 2
+        third = self.config.third_pass_share
+        return 3 if third and torch.rand(1, generator=rng).item() < third else 2
 
     def _encode(self, x: Tensor, passes: int, rng: torch.Generator) -> Tensor:
         """One to three ReStyle passes; a share of the codes without deltas, so that W alone draws a face too."""
@@ -244,16 +245,16 @@ class AutoencoderTrainer:
 
     def _weight(self, rows: np.ndarray) -> Tensor:
         """What a pixel of these images counts, [1 or n,1,R,R]."""
-        if not self.config.features:
+        if not self.config.landmark_weight:
             return self.weight
         landmarks = torch.from_numpy(self.faces.landmarks[rows]).float()
-        return self.weight * (1 + self.config.features * feature_weight(landmarks, self.net.G.img_resolution))
+        return self.weight * (1 + self.config.landmark_weight * feature_weight(landmarks, self.net.G.img_resolution))
 
     def _losses(self, x: Tensor, y: Tensor, ws: Tensor, a: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """x, y [n,3,R,R] images and renders; ws [N,num_ws,w_dim] the encoder's codes; a [N,C] conditions."""
         c = self.config
-        from_labels = (a @ self.net.M.T).detach()  # the images teach M, the encoder follows
-        expected, spread = self.net.G.mapping.w_avg + from_labels, from_labels.square().mean()
+        from_label = (a @ self.net.M.T).detach()  # the images teach M, the encoder follows
+        expected, spread = self.net.G.mapping.w_avg + from_label, from_label.square().mean()
         losses = {
             "pixel": pixel_loss(y, x, weight),
             "perceptual": self._perceptual(y, x),
@@ -270,10 +271,10 @@ class AutoencoderTrainer:
         return losses
 
     def _perceptual(self, y: Tensor, x: Tensor) -> Tensor:
-        """Every few steps only: the probe costs as much as a third of the generator."""
-        if self.probe is None or self.now % self.config.perceptual_every:
+        """Every few steps only: the attribute net costs as much as a third of the generator."""
+        if self.attribute_net is None or self.now % self.config.perceptual_every:
             return x.new_zeros(())
-        return perceptual_distance(self.probe, y, x).mean() * self.config.perceptual_every
+        return perceptual_distance(self.attribute_net, y, x).mean() * self.config.perceptual_every
 
     def _fading(self, start: float, end: float) -> float:
         """From `start` to `end` over the first half of the run."""
@@ -303,7 +304,7 @@ class AutoencoderTrainer:
         return {
             "net": self.net.state_dict(), "ema": self.ema.state_dict(), "optimiser": self.optimiser.state_dict(),
             "now": self.now, "average": self.average,
-            "critic": self.critic.state() if self.critic else {},
+            "critic": self.discriminator.state() if self.discriminator else {},
         }  # fmt: skip
 
     def restore(self, state: dict[str, object]) -> None:
@@ -311,5 +312,5 @@ class AutoencoderTrainer:
         self.ema.load_state_dict(state["ema"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         self.now, self.average = int(state["now"]), state["average"]  # type: ignore[call-overload,assignment]
-        if self.critic:
-            self.critic.restore(state["critic"])  # type: ignore[arg-type]
+        if self.discriminator:
+            self.discriminator.restore(state["critic"])  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from sg3cli.training.people128.disentangle import column_responses, disentangled
 from sg3cli.training.people128.fit_mapping import fit_mapping
 from sg3cli.training.people128.label_directions import SPECS, regress_codes, save_directions
 from sg3cli.training.people128.scores import calibration, direction_scores, reconstruction_scores
-from sg3cli.weights.bundle import PROBE
+from sg3cli.weights.bundle import ATTRIBUTE_NET
 
 REACH = 0.46  # of the spread of the codes, which M's norm is: no direction is longer
 LABEL_MATRIX = "label_matrix.safetensors"
@@ -46,7 +46,7 @@ def write_bundle(
     net: Autoencoder,
     faces: FaceSet,
     conditions: Conditions,
-    probe: AttributeNet,
+    attribute_net: AttributeNet,
     record: dict[str, Any],
     vectors: dict[str, Tensor],
     factors: dict[str, float],
@@ -61,24 +61,25 @@ def write_bundle(
     labelled = Conditions(conditions.names, conditions.mean, conditions.std, conditions.vectors[rows])
     w = ws.mean(1)
     _, explained = regress_codes(w, labelled)
-    held = fit_mapping(net.G, w)
+    variance_explained = fit_mapping(net.G, w)
     folder.mkdir(parents=True, exist_ok=True)
     save_generator(folder / "generator.safetensors", net.G, {"name": folder.name}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
     save_directions(folder / "directions", vectors, digest, factors)
     save_label_matrix(folder / LABEL_MATRIX, net.M.detach(), conditions)
-    card = {
+    description = {
         "schema": 1,
         "name": folder.name,
         "resolution": net.G.img_resolution,
         "licence": "MIT (weights and code); trained on CC0 renders of synthetic people",
         "source": "made by this project: sg3 train",
         "tool": __version__,
-        "training": record | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(held, 3)},
+        "training": record
+        | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(variance_explained, 3)},
     }
-    save_attribute_net(folder / PROBE, probe)
-    (folder / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf8")
+    save_attribute_net(folder / ATTRIBUTE_NET, attribute_net)
+    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
 
 
 def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:
@@ -107,7 +108,12 @@ def subset(faces: FaceSet, count: int) -> FaceSet:
 
 
 def calibrated(
-    net: Autoencoder, probe: AttributeNet, faces: FaceSet, conditions: Conditions, names: Sequence[str], count: int = 32
+    net: Autoencoder,
+    attribute_net: AttributeNet,
+    faces: FaceSet,
+    conditions: Conditions,
+    names: Sequence[str],
+    count: int = 32,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Directions {name: [num_ws,w_dim]} that hold the other labels, scaled to their unit on `count` encoded faces, and
     the factors of that scaling. What the model does not answer to is left out."""
@@ -116,22 +122,22 @@ def calibrated(
     for colour in sorted({SPECS[name].colour for name in names}):
         group = [name for name in names if SPECS[name].colour == colour]
         layers = SPECS[group[0]].layers(num_ws)
-        R = column_responses(net, probe, tried, layers)
-        for name, vector in disentangled_vectors(M, conditions, R, probe.config.labels, group).items():
+        R = column_responses(net, attribute_net, tried, layers)
+        for name, vector in disentangled_vectors(M, conditions, R, attribute_net.config.labels, group).items():
             vectors[name] = torch.zeros(num_ws, M.shape[0])
             vectors[name][layers] = vector
     wanted = {name: (SPECS[name].label, SPECS[name].unit) for name in names}
-    factors = calibration(net.G, net.encoder, probe, tried, vectors, wanted)
+    factors = calibration(net.G, net.encoder, attribute_net, tried, vectors, wanted)
     longest = REACH * float(M.norm())
     factors = {name: min(factor, longest / float(vectors[name][1].norm())) for name, factor in factors.items()}
     return {name: vectors[name] * factor for name, factor in factors.items()}, factors
 
 
 def score(
-    net: Autoencoder, judge: AttributeNet, test: FaceSet, vectors: dict[str, Tensor], count: int = 64
+    net: Autoencoder, attribute_net: AttributeNet, test: FaceSet, vectors: dict[str, Tensor], count: int = 64
 ) -> dict[str, Any]:
     """Scores on held-out people: reconstruction, and the response of every label to every direction."""
     return {
-        "reconstruction": reconstruction_scores(net.G, net.encoder, judge, subset(test, 2 * count)),
-        "directions": direction_scores(net.G, net.encoder, judge, subset(test, count), vectors),
+        "reconstruction": reconstruction_scores(net.G, net.encoder, attribute_net, subset(test, 2 * count)),
+        "directions": direction_scores(net.G, net.encoder, attribute_net, subset(test, count), vectors),
     }

@@ -1,4 +1,4 @@
-"""A coarse start: the first layers learn 64 px faces from their labels before the whole generator is trained.
+"""A coarse init: the first layers learn 64 px faces from their labels before the whole generator is trained.
 
 The layers up to 64 samples a side cost less than half of the generator, and what they have to learn (where the head is,
 how it turns, the colours of skin and hair) is what takes longest from random weights. A linear head on their features
@@ -33,7 +33,7 @@ def coarse_features(G: Generator, ws: Tensor) -> Tensor:
     return x[:, :, margin : margin + COARSE_RATE, margin : margin + COARSE_RATE]
 
 
-def coarse_start(
+def run_coarse_init(
     G: Generator, M: nn.Parameter, faces: FaceSet, conditions: Conditions, steps: int, batch: int = 8, lr: float = 1e-2
 ) -> Iterator[float]:
     """Train the coarse layers and M in place; yields the loss of each step. w = w_avg + M a."""

@@ -1,12 +1,12 @@
 """Directions that hold the other labels: by measured responses instead of by the label matrix alone.
 
 A column of M holds the other labels only as far as the training taught the columns apart, and encoded faces answer
-differently from faces drawn from labels. Here every column is tried on encoded faces, a probe reads what moved
+differently from faces drawn from labels. Here every column is tried on encoded faces, a net reads what moved
 (R [A,C]: label x column), and a direction is the mix of columns a that moves what is meant and nothing else:
 
     min_a  |R a - t|^2 + ridge |a - a0|^2 ,   a0 what the labels say, t = a0 at the labels that are meant, 0 elsewhere.
 
-The ridge keeps to combinations that the labels know; without it the mix would use what the probe misreads. Colours
+The ridge keeps to combinations that the labels know; without it the mix would use what the net misreads. Colours
 and the size of the face are held in the same way: a smile must not redden the skin or tint the wall.
 """
 
@@ -42,9 +42,9 @@ FREE = {"skin_r": COLOURS[3:], "yaw": (*COLOURS[3:], "size"), "pitch": (*COLOURS
 
 @torch.no_grad()
 def column_responses(
-    net: Autoencoder, probe: AttributeNet, faces: FaceSet, layers: slice = LAYERS, step: float = 1.0
+    net: Autoencoder, attribute_net: AttributeNet, faces: FaceSet, layers: slice = LAYERS, step: float = 1.0
 ) -> Tensor:
-    """R [A+7,C]: mean change of each label of the probe and of `HELD` per unit of a column of M in the codes `layers`.
+    """R [A+7,C]: mean change of each label of the net and of `HELD` per unit of a column of M in the codes `layers`.
 
     Labels in their standard deviations. Central differences over `step` standard deviations on the inversions of
     `faces`.
@@ -54,15 +54,16 @@ def column_responses(
     def read(offset: Tensor) -> Tensor:
         moved = ws.clone()
         moved[:, layers] += offset
-        return torch.cat([readings(probe, net.G.synthesis(part).clamp(-1, 1)) for part in moved.split(16)]).mean(0)
+        drawn = [net.G.synthesis(part).clamp(-1, 1) for part in moved.split(16)]
+        return torch.cat([readings(attribute_net, images) for images in drawn]).mean(0)
 
     columns = net.M.detach().T
     return torch.stack([(read(step * m) - read(-step * m)) / (2 * step) for m in columns], dim=1)
 
 
-def readings(probe: AttributeNet, y: Tensor) -> Tensor:
+def readings(attribute_net: AttributeNet, y: Tensor) -> Tensor:
     """[N,A+7]: the labels of images y [N,3,R,R] and, in steps that weigh as much, `HELD`."""
-    labels, landmarks, _ = probe(y)
+    labels, landmarks, _ = attribute_net(y)
     size = y.shape[-1]
     edge, left, right, top, low = size // 8, 3 * size // 8, 5 * size // 8, 3 * size // 8, 5 * size // 8
     back = torch.cat([y[:, :, : 4 * edge, :edge], y[:, :, : 4 * edge, -edge:]], dim=3).mean((2, 3))

@@ -27,29 +27,29 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
 def train_attribute_net(
     faces: FaceSet, config: AttributeNetConfig, steps: int, batch: int = 64, lr: float = 2e-3, seed: int = 0
 ) -> Iterator[tuple[int, float, AttributeNet]]:
-    """Yield (step, loss, probe) after every step; one-cycle AdamW on labels, landmarks and identity."""
+    """Yield (step, loss, attribute net) after every step; one-cycle AdamW on labels, landmarks and identity."""
     torch.manual_seed(seed)
-    probe = AttributeNet(config)
-    probe.mean.copy_(torch.from_numpy(faces.labels.mean(0)))
-    probe.std.copy_(torch.from_numpy(faces.labels.std(0).clip(1e-2)))
-    optimiser = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=1e-4)
+    net = AttributeNet(config)
+    net.mean.copy_(torch.from_numpy(faces.labels.mean(0)))
+    net.std.copy_(torch.from_numpy(faces.labels.std(0).clip(1e-2)))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
     batches, rng = Batches(len(faces), batch, seed), torch.Generator().manual_seed(seed)
     for step in range(steps):
         rows = batches.rows(step)
-        loss = probe_loss(probe, augment(faces.batch(rows), rng), faces, rows)
+        loss = attribute_loss(net, augment(faces.batch(rows), rng), faces, rows)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        yield step, float(loss.detach()), probe
+        yield step, float(loss.detach()), net
 
 
-def probe_loss(probe: AttributeNet, x: Tensor, faces: FaceSet, rows: np.ndarray) -> Tensor:
+def attribute_loss(net: AttributeNet, x: Tensor, faces: FaceSet, rows: np.ndarray) -> Tensor:
     """Smooth L1 on standardised labels and on landmarks, cosine softmax over the people."""
-    labels, points, embedding = probe(x)
-    truth = (torch.from_numpy(faces.labels[rows]) - probe.mean) / probe.std
+    labels, points, embedding = net(x)
+    truth = (torch.from_numpy(faces.labels[rows]) - net.mean) / net.std
     places = torch.from_numpy(faces.landmarks[rows]) / (x.shape[-1] / 2) - 1
-    logits = 16 * embedding @ F.normalize(probe.people, dim=1).T
+    logits = 16 * embedding @ F.normalize(net.people, dim=1).T
     who = F.cross_entropy(logits, torch.from_numpy(faces.identity[rows]))
     return F.smooth_l1_loss(labels, truth) + 5 * F.smooth_l1_loss(points, places, beta=0.1) + 0.1 * who

@@ -1,7 +1,7 @@
 """The score card of a face model: how it draws, inverts, edits and moves, on people that no training saw.
 
-Everything is read by a judge that had no part in training generator, encoder or directions. Two models are compared by
-cards of the same data and the same judge.
+Everything is read by an attribute net that had no part in training generator, encoder or directions. Two models are
+compared by cards of the same data and the same net.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POSE = ("yaw", "pitch", "roll")
 
 def score_card(
     G: Generator, encoder: Encoder, directions: Mapping[str, Tensor], labels: Mapping[str, str],
-    judge: AttributeNet, test: FaceSet, faces: int = 64, drawn: int = 512,
+    attribute_net: AttributeNet, test: FaceSet, faces: int = 64, drawn: int = 512,
 ) -> dict[str, Any]:  # fmt: skip
     """Scores on `faces` held-out faces (twice as many for reconstruction); `labels` {direction: label it means}.
 
@@ -38,10 +38,10 @@ def score_card(
     shown = subset(test, faces)
     batches = [np.arange(i, min(i + 16, len(shown))) for i in range(0, len(shown), 16)]
     ws = torch.cat([restyle_codes(encoder, G, shown.batch(rows)) for rows in batches])
-    table = direction_scores(G, encoder, judge, shown, dict(directions))
+    table = direction_scores(G, encoder, attribute_net, shown, dict(directions))
     return {
         **_distances(G, encoder, test, drawn),
-        **reconstruction_scores(G, encoder, judge, subset(test, 2 * faces)),
+        **reconstruction_scores(G, encoder, attribute_net, subset(test, 2 * faces)),
         "eq_t": round(eq_t(G, ws[:32]), 2),
         "eq_r": round(eq_r(G, ws[:32]), 2),
         "directions": {name: _summary(table[name], labels[name]) for name in directions},

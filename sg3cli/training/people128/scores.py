@@ -21,18 +21,20 @@ def psnr(y: Tensor, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruction_scores(G: Generator, encoder: Encoder, judge: AttributeNet, faces: FaceSet) -> dict[str, float]:
+def reconstruction_scores(
+    G: Generator, encoder: Encoder, attribute_net: AttributeNet, faces: FaceSet
+) -> dict[str, float]:
     """Means over a test set after each of three ReStyle steps: PSNR, feature distance, identity cosine."""
     totals: dict[str, float] = {}
     for first in range(0, len(faces), 32):
         x = faces.batch(np.arange(first, min(first + 32, len(faces))))
-        who = judge(x)[2]
+        who = attribute_net(x)[2]
         for step, ws in enumerate(restyle_steps(encoder, G, x, steps=3), start=1):
             y = G.synthesis(ws).clamp(-1, 1)
             values = {
                 f"psnr_step{step}": psnr(y, x),
-                f"features_step{step}": perceptual_distance(judge, y, x),
-                f"identity_step{step}": (judge(y)[2] * who).sum(1),
+                f"features_step{step}": perceptual_distance(attribute_net, y, x),
+                f"identity_step{step}": (attribute_net(y)[2] * who).sum(1),
             }
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + float(value.sum())
@@ -41,7 +43,7 @@ def reconstruction_scores(G: Generator, encoder: Encoder, judge: AttributeNet, f
 
 @torch.no_grad()
 def direction_scores(
-    G: Generator, encoder: Encoder, judge: AttributeNet, faces: FaceSet, directions: dict[str, Tensor],
+    G: Generator, encoder: Encoder, attribute_net: AttributeNet, faces: FaceSet, directions: dict[str, Tensor],
     strengths: tuple[float, ...] = (-2, -1, 0, 1, 2),
 ) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
     """{direction: {label: {slope, r2}}}: label change per unit of strength, in the label's standard deviations.
@@ -57,10 +59,10 @@ def direction_scores(
         for strength in strengths:
             edited = ws.clone()
             edited[:, 1:] += strength * (direction if direction.shape[0] == 1 else direction[1:])
-            heads = [judge(G.synthesis(part).clamp(-1, 1)) for part in edited.split(16)]
+            heads = [attribute_net(G.synthesis(part).clamp(-1, 1)) for part in edited.split(16)]
             readings.append(torch.cat([h[0] for h in heads]))
             identities.append(torch.cat([h[2] for h in heads]))
-        table[name] = _response(torch.stack(readings), strengths, judge.config.labels)
+        table[name] = _response(torch.stack(readings), strengths, attribute_net.config.labels)
         centre = identities[strengths.index(0)]
         ends = [(identities[k] * centre).sum(1).mean() for k in (0, -1)]
         table[name]["identity"] = {"cosine": round(float(sum(ends) / 2), 4)}
@@ -68,16 +70,16 @@ def direction_scores(
 
 
 def calibration(
-    G: Generator, encoder: Encoder, probe: AttributeNet, faces: FaceSet, directions: dict[str, Tensor],
+    G: Generator, encoder: Encoder, attribute_net: AttributeNet, faces: FaceSet, directions: dict[str, Tensor],
     wanted: dict[str, tuple[str, float]], limit: float = 1.5,
 ) -> dict[str, float]:  # fmt: skip
     """Factor for each direction after which strength 1 moves its label by the `wanted` (label, amount).
 
     Encoded faces respond less than faces drawn from labels do. The factor stays within [1, limit]: a direction that
-    hardly acts is not blown up until it tears the face; one that moves its label by less than DEAF has none.
+    hardly acts is not blown up until it tears the face; one that moves its label by less than `UNRESPONSIVE` has none.
     """
-    table = direction_scores(G, encoder, probe, faces, directions, strengths=(-1, 0, 1))
-    std = dict(zip(probe.config.labels, probe.std.tolist(), strict=True))
+    table = direction_scores(G, encoder, attribute_net, faces, directions, strengths=(-1, 0, 1))
+    std = dict(zip(attribute_net.config.labels, attribute_net.std.tolist(), strict=True))
     factors = {}
     for name, (label, amount) in wanted.items():
         measured = table[name][label]["slope"] * std[label]

@@ -256,29 +256,29 @@ def test_a_classifier_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_scoring_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sg3cli.training.directions.classifier.SAVE_EVERY", 4)
-    judge = Classifier(write_classifiers(tmp_path)[0], ("r", "g", "b"), 16, CPU)
+    classifier = Classifier(write_classifiers(tmp_path)[0], ("r", "g", "b"), 16, CPU)
     G = tiny_generator()
     codes = Sampler(G, GenerateConfig(truncation=0.7)).codes(range(10))
-    whole = Scoring(G, judge, codes, tmp_path / "a", False, {})
+    whole = Scoring(G, classifier, codes, tmp_path / "a", False, {})
     assert list(whole.run(2)) == list(range(1, 11))
-    first = Scoring(G, judge, codes, tmp_path / "b", False, {})
+    first = Scoring(G, classifier, codes, tmp_path / "b", False, {})
     for done in first.run(2):
         if done == 5:
             break
-    second = Scoring(G, judge, codes, tmp_path / "b", False, {})
+    second = Scoring(G, classifier, codes, tmp_path / "b", False, {})
     assert len(second.scores) == 4 and list(second.run(2)) == list(range(5, 11))
     assert np.array_equal(second.scores, whole.scores)
-    assert not len(Scoring(G, judge, codes, tmp_path / "b", True, {}).scores)  # other images
+    assert not len(Scoring(G, classifier, codes, tmp_path / "b", True, {}).scores)  # other images
 
 
 def test_unaligned_faces_are_brought_upright(tmp_path: Path) -> None:
-    judge = Classifier(write_classifiers(tmp_path)[0], ("r", "g", "b"), 16, CPU)
+    classifier = Classifier(write_classifiers(tmp_path)[0], ("r", "g", "b"), 16, CPU)
     G = tiny_generator()
     G.synthesis.input.affine.weight.normal_()  # a trained one turns and shifts the image by its first code
     ws = torch.from_numpy(Sampler(G, GenerateConfig()).codes(range(2)))
     upright = ws.clone()
     upright[:, 0] = G.mapping.w_avg
-    drawn = Scoring(G, judge, ws.numpy(), tmp_path, True, {}).draw(ws)
+    drawn = Scoring(G, classifier, ws.numpy(), tmp_path, True, {}).draw(ws)
     assert torch.equal(drawn, G.synthesis(upright)) and not torch.equal(drawn, G.synthesis(ws))
 
 

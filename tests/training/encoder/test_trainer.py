@@ -123,7 +123,7 @@ def test_the_discriminator_sees_codes_not_residuals(monkeypatch: pytest.MonkeyPa
         given.update(real=real, fake=fake)
         return {}
 
-    monkeypatch.setattr(trainer.critic, "step", catch)
+    monkeypatch.setattr(trainer.discriminator, "step", catch)
     next(trainer.run())
     assert given["fake"].shape == (8, 8, 32) and given["real"].shape == (8, 32)  # two passes of four images
     assert (given["fake"] - 9).abs().mean() < 3
@@ -132,18 +132,18 @@ def test_the_discriminator_sees_codes_not_residuals(monkeypatch: pytest.MonkeyPa
 
 def test_the_discriminator_learns_to_tell_codes_apart() -> None:
     torch.manual_seed(0)
-    critic, rng = LatentDiscriminator(8, torch.device("cpu"), lr=1e-2), torch.Generator().manual_seed(0)
+    D, rng = LatentDiscriminator(8, torch.device("cpu"), lr=1e-2), torch.Generator().manual_seed(0)
     for _ in range(60):
-        log = critic.step(torch.randn(16, 8, generator=rng) + 1, torch.randn(16, 3, 8, generator=rng) - 1, rng)
+        log = D.step(torch.randn(16, 8, generator=rng) + 1, torch.randn(16, 3, 8, generator=rng) - 1, rng)
     assert log["critic_real"] > log["critic_fake"] + 0.5
-    assert critic.adversarial(torch.full((2, 3, 8), 1.0)) < critic.adversarial(torch.full((2, 3, 8), -1.0))
+    assert D.adversarial(torch.full((2, 3, 8), 1.0)) < D.adversarial(torch.full((2, 3, 8), -1.0))
 
 
 def test_r1_is_the_squared_gradient() -> None:
-    critic = LatentDiscriminator(4, torch.device("cpu"))
-    critic.D = nn.Sequential(nn.Linear(4, 1))
-    wanted = critic.D[0].weight.square().sum()
-    assert torch.allclose(critic.r1(torch.randn(5, 4)), wanted)
+    D = LatentDiscriminator(4, torch.device("cpu"))
+    D.D = nn.Sequential(nn.Linear(4, 1))
+    wanted = D.D[0].weight.square().sum()
+    assert torch.allclose(D.r1(torch.randn(5, 4)), wanted)
 
 
 def test_a_pool_returns_old_codes_half_of_the_time() -> None:

@@ -41,9 +41,9 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_trainer(discs: Path, steps: int, **changes: object) -> AdversarialTrainer:
-    judge = DiscriminatorConfig(img_resolution=32, channel_base=256, channel_max=16)
+    discriminator = DiscriminatorConfig(img_resolution=32, channel_base=256, channel_max=16)
     config = AdversarialConfig(**{"steps": steps, "batch": 8, "blur": 2.0, "augment_p": 0.2, **changes})
-    return AdversarialTrainer(open_images(discs, None, print), tiny_config(), judge, config, Group())
+    return AdversarialTrainer(open_images(discs, None, print), tiny_config(), discriminator, config, Group())
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:

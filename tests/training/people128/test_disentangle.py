@@ -66,16 +66,16 @@ def test_responses_are_those_of_the_columns_in_order() -> None:
     faces = drawn_faces(8)
     config = tiny_config()
     net = Autoencoder(Generator(config), tiny_encoder(), 3).eval().requires_grad_(False)
-    probe = AttributeNet(AttributeNetConfig(COLUMNS, 4)).eval().requires_grad_(False)
+    attribute_net = AttributeNet(AttributeNetConfig(COLUMNS, 4)).eval().requires_grad_(False)
     net.M[:, 1] = 0
     net.M[:, 0] = 100 * torch.randn(config.w_dim)  # untrained, it hardly answers to less
     net.M[:, 2] = -net.M[:, 0]
-    R = column_responses(net, probe, faces)
+    R = column_responses(net, attribute_net, faces)
     assert R.shape == (len(COLUMNS) + len(HELD), 3) and float(R[:, 0].abs().max()) > 1e-5
     assert float(R[:, 1].abs().max()) == 0
     assert torch.allclose(R[:, 2], -R[:, 0], atol=1e-7)
-    assert float(column_responses(net, probe, faces, slice(1, 1)).abs().max()) == 0
-    part = column_responses(net, probe, faces, slice(1, 4))
+    assert float(column_responses(net, attribute_net, faces, slice(1, 1)).abs().max()) == 0
+    part = column_responses(net, attribute_net, faces, slice(1, 4))
     assert float(part[:, 0].abs().max()) > 0 and not torch.allclose(part[:, 0], R[:, 0], atol=1e-7)
 
 

@@ -27,7 +27,7 @@ from sg3cli.training.people128.autoencoder import (
     feature_weight,
     pixel_loss,
 )
-from sg3cli.training.people128.coarse_init import coarse_start
+from sg3cli.training.people128.coarse_init import run_coarse_init
 from sg3cli.training.people128.conditions import FARTHEST, make_conditions
 from sg3cli.training.people128.fit_mapping import fit_mapping
 from sg3cli.training.people128.label_directions import (
@@ -143,21 +143,21 @@ def test_the_face_weighs_more_than_the_corner() -> None:
     assert pixel_loss(x, x, face_weight(32)) == 0 and pixel_loss(x + 0.1, x, face_weight(32)) > 0.2
 
 
-def test_a_probe_learns_and_is_saved(tmp_path) -> None:
+def test_an_attribute_net_learns_and_is_saved(tmp_path) -> None:
     faces = drawn_faces(48, size=64)
     run = list(train_attribute_net(faces, AttributeNetConfig(COLUMNS, 24, (8, 16, 16, 16), 8), steps=12, batch=16))
-    losses, probe = [loss for _, loss, _ in run], run[-1][2].eval()
+    losses, net = [loss for _, loss, _ in run], run[-1][2].eval()
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
-    save_attribute_net(tmp_path / "probe.safetensors", probe)
+    save_attribute_net(tmp_path / "probe.safetensors", net)
     x = faces.batch(np.arange(4))
-    assert torch.allclose(load_attribute_net(tmp_path / "probe.safetensors")(x)[0], probe(x)[0], atol=0.02)
-    assert torch.all(perceptual_distance(probe, x, x) == 0) and torch.all(perceptual_distance(probe, x + 0.3, x) > 0)
+    assert torch.allclose(load_attribute_net(tmp_path / "probe.safetensors")(x)[0], net(x)[0], atol=0.02)
+    assert torch.all(perceptual_distance(net, x, x) == 0) and torch.all(perceptual_distance(net, x + 0.3, x) > 0)
 
 
 def make_trainer(steps: int = 6) -> AutoencoderTrainer:
     faces = drawn_faces()
     G, encoder = tiny_config(), tiny_encoder().config
-    config = AutoencoderConfig(steps=steps, batch=4, encoded=8, warmup=2, second_from=0.3, second=0.7)
+    config = AutoencoderConfig(steps=steps, batch=4, encoded=8, warmup=2, second_pass_from=0.3, second_pass_share=0.7)
     return AutoencoderTrainer(faces, make_conditions(faces, shapes=2), None, config, G, replace(encoder, kind="e4e"))
 
 
@@ -178,7 +178,7 @@ def test_training_lowers_the_loss() -> None:
     assert np.mean(logs[-5:]) < 0.8 * np.mean(logs[:5])
 
 
-def test_the_coarse_start_teaches_the_labels() -> None:
+def test_the_coarse_init_teaches_the_labels() -> None:
     faces = drawn_faces(48, size=64)
     conditions = make_conditions(faces, shapes=2)
     torch.manual_seed(0)
@@ -188,11 +188,11 @@ def test_the_coarse_start_teaches_the_labels() -> None:
     G = Generator(tiny_config(img_resolution=64))
     M = label_matrix(G.w_dim, len(conditions.names))
     before = M.detach().clone()
-    losses = list(coarse_start(G, M, faces, conditions, steps=20, batch=8))
+    losses = list(run_coarse_init(G, M, faces, conditions, steps=20, batch=8))
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4]) and not torch.equal(M, before)
 
 
-def test_probe_configs_describe_themselves() -> None:
+def test_attribute_net_configs_describe_themselves() -> None:
     config = AttributeNetConfig(("a", "b"), 3, (8, 8), 4)
     assert config.to_dict()["widths"] == (8, 8) and AttributeNet(config).labels.out_features == 2
 

@@ -25,7 +25,7 @@ def test_a_bundle_is_made_and_gone_on_from(tmp_path: Path) -> None:
     on = sg3("train", "bundle", "data", "--work", "w2", "--out", "second", "--resume", "first", *FEW, cwd=tmp_path)
     assert on.code == 0, on.err
     record = json.loads((tmp_path / "second" / "model.json").read_text())["training"]
-    assert "--resume first" in record["command"] and record["recipe"]["autoencoder"]["features"] == 4.0
+    assert "--resume first" in record["command"] and record["recipe"]["autoencoder"]["landmark_weight"] == 4.0
     assert not (tmp_path / "w2" / "coarse.pt").exists()  # the start was the first model
 
     write_faces(tmp_path / "data", drawn_faces(32, size=64))

@@ -19,8 +19,8 @@ from sg3cli.training.people128.probe import train_attribute_net
 from sg3cli.training.people128.score_card import score_card
 
 
-def probe(folder: Path) -> Path:
-    """A judge that has seen a little."""
+def trained_net(folder: Path) -> Path:
+    """An attribute net that has seen a little."""
     run = train_attribute_net(drawn_faces(48), AttributeNetConfig(COLUMNS, 24, (8, 16, 16, 16), 8), steps=12, batch=16)
     save_attribute_net(folder / "probe.safetensors", list(run)[-1][2].eval())
     return folder / "probe.safetensors"
@@ -40,9 +40,10 @@ def test_a_translation_moves_the_image_and_a_pixelated_one_does_not() -> None:
 
 
 def test_a_card_of_directions_that_do_nothing(tmp_path: Path) -> None:
-    G, encoder, judge, faces = tiny_generator(), tiny_encoder(), load_attribute_net(probe(tmp_path)), drawn_faces(24)
+    G, encoder, net = tiny_generator(), tiny_encoder(), load_attribute_net(trained_net(tmp_path))
+    faces = drawn_faces(24)
     nothing, push = torch.zeros(8, 32), 50 * torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
-    card = score_card(G, encoder, {"none": nothing, "age": push}, {"none": "smile", "age": "age"}, judge, faces, 8, 12)
+    card = score_card(G, encoder, {"none": nothing, "age": push}, {"none": "smile", "age": "age"}, net, faces, 8, 12)
     none, age = card["directions"]["none"], card["directions"]["age"]
     assert none["slope"] == 0 and none["pose_leak"] == 0 and none["identity_leak"] == pytest.approx(0, abs=1e-4)
     assert age["label"] == "age" and "age" not in age["leaks"] and len(age["leaks"]) == 3
@@ -58,8 +59,8 @@ def test_the_command_scores_a_model_and_names_what_it_leaves_out(tmp_path: Path)
     command = ("train", "score", model, "--data", tmp_path / "data", "--held-out", 8, "--faces", 6, "--drawn", 8)
     without = sg3(*command, cwd=tmp_path)
     assert without.code != 0 and "judge" in without.last_two[0]
-    judge = probe(tmp_path)
-    ran = sg3(*command, "--judge", judge, "--out", "card.json", "--picture", "card.png", "--json", cwd=tmp_path)
+    net = trained_net(tmp_path)
+    ran = sg3(*command, "--judge", net, "--out", "card.json", "--picture", "card.png", "--json", cwd=tmp_path)
     assert ran.code == 0 and ran.json["people"] == 8 and ran.json["pictures"] == 16
     assert set(ran.json["directions"]) == {"age", "smile"} and (tmp_path / "card.json").is_file()
     assert read_image(tmp_path / "card.png").shape[1] >= 900
