@@ -12,7 +12,7 @@ import numpy as np
 
 REACH = 4.0  # the Gaussian is cut off at this many sigmas
 PAPER_KERNEL = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3  # Alaluf et al. 2022, latent codes and transforms
-OUTLIER_RADIUS = 3  # frames on each side that vouch for a frame
+OUTLIER_RADIUS = 3  # frames on each side that a frame is compared with
 WIDTHS = (1.0, 2.0, 4.0)  # times sigma: how far `smooth_adaptive` may look where nothing moves
 DOUBT = 2.5  # standard deviations within which two estimates agree
 

@@ -51,7 +51,7 @@ class AllFaces:
                     smoothed[part] = smooth_zero_phase(landmarks[part], times[frames[part]], SMOOTHING)
         return cls(frames, people, smoothed, nearness)
 
-    def border(self, person: int, frame: int, own: np.ndarray, window: np.ndarray, size: Size) -> np.ndarray | float:
+    def overlap(self, person: int, frame: int, own: np.ndarray, window: np.ndarray, size: Size) -> np.ndarray | float:
         """Opacity `[H, W]` of a crop that keeps `person` off the other faces in `frame`; 1.0 where no other is near.
 
         `own [68, 2]` are the person's landmarks in the frame, `window [4, 2]` is what the crop shows.

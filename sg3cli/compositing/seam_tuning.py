@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sg3cli.config import FinetuneConfig
 from sg3cli.latents.pivotal_tuning import PivotalTuner, Targets, TuneStep
+from sg3cli.levels import tensor_to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 
@@ -76,7 +77,7 @@ class SeamTuner(PivotalTuner):
         frames, device = self.targets.frames[chosen], self.ws.device
         levels = torch.from_numpy(self.targets.images[chosen]).to(device)
         masks = torch.from_numpy(self.targets.masks[chosen]).to(device)[:, None]
-        target = (levels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
+        target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
         image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
         error = (image - target).square().sum(dim=1, keepdim=True)
         border, inside = ((masks > 0) & (masks < FULL)).float(), (masks >= FULL).float()

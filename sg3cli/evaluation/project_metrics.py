@@ -23,6 +23,7 @@ from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.faces.crops import aligned_crops
 from sg3cli.latents.rendering import render_crops
+from sg3cli.levels import to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
 from sg3cli.metrics.reconstruction import ReconstructionReport, reconstruction_report
 from sg3cli.metrics.temporal import jitter, outside_difference
@@ -176,7 +177,7 @@ class Readings:
 def read_faces(attribute_net: AttributeNet, images: Sequence[np.ndarray]) -> Readings:
     """Readings of aligned crops `[N, N, 3]`, uint8 or float in [-1, 1]."""
     x = np.stack(images)
-    x = x.astype(np.float32) / 127.5 - 1 if x.dtype == np.uint8 else x.clip(-1, 1)
+    x = to_signed(x) if x.dtype == np.uint8 else x.clip(-1, 1)
     with torch.inference_mode():
         standard, _, embedding = attribute_net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
         labels = standard * attribute_net.std + attribute_net.mean

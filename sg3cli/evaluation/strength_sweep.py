@@ -19,6 +19,7 @@ from sg3cli.evaluation.project_metrics import Readings, Subject, face_batches, o
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.latents.edits import apply_edits, make_edit
 from sg3cli.latents.rendering import render_crops
+from sg3cli.levels import to_uint8
 from sg3cli.pipeline import Job
 from sg3cli.weights.direction_file import load_direction
 
@@ -58,7 +59,7 @@ def sweep(
         rows = [strong_faces(subject, index, vector, strength) for strength in strengths]
         read_batch(sweep, subject, crops, rows)
         for k in [k for k, frame in enumerate(index.tolist()) if frame in shown]:
-            sweep.columns.append(np.concatenate([levels(crops[k]), *(row[k] for row in rows)]))
+            sweep.columns.append(np.concatenate([to_uint8(crops[k]), *(row[k] for row in rows)]))
     if grid is not None:
         write_png(grid, np.concatenate(sweep.columns, axis=1))
     summed_up = summary(subject, sweep, strengths)
@@ -86,11 +87,6 @@ def read_batch(sweep: SweepReadings, subject: Subject, crops: list[np.ndarray], 
         sweep.sources.append(read_faces(subject.attribute_net, crops))
         for readings, images in zip(sweep.readings, rows, strict=True):
             readings.append(read_faces(subject.attribute_net, images))
-
-
-def levels(crop: np.ndarray) -> np.ndarray:
-    """A crop in [-1, 1] as uint8."""
-    return np.rint(np.clip((crop + 1) * 127.5, 0, 255)).astype(np.uint8)
 
 
 def summary(subject: Subject, sweep: SweepReadings, strengths: Sequence[float]) -> dict[str, Any]:

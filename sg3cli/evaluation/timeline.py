@@ -19,6 +19,7 @@ from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subjec
 from sg3cli.faces.alignment import ABSENT, INTERPOLATED, Track
 from sg3cli.latents.edits import Edit
 from sg3cli.latents.rendering import render_crops
+from sg3cli.levels import to_levels
 from sg3cli.metrics.reconstruction import psnr
 from sg3cli.metrics.temporal import accelerations
 from sg3cli.pipeline import Job
@@ -91,7 +92,7 @@ def sample(subject: Subject, job: Job, count: int) -> Sampled:
         for scores, G in ((read.untuned, subject.untuned), (read.tuned, subject.tuned)):
             if G is not None:
                 plain = list(render_crops(G, ws, None, len(ws)))
-                scores += [psnr((crop + 1) * 127.5, face) for crop, face in zip(crops, plain, strict=True)]
+                scores += [psnr(to_levels(crop), face) for crop, face in zip(crops, plain, strict=True)]
         if subject.attribute_net is not None:
             source = read_faces(subject.attribute_net, crops).embedding
             read.likeness += (source * read_faces(subject.attribute_net, plain).embedding).sum(1).tolist()

@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sg3cli.levels import to_signed
+
 SIDE = 128
 MIN_SCORE = 0.5
 MIN_TILE_SCORE = 0.65  # tiles show many more things that are no face
@@ -91,7 +93,7 @@ def letterbox(rgb: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[int, int
     left, top = (SIDE - width) // 2, (SIDE - height) // 2
     canvas = np.zeros((SIDE, SIDE, 3), np.float32)
     canvas[top : top + height, left : left + width] = small
-    return (canvas / 127.5 - 1).transpose(2, 0, 1)[None], (left, top)
+    return to_signed(canvas).transpose(2, 0, 1)[None], (left, top)
 
 
 def tile_levels(height: int, width: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.geometry import warp_quad
+from sg3cli.levels import to_signed
 
 if TYPE_CHECKING:
     from sg3cli.video import Frame
@@ -30,4 +31,4 @@ def _crops(frames: Iterable[Frame], track: Track, quads: np.ndarray, size: int) 
             yield None
         else:
             levels = warp_quad(frame.rgb, quads[frame.index], size)
-            yield (levels / 127.5 - 1).astype(np.float32)
+            yield to_signed(levels)

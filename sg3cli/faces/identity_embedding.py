@@ -54,6 +54,7 @@ class OnnxFaces:
         return unit(self._forward(crop).reshape(-1).astype(np.float32))
 
     def _forward(self, crop: np.ndarray) -> np.ndarray:
+        # Not `levels.to_signed`, whose last bit may differ: this is how these networks were trained.
         self.net.setInput(((crop.astype(np.float32) - 127.5) / 127.5).transpose(2, 0, 1)[None])
         return np.asarray(self.net.forward())
 

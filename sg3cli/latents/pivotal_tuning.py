@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sg3cli.config import FinetuneConfig
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
+from sg3cli.levels import tensor_to_signed, to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.memory import free_bytes, images_at_once, layers_to_recompute
@@ -71,7 +72,7 @@ def collect_targets(crops: Iterable[np.ndarray | None], frames: np.ndarray) -> T
             continue
         if images is None:
             images = np.empty((len(frames), *crop.shape), dtype=np.uint8)
-        images[wanted[index]] = np.rint(np.clip((crop + 1) * 127.5, 0, 255))
+        images[wanted[index]] = to_uint8(crop)
         found += 1
     if images is None or found < len(frames):
         raise InputError(f"only {found} of {len(frames)} frames to tune on could be read", "check the source video")
@@ -152,7 +153,7 @@ class PivotalTuner:
         """Mean squared error and perceptual distance of the targets `chosen [B]`, means over them."""
         frames = self.targets.frames[chosen]
         levels = torch.from_numpy(self.targets.images[chosen]).to(self.ws.device)
-        target = (levels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
+        target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
         image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
         return (image - target).square().mean(), self.perceptual(image, target).mean()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.synthesis import NO_MARGIN, Sides
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """Images `[N, 3, H, W]` in [-1, 1] to levels `[N, H, W, 3]` uint8, rounded and clipped."""
-    levels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return tensor_to_uint8(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def render_crops(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sg3cli.levels import to_levels, to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.metrics.ssim import ms_ssim
 
@@ -69,7 +70,7 @@ def reconstruction_report(
             raise ValueError(f"there are targets but no renders from frame {index} on")
         if target is None:
             continue
-        levels = np.clip((target + 1) * 127.5, 0, 255)  # clipped, not rounded: the target keeps its precision
+        levels = to_levels(target)  # clipped, not rounded: the target keeps its precision
         a, b = _to_batch(levels), _to_batch(render)
         with torch.inference_mode():
             distance = float(perceptual(a, b)) if perceptual else float("nan")
@@ -81,4 +82,4 @@ def reconstruction_report(
 
 def _to_batch(levels: np.ndarray) -> torch.Tensor:
     """`[H, W, 3]` in 0..255 -> `[1, 3, H, W]` float32 in [-1, 1]."""
-    return torch.from_numpy(levels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    return torch.from_numpy(to_signed(levels)).permute(2, 0, 1)[None]

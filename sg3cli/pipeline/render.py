@@ -53,12 +53,12 @@ class RenderedFace:
         """Where the face is."""
         return self.edits.track
 
-    def border(self, frame: int, paster: FacePaster) -> np.ndarray | float:
+    def overlap(self, frame: int, paster: FacePaster) -> np.ndarray | float:
         """Opacity `[H, W]` of the crop that keeps off the other faces; 1.0 where none is near."""
         if self.everybody is None:
             return 1.0
         shape, landmarks = paster.shape(paster.resolution), self.track.landmarks[frame]
-        return self.everybody.border(self.edits.number, frame, landmarks, paster.window(frame), shape)
+        return self.everybody.overlap(self.edits.number, frame, landmarks, paster.window(frame), shape)
 
 
 def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
@@ -198,7 +198,7 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
                 continue
             result = frame.rgb
             if crop is not None:
-                alpha = opacity[frame.index] * face.border(frame.index, paster)
+                alpha = opacity[frame.index] * face.overlap(frame.index, paster)
                 result = paster.paste(frame, crop, plain.get(frame.index), alpha)
             if config.view == "compare":
                 result = side_by_side(frame.rgb, result, frame.time, face.edits.edits, config, crop is not None)

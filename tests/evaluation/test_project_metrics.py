@@ -25,7 +25,7 @@ from sg3cli.console import Console
 from sg3cli.errors import UsageError
 from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, spread, timing
 from sg3cli.evaluation.strength_sweep import response
-from sg3cli.faces.alignment import Track
+from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import apply_edits, parse_edit
 from sg3cli.latents.rendering import render_crops
@@ -249,7 +249,7 @@ def test_timing_tells_a_shorter_clip_and_other_sound(here: Path, other: Path, tm
 def still_track(status: list[int]) -> Track:
     """A face that does not move, but whose square is far away in frames without it."""
     T = len(status)
-    absent = np.array(status) == 2
+    absent = np.array(status) == ABSENT
     square = np.array([[0, 0], [0, 9], [9, 9], [9, 0]], np.float64)
     quads = np.where(absent[:, None, None], 500.0, square)
     eye = np.broadcast_to(np.eye(3), (T, 3, 3))

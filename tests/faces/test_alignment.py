@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from sg3cli import geometry
 from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError, UsageError
-from sg3cli.faces.alignment import Track, build_track
+from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track, build_track
 from sg3cli.geometry import (
     analytic_transform,
     ffhq_quad,
@@ -252,7 +252,7 @@ def test_track_follows_the_face_and_its_transforms_are_inverse_motion(crop):
     truth = ffhq_quad(clean)
     raw_error, error = (np.abs(quads - truth).mean() for quads in (track.quads_raw, track.quads))
     assert error < raw_error / 2
-    assert (track.status == 0).all() and len(track) == 60
+    assert (track.status == FOUND).all() and len(track) == 60
     forward = np.linalg.inv(track.transforms)
     np.testing.assert_allclose(forward, analytic_transform(track.quads, track.windows), atol=1e-9)
     if crop == "fixed":
@@ -280,8 +280,9 @@ def test_short_gap_is_interpolated_long_gap_is_absent():
     landmarks[45:65] = np.nan  # 0.8 s
     landmarks[:3] = np.nan
     track = clip_of(landmarks)
-    assert (track.status[20:30] == 1).all() and (track.status[45:65] == 2).all() and (track.status[:3] == 2).all()
-    assert np.count_nonzero(track.status == 0) == 80 - 10 - 20 - 3
+    assert (track.status[20:30] == INTERPOLATED).all()
+    assert (track.status[45:65] == ABSENT).all() and (track.status[:3] == ABSENT).all()
+    assert np.count_nonzero(track.status == FOUND) == 80 - 10 - 20 - 3
     assert np.abs(track.quads[20:30] - ffhq_quad(clean)[20:30]).max() < 2
     assert np.isfinite(track.landmarks[20:30]).all() and np.isnan(track.landmarks[45:65]).all()
     held = np.concatenate([track.quads, track.windows, track.transforms.reshape(80, -1)[:, :8].reshape(80, 4, 2)])
@@ -293,22 +294,22 @@ def test_short_gap_is_interpolated_long_gap_is_absent():
 def test_gap_limit_is_in_seconds():
     _, landmarks = walk(80)
     landmarks[20:30] = np.nan
-    assert (clip_of(landmarks, rate=12.5).status[20:30] == 2).all()  # 0.8 s
-    assert (clip_of(landmarks, AlignConfig(max_gap=0), rate=25).status[20:30] == 2).all()
+    assert (clip_of(landmarks, rate=12.5).status[20:30] == ABSENT).all()  # 0.8 s
+    assert (clip_of(landmarks, AlignConfig(max_gap=0), rate=25).status[20:30] == ABSENT).all()
 
 
 def test_one_wrong_frame_does_not_move_the_track():
     clean, landmarks = walk(60, noise=0)
     landmarks[30] += (80, -40)
     track = clip_of(landmarks)
-    assert track.status[30] == 1
+    assert track.status[30] == INTERPOLATED
     assert np.abs(track.quads - ffhq_quad(clean)).max() < 2
     assert np.abs(track.landmarks[30] - clean[30]).max() < 1
 
 
 def test_a_fast_move_is_no_outlier():
     landmarks = np.array([face((100 + 12 * k, 150), 40) for k in range(8)] + [face((184, 150), 40)] * 20)
-    assert (clip_of(landmarks).status == 0).all()
+    assert (clip_of(landmarks).status == FOUND).all()
 
 
 def test_track_of_a_single_frame():
@@ -407,9 +408,9 @@ def test_nothing_crosses_a_cut(crop):
 def test_a_gap_at_a_cut_is_not_bridged():
     _, landmarks = walk(40)
     landmarks[18:22] = np.nan
-    assert (clip_of(landmarks).status[18:22] == 1).all()
+    assert (clip_of(landmarks).status[18:22] == INTERPOLATED).all()
     track = shots_of(landmarks, np.repeat([0, 1], 20).astype(np.int32))
-    assert (track.status[18:22] == 2).all()
+    assert (track.status[18:22] == ABSENT).all()
 
 
 def test_untrusted_frames_are_left_out_and_not_bridged():
@@ -417,15 +418,15 @@ def test_untrusted_frames_are_left_out_and_not_bridged():
     trusted = np.ones(40, bool)
     trusted[20:25] = False
     track = shots_of(landmarks, None, trusted=trusted)
-    assert (track.status[20:25] == 2).all() and (np.delete(track.status, range(20, 25)) == 0).all()
+    assert (track.status[20:25] == ABSENT).all() and (np.delete(track.status, range(20, 25)) == FOUND).all()
 
 
 def test_on_no_face():
     _, landmarks = walk(60)
     landmarks[:5] = landmarks[20:45] = np.nan
-    assert np.count_nonzero(clip_of(landmarks).status == 2) == 30
+    assert np.count_nonzero(clip_of(landmarks).status == ABSENT) == 30
     held = clip_of(landmarks, AlignConfig(on_no_face="hold"))
-    assert (held.status != 2).all() and np.array_equal(held.landmarks[0], held.landmarks[4])
+    assert (held.status != ABSENT).all() and np.array_equal(held.landmarks[0], held.landmarks[4])
     with pytest.raises(InputError, match=r"30 of 60 frames .* frame 0 at 0.00 s"):
         clip_of(landmarks, AlignConfig(on_no_face="fail"))
     with pytest.raises(UsageError):

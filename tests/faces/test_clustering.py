@@ -240,7 +240,7 @@ def at(opacity, x, y=150):
 
 def test_faces_beside_each_other_end_half_way():
     both, points = all_faces((90, 30), (210, 30))
-    left, right = (both.border(k, 0, points[k], WINDOW, 128) for k in (0, 1))
+    left, right = (both.overlap(k, 0, points[k], WINDOW, 128) for k in (0, 1))
     assert at(left, 90) == at(right, 210) == 1.0
     assert at(left, 210) == at(right, 90) == 0.0
     assert (np.minimum(left, right) == 0).all(), "no pixel belongs to both"
@@ -248,7 +248,7 @@ def test_faces_beside_each_other_end_half_way():
 
 def test_the_face_behind_keeps_off_the_one_in_front():
     both, points = all_faces((130, 30), (190, 45))
-    behind, front = (both.border(k, 0, points[k], WINDOW, 256) for k in (0, 1))
+    behind, front = (both.overlap(k, 0, points[k], WINDOW, 256) for k in (0, 1))
     assert at(behind, 190) == at(behind, 165) == 0.0 and at(behind, 90) > 0.99
     assert at(front, 190) == 1.0
     assert (np.minimum(behind, front) == 0).all()
@@ -256,7 +256,7 @@ def test_the_face_behind_keeps_off_the_one_in_front():
 
 def test_a_far_face_costs_nothing():
     both, points = all_faces((90, 20), (2000, 20))
-    assert both.border(0, 0, points[0], WINDOW, 128) == 1.0
+    assert both.overlap(0, 0, points[0], WINDOW, 128) == 1.0
 
 
 # ---- appearance

@@ -25,6 +25,7 @@ from sg3cli.compositing.paste import warp_alpha
 from sg3cli.config import EncodeConfig, Settings
 from sg3cli.console import Console
 from sg3cli.errors import ModelError
+from sg3cli.faces.alignment import ABSENT
 from sg3cli.files import digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import Job, face_crops, render, render_plan
@@ -291,7 +292,7 @@ def test_codes_of_another_generator_are_an_error_by_name(copy: Path, tiny_bundle
 def test_the_face_fades_beside_frames_that_show_none() -> None:
     times = np.arange(20) / 20
     status = np.zeros(20, np.uint8)
-    status[[8, 9]] = 2
+    status[[8, 9]] = ABSENT
     opacity = face_crops.presence(times, status)
     assert opacity[[8, 9]].tolist() == [0, 0] and (opacity[[0, 4, 13, 19]] == 1).all()
     assert opacity[[6, 7, 10, 11]] == pytest.approx([0.5, 0.25, 0.25, 0.5])

@@ -15,6 +15,7 @@ from sg3cli.compositing.face_mask import face_outline
 from sg3cli.config import Settings
 from sg3cli.errors import InputError, UsageError
 from sg3cli.evaluation.project_metrics import open_subject
+from sg3cli.faces.alignment import ABSENT
 from sg3cli.latents.edits import Edit, edits_of, parse_edit, set_edit
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.align import load_everybody
@@ -88,7 +89,7 @@ def test_the_chosen_person_is_edited_in_every_frame_and_the_other_never(two, tin
             job.edit([parse_edit("age=6")])
             job.render(str(tmp_path / f"{who}.mp4"))
         assert job.project.record("align").facts["people"] == 2 and job.project.record("align").facts["shots"] == 2
-        assert (job.project.tracks()[0].status != 2).all()
+        assert (job.project.tracks()[0].status != ABSENT).all()
         change = changes(two, tmp_path / f"{who}.mp4")
         assert change[:, who].min() > 3, change.round(1)
         assert change[:, 1 - who].max() < 2, change.round(1)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sg3cli.levels import tensor_to_signed, tensor_to_uint8
+
 
 def degrade(x: Tensor, rng: torch.Generator, share: float = 0.6) -> Tensor:
     """x [N,3,R,R] in [-1,1] -> the same images, each fault on its own in about half of a `share` of them.
@@ -74,7 +76,7 @@ def _covered(x: Tensor, rng: torch.Generator) -> Tensor:
 def _jpeg(x: Tensor, quality: int) -> Tensor:
     import cv2
 
-    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    pixels = tensor_to_uint8(x).permute(1, 2, 0).contiguous().numpy()
     coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-    return torch.from_numpy(decoded).permute(2, 0, 1).float() / 127.5 - 1
+    return tensor_to_signed(torch.from_numpy(decoded).permute(2, 0, 1))

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sg3cli.drawing.images import decode
 from sg3cli.errors import InputError
+from sg3cli.levels import tensor_to_signed
 from sg3cli.video.image_sequence import SUFFIXES, natural_key
 
 HELD = 2 << 30  # bytes of decoded images that are kept in memory; more are decoded when they are asked for
@@ -62,7 +63,7 @@ class Images:
             images = np.stack(list(pool.map(self.image, rows)))
         if mirror is not None:
             images = np.where(mirror[:, None, None, None], images[:, :, ::-1], images)
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+        return tensor_to_signed(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
 
 
 def open_images(path: Path, resolution: int | None, say: Callable[[str], None]) -> Images:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sg3cli.errors import InputError
+from sg3cli.levels import tensor_to_signed
 
 HELD_OUT = 250  # people, the last ones by identity number: never trained on
 
@@ -51,7 +52,7 @@ class FaceSet:
     def batch(self, rows: np.ndarray) -> torch.Tensor:
         """[B,3,R,R] float32 in [-1, 1]."""
         pixels = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2)
-        return pixels.contiguous().float().div_(127.5).sub_(1)
+        return tensor_to_signed(pixels.contiguous())
 
 
 def load_faces(folder: Path, decoded: Path | None = None) -> FaceSet:

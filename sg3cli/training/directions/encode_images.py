@@ -10,6 +10,7 @@ import torch
 
 from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
+from sg3cli.levels import to_signed
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.restyle import average_image, restyle_codes
@@ -37,4 +38,4 @@ def _read(path: Path, size: int) -> np.ndarray:
             f"{path} is {rgb.shape[1]}x{rgb.shape[0]}, no aligned face", "sg3 train prepare aligns pictures"
         )
     small = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if len(rgb) > size else cv2.INTER_LINEAR)
-    return small.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+    return to_signed(small.transpose(2, 0, 1))

@@ -21,6 +21,7 @@ from torch import Tensor
 from sg3cli.drawing.images import grid, write_png
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import atomic_path, digest_of, write_json
+from sg3cli.levels import tensor_to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss, StructuralLoss, lpips_missing, make_perceptual
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder
 from sg3cli.nets.encoder import Encoder, EncoderConfig
@@ -228,5 +229,4 @@ def start_encoder(init: str | None, base: Base, wanted: EncoderConfig, seed: int
 
 def _pixels(x: Tensor) -> np.ndarray:
     """[3,H,W] in [-1,1] -> [H,W,3] uint8."""
-    levels = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).cpu().numpy()
+    return tensor_to_uint8(x).permute(1, 2, 0).cpu().numpy()

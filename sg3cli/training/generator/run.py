@@ -17,6 +17,7 @@ from sg3cli import __version__
 from sg3cli.drawing.images import grid, write_png
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import atomic_path, write_json
+from sg3cli.levels import tensor_to_uint8
 from sg3cli.metrics.frechet import FaceFeatures, frechet_distance
 from sg3cli.nets.checkpoint import load_generator_file, save_generator
 from sg3cli.nets.discriminator import DiscriminatorConfig
@@ -167,7 +168,7 @@ def fixed_noise(count: int, z_dim: int, seed: int) -> torch.Tensor:
 def write_grid(folder: Path, trainer: AdversarialTrainer) -> None:
     """`FOLDER/STEP.png`: what the averaged generator draws of the same noise each time."""
     drawn = trainer.draw(fixed_noise(GRID * GRID // 2, trainer.G.config.z_dim, seed=0))
-    tiles = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    tiles = tensor_to_uint8(drawn).permute(0, 2, 3, 1).numpy()
     write_png(folder / f"{trainer.now:06d}.png", grid(tiles, len(tiles), GRID, drawn.shape[-1]))
 
 
