@@ -134,7 +134,7 @@ def make_pairs(pictures: PictureSet, groups: np.ndarray) -> Pairs:
     changed = np.abs(delta) > CHANGED
     keep = changed.any(1)
     shares = np.array([a.share for a in ATTRIBUTES.values()], np.float32)
-    return Pairs(rows[keep], (delta * changed)[keep], (changed * shares).max(1)[keep])
+    return Pairs(rows[keep], np.where(changed, delta, 0).astype(np.float32)[keep], (changed * shares).max(1)[keep])
 
 
 def split_groups(pictures: PictureSet, held_out: int = HELD_OUT_GROUPS) -> tuple[np.ndarray, np.ndarray]:

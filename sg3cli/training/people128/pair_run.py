@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -34,6 +35,7 @@ from sg3cli.training.people128.pair_data import (
 )
 from sg3cli.training.people128.pair_sheets import choose_pairs, choose_photos, pair_sheet, photo_sheet, write_sheet
 from sg3cli.training.people128.pair_trainer import PairConfig, PairNet, PairTrainer, load_start, save_start
+from sg3cli.training.people128.spare_cores import SpareCores
 
 Say = Callable[[str], None]
 LOG_EVERY = 10  # steps
@@ -44,6 +46,7 @@ class RunConfig:
     """Where a run reads and writes, and how long it is."""
 
     edits: tuple[Path, ...]
+    shares: tuple[float, ...]  # of the pairs, for each set of `edits`
     photos: tuple[Path, ...]
     start: Path
     backbone: Path
@@ -52,6 +55,7 @@ class RunConfig:
     save_minutes: float = 5.0
     sheet_minutes: float = 20.0
     device: str = "cpu"
+    threads: int = 2
     held_out_groups: int = 86
     batch: BatchConfig = field(default_factory=BatchConfig)
     trainer: PairConfig = field(default_factory=PairConfig)
@@ -69,7 +73,7 @@ class PairRun:
         first = first_held_out_person(photos[0].identity)
         train = [make_pairs(s, split[0]) for s, split in zip(edits, splits, strict=True)]
         self.source = BatchSource(
-            [(s, pairs, float(len(pairs))) for s, pairs in zip(edits, train, strict=True)],
+            list(zip(edits, train, config.shares, strict=True)),
             [(s, photo_rows(s, first)[0]) for s in photos],
             config.batch,
         )
@@ -78,18 +82,19 @@ class PairRun:
         perceptual = PerceptualDistance(load_efficientnet_lite(config.backbone))
         net = load_start(config.start, config.trainer.detail)
         self.trainer = PairTrainer(net, perceptual, config.trainer, config.device)
-        self.seconds = 0.0
+        self.seconds, self.stopping = 0.0, False
         self._restore()
 
     def run(self, steps: int | None = None) -> PairNet:
         """Train to the end of the minutes (or for `steps` more); the averaged networks."""
         total, sums, counted = 60 * self.config.minutes, dict[str, float](), dict[str, int]()
         saved = sheet = self.seconds
-        last = None if steps is None else self.trainer.now + steps
+        last, cores = None if steps is None else self.trainer.now + steps, SpareCores(self.config.threads)
         for batch in self.source.stream(self.trainer.now):
-            if self.seconds >= total or self.trainer.now == last:
+            if self.stopping or self.seconds >= total or self.trainer.now == last:
                 break
             began = time.monotonic()
+            sums["threads"], counted["threads"] = sums.get("threads", 0) + cores.adapt(), counted.get("threads", 0) + 1
             for name, value in self.trainer.step(batch, self.seconds / total).items():
                 sums[name], counted[name] = sums.get(name, 0.0) + value, counted.get(name, 0) + 1
             self.seconds += time.monotonic() - began
@@ -103,8 +108,13 @@ class PairRun:
                 self.sheets()
                 sheet = self.seconds
         self.save()
-        self.sheets()
+        if not self.stopping:
+            self.sheets()
         return self.trainer.ema
+
+    def stop(self) -> None:
+        """Save after the present step and end."""
+        self.stopping = True
 
     def save(self) -> None:
         """The state, and the averaged networks."""
@@ -146,6 +156,7 @@ class PairRun:
 def _parse(arguments: list[str] | None = None) -> RunConfig:
     parser = argparse.ArgumentParser(description="Train generator, encoder and directions on pairs and photographs.")
     parser.add_argument("--edits", type=Path, action="append", required=True, help="set of pairs; may be repeated")
+    parser.add_argument("--share", type=float, action="append", help="of the pairs, for each --edits; default equal")
     parser.add_argument("--photos", type=Path, action="append", required=True, help="set of photographs; repeatable")
     parser.add_argument("--start", type=Path, required=True, help="folder with generator, encoder, directions")
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
@@ -169,9 +180,12 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     values = vars(given) | {"bf16": bf16}
     batch = BatchConfig(**{f.name: values[f.name] for f in fields(BatchConfig) if f.name in values})
     trainer = PairConfig(**{f.name: values[f.name] for f in fields(PairConfig) if f.name in values})
-    names = ("start", "backbone", "work", "minutes", "save_minutes", "sheet_minutes", "device")
+    names = ("start", "backbone", "work", "minutes", "save_minutes", "sheet_minutes", "device", "threads")
+    shares = given.share or [1.0] * len(given.edits)
+    if len(shares) != len(given.edits):
+        parser.error("give --share as often as --edits, or not at all")
     return RunConfig(
-        tuple(given.edits), tuple(given.photos), **{n: values[n] for n in names}, batch=batch, trainer=trainer
+        tuple(given.edits), tuple(shares), tuple(given.photos), **{n: values[n] for n in names}, batch=batch, trainer=trainer
     )
 
 
@@ -181,7 +195,9 @@ def main() -> None:
     def say(text: str) -> None:
         print(time.strftime("%H:%M:%S"), text, flush=True)  # noqa: T201 (a log of a run in the background)
 
-    PairRun(_parse(), say).run()
+    run = PairRun(_parse(), say)
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    run.run()
 
 
 if __name__ == "__main__":

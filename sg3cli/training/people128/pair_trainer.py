@@ -139,7 +139,7 @@ class PairTrainer:
             {"params": list(net.encoder.parameters()), "lr": config.lr_encoder},
             {"params": [net.directions], "lr": config.lr_directions},
         ]
-        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         self.base_lr = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
         self.face = face_weight(net.G.img_resolution).to(self.device)
         self.now = 0
@@ -228,9 +228,9 @@ class PairTrainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        for shown, trained in zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True):
-            if shown.dtype.is_floating_point:
-                shown.lerp_(trained, 1 - self.config.ema)
+        pairs = zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True)
+        shown, trained = zip(*(pair for pair in pairs if pair[0].dtype.is_floating_point), strict=True)
+        torch._foreach_lerp_(list(shown), list(trained), 1 - self.config.ema)
 
     def state(self) -> dict[str, Any]:
         """Everything the next step depends on."""
@@ -247,6 +247,8 @@ class PairTrainer:
         self.net.load_state_dict(state["net"])
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:
+            group["fused"] = True
         self.now = int(state["now"])
 
 
