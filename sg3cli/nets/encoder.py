@@ -170,9 +170,8 @@ class DetailBranch(nn.Module):
             nn.PReLU(channels),
             nn.Conv2d(channels, stem, 3, 1, 1),
         )
-        last = self.convs[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in self.convs[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N,C,S,S] -> [N,stem,S/2,S/2]."""

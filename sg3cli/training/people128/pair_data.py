@@ -23,14 +23,16 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import InputError
-from sg3cli.training.degrade import degrade
+from sg3cli.training.data.degradation import degrade
 
 # iBUG 68: where each landmark goes when left and right change places
 MIRRORED_68 = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
+    [
+        *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+        45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+        54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    ]
+)  # fmt: skip
 
 
 class Attribute(NamedTuple):
@@ -58,7 +60,6 @@ ATTRIBUTES: dict[str, Attribute] = {
 CHANGED = 0.02  # units: a smaller difference of an attribute is none
 HELD_OUT_GROUPS = 86
 HELD_OUT_PEOPLE = 0.12  # of the photographed people, the last by number
-SPREAD = 8  # pictures are moved, turned and scaled by a few hundredths; see `Augment`
 
 
 class PictureSet:
@@ -139,6 +140,8 @@ def make_pairs(pictures: PictureSet, groups: np.ndarray) -> Pairs:
 
 def split_groups(pictures: PictureSet, held_out: int = HELD_OUT_GROUPS) -> tuple[np.ndarray, np.ndarray]:
     """(training, held out) group numbers: the last ones are held out."""
+    if pictures.group is None:
+        raise InputError(f"{pictures.folder} holds no pairs", "make them with `python -m synthface edits`")
     groups = np.unique(pictures.group)
     cut = len(groups) - held_out
     return groups[:cut], groups[cut:]
@@ -204,30 +207,22 @@ class BatchSource:
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
         c, rng = self.config, np.random.default_rng((self.config.seed, step))
-        a, b, delta, landmarks_a, landmarks_b = [], [], [], [], []
+        first, second, real = _Shown(c.size), _Shown(c.size), _Shown(c.size)
+        delta = []
         for _ in range(c.pairs_per_step):
             pictures, rows, change = self._draw_pair(rng)
             augment = Augment.draw(rng, c)
             delta.append(change * np.where(augment.mirror & MIRRORED_ATTRIBUTES, -1, 1))
-            for row, images, points in ((rows[0], a, landmarks_a), (rows[1], b, landmarks_b)):
-                image, places = augment.apply(pictures.picture(row), pictures.landmarks[row], c.size)
-                images.append(image)
-                points.append(places)
-        photos, landmarks_photos = [], []
+            first.add(pictures, rows[0], augment)
+            second.add(pictures, rows[1], augment)
         for _ in range(c.photos_per_step):
             k, row = self._photo_rows[int(np.searchsorted(self._photo_cumulative, rng.random()))]
-            pictures, augment = self.photos[k][0], Augment.draw(rng, c)
-            image, places = augment.apply(pictures.picture(row), pictures.landmarks[row], c.size)
-            photos.append(image)
-            landmarks_photos.append(places)
-        first = _stack(a, c.size)
-        real = _stack(photos, c.size)
+            real.add(self.photos[k][0], row, Augment.draw(rng, c))
         faults = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        seen = degrade(torch.cat([first, real]), faults, c.degraded)
-        return Batch(
-            first, _stack(b, c.size), real, seen, torch.from_numpy(np.array(delta, np.float32)),
-            _points(landmarks_a), _points(landmarks_b), _points(landmarks_photos),
-        )  # fmt: skip
+        a, photos = first.stacked(), real.stacked()
+        seen = degrade(torch.cat([a, photos]), faults, c.degraded)
+        changes = torch.from_numpy(np.array(delta, np.float32).reshape(-1, len(ATTRIBUTES)))
+        return Batch(a, second.stacked(), photos, seen, changes, first.points(), second.points(), real.points())
 
     def stream(self, first: int, ahead: int = 3) -> Iterator[Batch]:
         """Batches from step `first` on without end, `ahead` of them decoded beforehand on a thread."""
@@ -302,6 +297,30 @@ class Augment:
         return image, landmarks @ linear.T + offset
 
 
+class _Shown:
+    """Augmented pictures with their landmarks, on the way into a batch."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[np.ndarray] = []
+        self.landmarks: list[np.ndarray] = []
+
+    def add(self, pictures: PictureSet, row: int, augment: Augment) -> None:
+        image, landmarks = augment.apply(pictures.picture(row), pictures.landmarks[row], self.size)
+        self.images.append(image)
+        self.landmarks.append(landmarks)
+
+    def stacked(self) -> Tensor:
+        """[N,3,R,R]."""
+        if not self.images:
+            return torch.zeros(0, 3, self.size, self.size)
+        return torch.from_numpy(np.stack(self.images)).permute(0, 3, 1, 2).contiguous()
+
+    def points(self) -> Tensor:
+        """[N,68,2] in pixels."""
+        return torch.from_numpy(np.stack(self.landmarks)) if self.landmarks else torch.zeros(0, 68, 2)
+
+
 def _balanced(photos: Sequence[tuple[PictureSet, np.ndarray]]) -> tuple[list[tuple[int, int]], np.ndarray]:
     """All usable photographs as (set, row) and their cumulated probability."""
     places, sources = [], []
@@ -311,7 +330,7 @@ def _balanced(photos: Sequence[tuple[PictureSet, np.ndarray]]) -> tuple[list[tup
         sources += [(int(source[row])) for row in rows]
     if not places:
         return [], np.empty(0)
-    names, where, counts = np.unique(sources, return_inverse=True, return_counts=True)
+    _, where, counts = np.unique(sources, return_inverse=True, return_counts=True)
     probability = (np.sqrt(counts) / counts)[where]
     cumulative = np.cumsum(probability / probability.sum())
     cumulative[-1] = 1.0
@@ -327,16 +346,6 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 def _to_tensor(images: np.ndarray) -> Tensor:
     """[N,R,R,3] uint8 -> [N,3,R,R] float32 in [-1,1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
-
-
-def _stack(images: list[np.ndarray], size: int) -> Tensor:
-    if not images:
-        return torch.zeros(0, 3, size, size)
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-
-
-def _points(places: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(places)) if places else torch.zeros(0, 68, 2)
 
 
 def photo_rows(pictures: PictureSet, first_held_out: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from sg3cli.files import atomic_path
-from sg3cli.nets.efficientnet_lite import PerceptualDistance, load_efficientnet_lite
-from sg3cli.training.autoencoder import bf16_in_hardware
+from sg3cli.nets.efficientnet_lite import PerceptualDistance
+from sg3cli.training.people128.autoencoder import bf16_in_hardware
 from sg3cli.training.people128.pair_data import (
     BatchConfig,
     BatchSource,
@@ -36,6 +36,7 @@ from sg3cli.training.people128.pair_data import (
 from sg3cli.training.people128.pair_sheets import choose_pairs, choose_photos, pair_sheet, photo_sheet, write_sheet
 from sg3cli.training.people128.pair_trainer import PairConfig, PairNet, PairTrainer, load_start, save_start
 from sg3cli.training.people128.spare_cores import SpareCores
+from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 Say = Callable[[str], None]
 LOG_EVERY = 10  # steps
@@ -185,7 +186,12 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     if len(shares) != len(given.edits):
         parser.error("give --share as often as --edits, or not at all")
     return RunConfig(
-        tuple(given.edits), tuple(shares), tuple(given.photos), **{n: values[n] for n in names}, batch=batch, trainer=trainer
+        tuple(given.edits),
+        tuple(shares),
+        tuple(given.photos),
+        **{n: values[n] for n in names},
+        batch=batch,
+        trainer=trainer,
     )
 
 

@@ -5,8 +5,9 @@ to the drawing against the change of the truth,
 
     |mask ((y_edited - y) - (B - A))|^2 / |mask (B - A)|^2        0: perfect, 1: as good as no edit, above: worse
 
-as a ratio of sums over the held-out pairs in which an attribute changes (sometimes a second one changes as well, and is
-edited as well). `python -m sg3cli.training.people128.pair_scores --help` prints a table of several models.
+as a ratio of sums over the held-out pairs in which only this attribute changes.
+
+`python -m sg3cli.training.people128.pair_scores --help` prints a table of several models.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sg3cli.nets.efficientnet_lite import PerceptualDistance, load_efficientnet_lite
+from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.nets.restyle import average_image, restyle_codes
-from sg3cli.training.directions import SPECS
+from sg3cli.training.people128.label_directions import SPECS
 from sg3cli.training.people128.pair_data import (
     ATTRIBUTES,
     Pairs,
@@ -36,6 +37,7 @@ from sg3cli.training.people128.pair_data import (
 )
 from sg3cli.training.people128.pair_trainer import PairNet, change_mask, load_start
 from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 DIFFERS = 0.15  # of the change mask, as in training
 FOREHEAD = 0.55  # the face ends this far above the brows, in shares of the height from chin to brows
@@ -91,7 +93,7 @@ def photo_scores(
 
 @torch.no_grad()
 def pair_scores(net: PairNet, pictures: PictureSet, pairs: Pairs, size: int = 128) -> dict[str, float]:
-    """{attribute: squared error of the drawn change over the squared true change}."""
+    """{attribute: squared error of the drawn change over the squared true change}, `pairs`: the mean of all."""
     start = average_image(net.G, net.encoder.config.input_size)
     error, truth = np.zeros(len(pairs)), np.zeros(len(pairs))
     for part in _parts(np.arange(len(pairs))):
@@ -102,12 +104,12 @@ def pair_scores(net: PairNet, pictures: PictureSet, pairs: Pairs, size: int = 12
         mask = change_mask(a, b, DIFFERS)
         error[part] = (mask * (drawn - true).square()).sum((1, 2, 3)).numpy()
         truth[part] = (mask * true.square()).sum((1, 2, 3)).numpy()
-    table = {}
+    table, alone = {}, (pairs.delta != 0).sum(1) == 1
     for k, name in enumerate(ATTRIBUTES):
-        rows = pairs.delta[:, k] != 0
+        rows = (pairs.delta[:, k] != 0) & alone
         if rows.any():
             table[name] = float(error[rows].sum() / truth[rows].sum())
-    return table
+    return table | {"pairs": float(np.mean(list(table.values())))}
 
 
 def bundle_net(name: str | Path) -> PairNet:

@@ -38,7 +38,9 @@ def photo_sheet(net: PairNet, x: Tensor, edits: Sequence[tuple[str, float]] = PH
 def pair_sheet(net: PairNet, a: Tensor, b: Tensor, delta: Tensor) -> np.ndarray:
     """A row for each pair: A, its drawing, the edited drawing, the truth B; [H,W,3] uint8."""
     ws = restyle_codes(net.encoder, net.G, a)
-    return tiled([a, net.G.synthesis(ws), net.G.synthesis(net.edited(ws, delta)), b], ["A", "drawn", "edited", "truth B"])
+    return tiled(
+        [a, net.G.synthesis(ws), net.G.synthesis(net.edited(ws, delta)), b], ["A", "drawn", "edited", "truth B"]
+    )
 
 
 def choose_pairs(pairs: Pairs, each: int = 2, names: Sequence[str] = PAIR_ATTRIBUTES) -> np.ndarray:

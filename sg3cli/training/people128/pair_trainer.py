@@ -32,7 +32,7 @@ from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.nets.encoder import Encoder, with_detail
 from sg3cli.nets.generator import Generator
-from sg3cli.training.autoencoder import face_weight, feature_weight
+from sg3cli.training.people128.autoencoder import face_weight, feature_weight
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Batch
 
 JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
@@ -178,9 +178,8 @@ class PairTrainer:
             "change": change.clamp(max=4).mean() if n else y.new_zeros(()),
             "spread": (ws - ws.mean(1, keepdim=True)).square().mean(),
         }
-        losses["total"] = (
-            losses["pixel"] + c.perceptual * losses["perceptual"] + c.change * losses["change"] + c.spread * losses["spread"]
-        )
+        parts = {"pixel": 1.0, "perceptual": c.perceptual, "change": c.change, "spread": c.spread}
+        losses["total"] = torch.stack([share * losses[name] for name, share in parts.items()]).sum()
         if len(batch.photos):
             losses["photo_perceptual"] = features[n : len(ws)].mean()
             losses["photo_pixel"] = pixel[n : len(ws)].mean()
@@ -206,8 +205,9 @@ class PairTrainer:
         with torch.no_grad():
             previous = net.G.synthesis(ws[:1]).expand(len(seen), -1, -1, -1)
         for left in range(self._draw_passes() - 1, -1, -1):
-            with torch.set_grad_enabled(left == 0), torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.config.bf16
+            with (
+                torch.set_grad_enabled(left == 0),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16),
             ):
                 residual = net.encoder(torch.cat([target, F.adaptive_avg_pool2d(previous, size)], 1))
             ws = ws.detach() + residual.float()
