@@ -126,6 +126,16 @@ def _normalised(x: Tensor) -> Tensor:
     return (x + 1) * (127.5 / 128) - 127 / 128
 
 
+def feature_channels() -> list[int]:
+    """Channels of the maps that `features` gives."""
+    return [STAGES[k][3] for k in FEATURE_STAGES]
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """[N,C,S,S] scaled to length 1 over the channels, float32."""
+    return F.normalize(features.float(), dim=1, eps=1e-6)
+
+
 class PerceptualDistance(nn.Module):
     """LPIPS's form (Zhang et al. 2018, arXiv 1801.03924) on unweighted features: 0 for equal pictures.
 
@@ -140,7 +150,7 @@ class PerceptualDistance(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """x [N,3,R,R] in [-1,1] -> unit-length feature maps, float32."""
-        return [F.normalize(y.float(), dim=1, eps=1e-6) for y in self.net.features(x)]
+        return [unit_length(y) for y in self.net.features(x)]
 
     def forward(self, y: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """y, x [N,3,R,R] in [-1,1], weight [N or 1,1,R,R] -> [N]. `x` is the target and gets no gradient."""

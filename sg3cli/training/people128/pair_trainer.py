@@ -4,7 +4,7 @@
     y_A = G(ws),  y_B = G(ws + (a_B - a_A) . D)
     loss = d(y_A, A) + d(y_B, B) + d(G(E(photo)), photo)            d: weighted L1 at three scales + perceptual
          + |(y_B - y_A) - (B - A)|^2 / |B - A|^2 where A and B differ          each pair counts alike
-         + spread of the codes over the layers
+         + spread of the codes over the layers - D(y)                       projected discriminator
 
 The weight is that of the face, more at eyes and mouth, and more where A and B differ: a wrinkle is a hundredth of the
 picture. The change term is what the paired-edit score measures; it asks that the drawing changes as the truth does,
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ from torch import Tensor, nn
 from sg3cli.errors import ModelError
 from sg3cli.files import atomic_path
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder, save_generator
-from sg3cli.nets.efficientnet_lite import PerceptualDistance
+from sg3cli.nets.efficientnet_lite import PerceptualDistance, feature_channels, unit_length
 from sg3cli.nets.encoder import Encoder, with_detail
 from sg3cli.nets.generator import Generator
 from sg3cli.training.people128.autoencoder import face_weight, feature_weight
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Batch
+from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
 
+BALANCE_EVERY = 20  # steps
 JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
 POSE = ("yaw", "pitch")  # only these may move the picture as a whole, which the first code does
 
@@ -49,7 +51,8 @@ class PairConfig:
     warmup: int = 60  # steps
     decay_from: float = 0.6  # of the run
     passes: tuple[float, ...] = (0.5, 0.3, 0.2)  # probability that a step trains the 1st, 2nd, 3rd ReStyle pass
-    perceptual: float = 1.0
+    perceptual: float = 1.5
+    adversarial: float = 0.25  # length of its gradient at a drawing, over the perceptual term's; 0 for none
     change: float = 0.6  # weight of the change term
     spread: float = 0.02  # of the codes over the layers
     landmarks: float = 3.0  # eyes and mouth count 1 + this
@@ -142,6 +145,9 @@ class PairTrainer:
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         self.base_lr = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
         self.face = face_weight(net.G.img_resolution).to(self.device)
+        self.discriminator: ProjectedDiscriminator | None = None
+        if config.adversarial:
+            self.discriminator = ProjectedDiscriminator(feature_channels(), self.device, share=config.adversarial)
         self.now = 0
         if config.bf16:
             self.net.G.synthesis.set_precision("bf16")
@@ -150,18 +156,21 @@ class PairTrainer:
         """Train on one batch at `progress` (0..1) of the run; the losses."""
         self._schedule(progress)
         batch = batch.to(self.device)
-        losses = self.losses(batch)
+        losses, learn = self.losses(batch)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
             self._average()
+        told_apart = learn()
         self.now += 1
-        return {name: float(value.detach()) for name, value in losses.items()} | {"gradient": float(norm)}
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        return values | told_apart | {"gradient": float(norm)}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms and their weighted sum `total`; terms of single attributes are not part of it."""
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Callable[[], dict[str, float]]]:
+        """The terms and their weighted sum `total` (terms of single attributes are not part of it), and the step of the
+        discriminator that is due afterwards."""
         c, net, n = self.config, self.net, len(batch.a)
         ws = self._encode(batch.seen)
         edited = net.edited(ws[:n], batch.delta)
@@ -169,7 +178,9 @@ class PairTrainer:
         targets = torch.cat([batch.a, batch.photos, batch.b])
         mask = change_mask(batch.a, batch.b, c.differs)
         weight = self._weight(batch, mask)
-        pixel, features = weighted_l1(y, targets, weight), self._perceptual(y, targets, weight)
+        pixel, (drawn_maps, real_maps) = weighted_l1(y, targets, weight), self._features(y, targets)
+        units = [[unit_length(m) for m in maps] for maps in (drawn_maps, real_maps)]
+        features = self.perceptual.between(units[0], units[1], weight)
         drawn, true = y[len(ws) :] - y[:n], batch.b - batch.a
         change = change_error(drawn, true, mask)
         losses = {
@@ -180,10 +191,22 @@ class PairTrainer:
         }
         parts = {"pixel": 1.0, "perceptual": c.perceptual, "change": c.change, "spread": c.spread}
         losses["total"] = torch.stack([share * losses[name] for name, share in parts.items()]).sum()
+        where, critic = self.face.expand(len(y), -1, -1, -1), self.discriminator
+        if critic is not None and critic.ready:
+            losses["adversarial"] = -critic.realism(drawn_maps, where)
+            if (net.training and self.now % BALANCE_EVERY == 0) or not critic.weight:
+                critic.balance(losses["adversarial"], c.perceptual * losses["perceptual"], y)
+            losses["total"] = losses["total"] + critic.weight * losses["adversarial"]
         if len(batch.photos):
             losses["photo_perceptual"] = features[n : len(ws)].mean()
             losses["photo_pixel"] = pixel[n : len(ws)].mean()
-        return losses | _by_attribute(change, batch.delta)
+
+        def learn() -> dict[str, float]:
+            if critic is None:
+                return {}
+            return {"told_apart": critic.learn(drawn_maps, real_maps, where), "adversarial_weight": critic.weight}
+
+        return losses | _by_attribute(change, batch.delta), learn
 
     def _weight(self, batch: Batch, mask: Tensor) -> Tensor:
         """[A, photographs, B][N,1,R,R]; only B knows where it differs from A."""
@@ -193,10 +216,14 @@ class PairTrainer:
         changed = torch.cat([mask.new_zeros(len(points) - len(mask), *mask.shape[1:]), mask])
         return weight * (1 + c.changed * changed)
 
-    def _perceptual(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    def _features(self, y: Tensor, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of the perceptual network for drawings y and, without gradient, for their targets x."""
         y, x = (t.contiguous(memory_format=torch.channels_last) for t in (y, x))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            return self.perceptual(y, x, weight)
+            with torch.no_grad():
+                real = self.perceptual.net.features(x)
+            drawn = self.perceptual.net.features(y)
+        return [m.float() for m in drawn], [m.float() for m in real]
 
     def _encode(self, seen: Tensor) -> Tensor:
         """Codes [N,num_ws,w_dim] after one to three ReStyle passes; only the last one learns."""
@@ -240,6 +267,7 @@ class PairTrainer:
             "optimiser": self.optimiser.state_dict(),
             "now": self.now,
             "config": json.dumps(asdict(self.config)),
+            "discriminator": self.discriminator.state() if self.discriminator else {},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -250,6 +278,8 @@ class PairTrainer:
         for group in self.optimiser.param_groups:
             group["fused"] = True
         self.now = int(state["now"])
+        if self.discriminator and state.get("discriminator"):
+            self.discriminator.restore(state["discriminator"])
 
 
 def _by_attribute(change: Tensor, delta: Tensor) -> dict[str, Tensor]:
