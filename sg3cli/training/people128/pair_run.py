@@ -89,7 +89,7 @@ class PairRun:
     def run(self, steps: int | None = None) -> PairNet:
         """Train to the end of the minutes (or for `steps` more); the averaged networks."""
         total, sums, counted = 60 * self.config.minutes, dict[str, float](), dict[str, int]()
-        saved = sheet = self.seconds
+        saved, sheet = self.seconds, self.seconds // (60 * self.config.sheet_minutes)
         last, cores = None if steps is None else self.trainer.now + steps, SpareCores(self.config.threads)
         for batch in self.source.stream(self.trainer.now):
             if self.stopping or self.seconds >= total or self.trainer.now == last:
@@ -105,9 +105,9 @@ class PairRun:
             if self.seconds - saved >= 60 * self.config.save_minutes:
                 self.save()
                 saved = self.seconds
-            if self.seconds - sheet >= 60 * self.config.sheet_minutes:
+            if self.seconds // (60 * self.config.sheet_minutes) > sheet:
                 self.sheets()
-                sheet = self.seconds
+                sheet = self.seconds // (60 * self.config.sheet_minutes)
         self.save()
         if not self.stopping:
             self.sheets()

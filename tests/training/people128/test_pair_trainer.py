@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pair_sets import make_edits, make_photos
 from safetensors.torch import save_file
 from tiny import tiny_encoder, tiny_generator
@@ -28,6 +30,8 @@ from sg3cli.training.people128.pair_trainer import (
     load_start,
     weighted_l1,
 )
+from sg3cli.training.people128.photo_directions import partial_direction
+from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
 from sg3cli.training.people128.spare_cores import threads_for
 
 INDEX = attribute_index()
@@ -72,6 +76,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(folders: Path) -> None:
     second = PairRun(_config(folders, "parts"), said.append)
     assert second.trainer.now == 2 and any("continued at step 2" in line for line in said)
     second.run(2)
+    assert whole.trainer.discriminator is not None and whole.trainer.discriminator.steps == 4
     for name, value in whole.trainer.net.state_dict().items():
         assert torch.equal(value, second.trainer.net.state_dict()[name]), name
     for name, value in whole.trainer.ema.state_dict().items():
@@ -184,3 +189,39 @@ def test_the_face_mask_covers_jaw_to_forehead() -> None:
     points[0, 17:27, 0], points[0, 17:27, 1] = torch.linspace(20, 44, 10), 24
     mask = face_mask(points, 64)[0, 0]
     assert mask[45, 32] == 1 and mask[20, 32] == 1 and mask[60, 32] == 0 and mask[30, 5] == 0
+
+
+def test_partial_direction_holds_what_goes_along() -> None:
+    rng = np.random.default_rng(0)
+    hair = rng.normal(size=400)
+    age = 0.8 * hair + 0.6 * rng.normal(size=400)
+    codes = np.stack([3 * age, 2 * hair, rng.normal(size=400)], 1).reshape(400, 3, 1)
+    held = partial_direction(codes, age, hair[:, None], ridge=1e-3)[:, 0]
+    assert held[:2] == pytest.approx([3, 0], abs=1e-2) and abs(held[2]) < 0.3
+    assert partial_direction(codes, age, np.zeros((400, 1)))[1, 0] > 1  # not held: hair comes along
+
+
+def test_the_discriminator_learns_and_sharpens_only_the_drawing() -> None:
+    torch.manual_seed(0)
+    critic = ProjectedDiscriminator((4, 6), torch.device("cpu"), lr=1e-2, warmup=5)
+    where = torch.ones(3, 1, 16, 16)
+    real = [torch.randn(3, 4, 16, 16), torch.randn(3, 6, 8, 8)]
+    y = torch.randn(3, 4, 16, 16).mul(0.2).requires_grad_()
+    drawn = [y, F.avg_pool2d(y, 2).repeat(1, 2, 1, 1)[:, :6]]
+    losses = [critic.learn(drawn, real, where) for _ in range(20)]
+    assert critic.ready and losses[-1] < losses[0] and y.grad is None
+    realism = critic.realism(drawn, where)
+    critic.balance(-realism, y.square().sum(), y)
+    pulled, other = (torch.autograd.grad(term, y, retain_graph=True)[0] for term in (-realism, y.square().sum()))
+    assert critic.weight * pulled.norm() == pytest.approx(float(critic.share * other.norm()), rel=1e-3)
+    assert all(p.grad is None or p.requires_grad for p in critic.heads.parameters())
+
+
+def test_a_discriminator_continues_exactly() -> None:
+    torch.manual_seed(0)
+    one, two = (ProjectedDiscriminator((4,), torch.device("cpu")) for _ in range(2))
+    where, real, drawn = torch.ones(2, 1, 8, 8), [torch.randn(2, 4, 8, 8)], [torch.randn(2, 4, 8, 8)]
+    one.learn(drawn, real, where)
+    two.restore(one.state())
+    assert one.learn(drawn, real, where) == two.learn(drawn, real, where)
+    assert two.steps == 2
