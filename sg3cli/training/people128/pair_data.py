@@ -121,6 +121,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def alone(self) -> Pairs:
+        """The pairs in which a single attribute changes."""
+        keep = (self.delta != 0).sum(1) == 1
+        return Pairs(self.rows[keep], self.delta[keep], self.share[keep])
+
 
 def make_pairs(pictures: PictureSet, groups: np.ndarray) -> Pairs:
     """Each altered picture of the `groups` with the unaltered one of its group, (unaltered, altered)."""

@@ -94,7 +94,7 @@ def photo_scores(
 @torch.no_grad()
 def pair_scores(net: PairNet, pictures: PictureSet, pairs: Pairs, size: int = 128) -> dict[str, float]:
     """{attribute: squared error of the drawn change over the squared true change}, `pairs`: the mean of all."""
-    start = average_image(net.G, net.encoder.config.input_size)
+    start, pairs = average_image(net.G, net.encoder.config.input_size), pairs.alone()
     error, truth = np.zeros(len(pairs)), np.zeros(len(pairs))
     for part in _parts(np.arange(len(pairs))):
         a, b = (pictures.tensor(pairs.rows[part, side], size) for side in (0, 1))
@@ -104,9 +104,9 @@ def pair_scores(net: PairNet, pictures: PictureSet, pairs: Pairs, size: int = 12
         mask = change_mask(a, b, DIFFERS)
         error[part] = (mask * (drawn - true).square()).sum((1, 2, 3)).numpy()
         truth[part] = (mask * true.square()).sum((1, 2, 3)).numpy()
-    table, alone = {}, (pairs.delta != 0).sum(1) == 1
+    table = {}
     for k, name in enumerate(ATTRIBUTES):
-        rows = (pairs.delta[:, k] != 0) & alone
+        rows = pairs.delta[:, k] != 0
         if rows.any():
             table[name] = float(error[rows].sum() / truth[rows].sum())
     return table | {"pairs": float(np.mean(list(table.values())))}
@@ -126,15 +126,15 @@ def bundle_net(name: str | Path) -> PairNet:
 
 
 @torch.no_grad()
-def fit_scales(net: PairNet, pictures: PictureSet, pairs: Pairs, each: int = 24, size: int = 128) -> dict[str, float]:
+def fit_scales(net: PairNet, pictures: PictureSet, pairs: Pairs, each: int = 12, size: int = 128) -> dict[str, float]:
     """Scale every direction to its best in least squares on pairs in which only it changes; the factors.
 
     For directions that were not learned on pairs: their own strength 1 may be another amount.
     """
-    factors, index = {}, attribute_index()
-    for name, k in index.items():
-        alone = np.flatnonzero((pairs.delta[:, k] != 0) & ((pairs.delta != 0).sum(1) == 1))
-        chosen = alone[:: max(1, len(alone) // each)][:each]
+    factors, pairs = {}, pairs.alone()
+    for name, k in attribute_index().items():
+        own = np.flatnonzero(pairs.delta[:, k])
+        chosen = own[:: max(1, len(own) // each)][:each]
         dot = square = 0.0
         for part in _parts(chosen):
             a, b = (pictures.tensor(pairs.rows[part, side], size) for side in (0, 1))
