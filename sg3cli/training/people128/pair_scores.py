@@ -36,7 +36,7 @@ from sg3cli.training.people128.pair_data import (
     split_groups,
 )
 from sg3cli.training.people128.pair_trainer import PairNet, change_mask, load_start
-from sg3cli.weights.bundle import load_bundle
+from sg3cli.weights.bundle import load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 DIFFERS = 0.15  # of the change mask, as in training
@@ -114,12 +114,12 @@ def pair_scores(net: PairNet, pictures: PictureSet, pairs: Pairs, size: int = 12
 
 def bundle_net(name: str | Path) -> PairNet:
     """A bundle's networks with its named directions in the units of `ATTRIBUTES`; zeros where it has none."""
-    bundle = load_bundle(name)
+    bundle = load_model(name)
     G, encoder = bundle.generator(), bundle.encoder()
     directions = torch.zeros(len(ATTRIBUTES), G.num_ws, G.w_dim)
     for k, (attribute, entry) in enumerate(ATTRIBUTES.items()):
         file = V1_DIRECTIONS.get(attribute)
-        if file in bundle.direction_names():
+        if file is not None and file in bundle.direction_names():
             with safe_open(str(bundle.direction_path(file)), framework="pt") as stored:
                 directions[k] = stored.get_tensor("direction").float() * (entry.unit / SPECS[file].unit)
     return PairNet(G, encoder, directions)
