@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `sg3 models
 def list_(session: Session) -> None:
     """All known models: name, whether it is here, size, licence, source; then those you imported."""
     rows = []
-    session.console.data(f"{'model':<26} {'is':<9} {'size':>8}  {'licence':<45} source")
+    session.console.show(f"{'model':<26} {'is':<9} {'size':>8}  {'licence':<45} source")
     for name, row in TABLE.items():
         here = store.is_present(name)
         rows.append({"name": name, "kind": row.kind, "present": here, "bytes": row.bytes, "licence": row.licence,
@@ -176,7 +176,7 @@ def list__(
     """The directions of a model, with what is known of each."""
     bundle = load_model(model)
     rows: list[dict[str, Any]] = []
-    session.console.data(f"{'direction':<14} {'range':<8} strength 1 is")
+    session.console.show(f"{'direction':<14} {'range':<8} strength 1 is")
     for name in bundle.direction_names():
         direction = load_direction(bundle.direction_path(name))
         rows.append(

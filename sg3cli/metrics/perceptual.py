@@ -18,7 +18,6 @@ from sg3cli.metrics.torchvision_compat import import_torchvision
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.weights import store
 from sg3cli.weights.efficientnet import load_efficientnet_lite
-from sg3cli.weights.registry import TABLE
 
 LITE0_SCALE = 0.2  # a softly drawn face is at 2.3 of Lite0's distance and about .4 of LPIPS
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"  # the name torchvision gives the backbone in the torch hub cache
@@ -104,8 +103,7 @@ class Lite0Loss(PerceptualLoss):
     def __init__(self) -> None:
         super().__init__()
         store.require("perceptual")
-        (file,) = TABLE["perceptual"].files
-        self.distance = PerceptualDistance(load_efficientnet_lite(store.path_of("perceptual") / file.name))
+        self.distance = PerceptualDistance(load_efficientnet_lite(store.path_of("perceptual")))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         distance: Tensor = LITE0_SCALE * self.distance(a, b)

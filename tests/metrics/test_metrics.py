@@ -67,6 +67,7 @@ def test_structural_loss_is_per_image_and_needs_no_size():
 
 def test_perceptual_choice_and_its_errors(monkeypatch, tmp_path):
     monkeypatch.setattr(perceptual_module.torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path / "models"))
     assert make_perceptual("structural").name == "structural"
     assert make_perceptual("auto").name == "structural"  # the cache is empty, and nothing is downloaded
     with pytest.raises(ModelError, match="LPIPS"):
@@ -76,12 +77,13 @@ def test_perceptual_choice_and_its_errors(monkeypatch, tmp_path):
         make_perceptual("fancy")
 
 
-def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch):
+def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch, tmp_path):
     def refuse() -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(perceptual_module, "lpips_missing", lambda allow_pull: None)
     monkeypatch.setattr(perceptual_module, "LPIPSLoss", refuse)
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path))
     assert make_perceptual("auto", allow_pull=True).name == "structural"
     with pytest.raises(ModelError, match="no route"):
         make_perceptual("lpips", allow_pull=True)

@@ -137,7 +137,7 @@ def test_published_weights_name_what_pictures_show() -> None:
         pytest.skip("the perceptual backbone is not here: sg3 models pull perceptual")
     import cv2
 
-    net = load_efficientnet_lite(store.path_of("perceptual") / "efficientnet_lite0.pth")
+    net = load_efficientnet_lite(store.path_of("perceptual"))
     for picture, classes in ((data.coffee(), {ESPRESSO}), (data.chelsea(), CATS)):
         side = min(picture.shape[:2])
         top, left = ((n - side) // 2 for n in picture.shape[:2])
