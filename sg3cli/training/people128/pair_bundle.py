@@ -30,43 +30,82 @@ from sg3cli.training.people128.pair_trainer import PairNet, load_start
 from sg3cli.training.people128.photo_directions import COVARIATES, codes_of, partial_direction
 from sg3cli.weights.bundle import PROBE, load_model
 
+# Where hair is looked for: (along, aside) in distances from the chin to the brows, from the middle of the brows.
+HAIR_PLACES = (
+    (0.4, 0.0),
+    (0.55, 0.0),
+    (0.7, 0.0),
+    (0.4, 0.25),
+    (0.4, -0.25),
+    (0.3, 0.45),
+    (0.3, -0.45),
+    (0.1, 0.55),
+    (0.1, -0.55),
+)
 LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs under open licences, see credits"
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A direction of the bundle: the attribute of the pairs that it is, what strength 1 is, and where it holds."""
+    """A direction of the bundle: what strength 1 is, where it holds, and what it is made of.
 
-    attribute: str | None  # None: from photographs alone
+    `factor` times the direction that pairs taught of `attribute`, and `change` of the label `column` of photographs.
+    """
+
     aim: str
     range: tuple[float, float]
-    factor: float = 1.0  # strengths of the attribute's unit that strength 1 is
+    attribute: str | None = None
+    factor: float = 1.0
+    column: str | None = None
+    change: float = 0.0
 
 
 # Factors and ranges are what eight held-out photographs looked right with: directions from pairs are fitted by least
-# squares, which shrinks them where the drawing is soft. Raised brows could hardly be seen at four units and are left out.
+# squares, which shrinks them where the drawing is soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("age", "visibly older: what 35 years are in the labels", (-2.0, 2.5), 1.75),
-    "smile": Shipped("smile", "a smile that begins; 2 shows teeth", (-2.0, 2.5), 1.5),
-    "mouth-open": Shipped("mouth_open", "the lips part; 2 opens the mouth", (0.0, 2.0)),
-    "eyes-closed": Shipped("eyes_closed", "lids half down; 2 nearly closes them", (0.0, 2.0), 1.5),
-    "yaw": Shipped("yaw", "turned 15 degrees to the right of the picture", (-2.0, 2.0)),
-    "pitch": Shipped("pitch", "10 degrees further down", (-2.0, 2.0)),
-    "glasses": Shipped("glasses", "a pair of thin glasses; 2 a strong one", (0.0, 2.0)),
-    "beard": Shipped("beard", "a short beard; 2 a full one", (-1.0, 2.0)),
-    "makeup": Shipped("makeup", "made-up eyes and lips", (-1.0, 2.0), 2.0),
-    "gender": Shipped(None, "half of the way from women to men", (-2.0, 2.0), 0.5),
+    "age": Shipped("visibly older, the hair excepted", (-2.0, 2.5), "age", 2.5, "age", 35.0),
+    "smile": Shipped("a smile that begins; 2 shows teeth", (-2.0, 2.5), "smile", 1.5),
+    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), "mouth_open"),
+    "eyes-closed": Shipped("lids half down; 2 nearly closes them", (0.0, 2.0), "eyes_closed", 1.5),
+    "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
+    "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
+    "glasses": Shipped("a pair of thin glasses; 2 a strong one", (0.0, 2.0), "glasses"),
+    "beard": Shipped("a short beard; 2 a full one", (-1.0, 2.0), "beard"),
+    "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
+    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), column="sex", change=0.5),
 }
+
+
+def hair_levels(photos: PictureSet, rows: np.ndarray, size: int = 64) -> np.ndarray:
+    """[N,P] mean level, 0 to 1, of small squares where hair is or was: above the forehead and beside it."""
+    import cv2
+
+    levels = np.empty((len(rows), len(HAIR_PLACES)), np.float32)
+    for k, row in enumerate(rows):
+        grey = cv2.cvtColor(
+            cv2.resize(photos.picture(int(row)), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
+        )
+        points = photos.landmarks[row] * size
+        brows, up = points[17:27].mean(0), points[17:27].mean(0) - points[8]
+        across = np.array([-up[1], up[0]])
+        for p, (along, aside) in enumerate(HAIR_PLACES):
+            x, y = np.clip(np.rint(brows + along * up + aside * across), 1, size - 2).astype(int)
+            levels[k, p] = grey[y - 1 : y + 2, x - 1 : x + 2].mean() / 255
+    return levels
 
 
 def photo_difference(photos: PictureSet, rows: np.ndarray, codes: np.ndarray, name: str) -> np.ndarray:
     """[num_ws,w_dim]: change of the codes [N,num_ws,w_dim] of photographs with a label, everything else that is known
-    about them being held. The first code, which places the picture, stays."""
+    about them being held. The first code, which places the picture, stays.
+
+    The hair is held, too: most of it lies outside of what an edit may change, and a rim that turns grey would show.
+    """
     known = ~np.isnan(photos.column(name)[rows])
     rows, codes = rows[known], codes[known]
     sources = photos.column("source")[rows]
     others = np.stack([photos.column(other)[rows] for other in ("age", *COVARIATES) if other != name], 1)
-    others = np.c_[others, (sources[:, None] == np.unique(sources)[1:]).astype(np.float32)]
+    hair = hair_levels(photos, rows)
+    others = np.c_[others, hair, hair**2, (sources[:, None] == np.unique(sources)[1:]).astype(np.float32)]
     direction = partial_direction(codes, photos.column(name)[rows], others)
     direction[0] = 0
     return direction
@@ -77,13 +116,12 @@ def directions_of(net: PairNet, photos: PictureSet, rows: np.ndarray, codes: np.
     index, trained = attribute_index(), (net.directions * net.free).detach().numpy()
     found: dict[str, np.ndarray] = {}
     for name, shipped in SHIPPED.items():
-        if shipped.attribute is None:
-            vector = photo_difference(photos, rows, codes, "sex")
-        else:
-            vector = trained[index[shipped.attribute]].copy()
-        if name == "age":
-            vector += 20.0 * photo_difference(photos, rows, codes, "age")
-        found[name] = (shipped.factor * vector).astype(np.float32)
+        vector = np.zeros(trained.shape[1:], np.float32)
+        if shipped.attribute is not None:
+            vector += shipped.factor * trained[index[shipped.attribute]]
+        if shipped.column is not None:
+            vector += shipped.change * photo_difference(photos, rows, codes, shipped.column)
+        found[name] = vector
     return found
 
 
@@ -92,7 +130,8 @@ def write_directions(folder: Path, vectors: Mapping[str, np.ndarray], generator:
     folder.mkdir(parents=True, exist_ok=True)
     for name, vector in vectors.items():
         shipped = SHIPPED[name]
-        method = "pairs of renders and photographs" if shipped.attribute else "regression on photographs"
+        ways = ("pairs that differ in it alone" if shipped.attribute else "", "photographs" if shipped.column else "")
+        method = " and ".join(filter(None, ways))
         meta = {"schema": 1, "name": name, "generator": generator, "aim": shipped.aim, "range": shipped.range}
         meta |= {"method": method, "norm": float(np.linalg.norm(vector, axis=-1).max())}
         with atomic_path(folder / f"{name}.safetensors") as temp:
