@@ -16,6 +16,7 @@ fi
 echo "Installing sg3 (a few minutes the first time) ..."
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt --editable .
 .venv/bin/sg3 models pull face-mesh
+.venv/bin/sg3 models pull perceptual  # 19 MB: faces are tuned to what people see, not to pixels alone
 
 mkdir -p out
 name=$(basename "${clip%.*}")

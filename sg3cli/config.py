@@ -212,7 +212,7 @@ class FinetuneConfig(StageSettings):
     batch: Annotated[int, Option("Frames per tuning step.", above=0)] = 4
     l2: Annotated[float, Option("Weight of the pixel loss.")] = 1.0
     perceptual: Annotated[float, Option("Weight of the perceptual loss.")] = 1.0
-    loss: Annotated[Literal["auto", "lpips", "structural"], Option("Perceptual loss.")] = "auto"
+    loss: Annotated[Literal["auto", "lpips", "lite0", "structural"], Option("Perceptual loss.")] = "auto"
     # plateau stop: steps without improvement of the smoothed loss
     patience: Annotated[int, Option("Stop after so many steps without improvement.", above=0)] = 100
     save_every: Annotated[int, Option("Steps between checkpoints.", above=0)] = 25

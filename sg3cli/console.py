@@ -51,6 +51,11 @@ class Console:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
+    def heading(self, line: str) -> None:
+        """What stands over a table, or under it: for people, so only where stdout is a terminal."""
+        if sys.stdout.isatty():
+            self.data(line)
+
     def result(self, command: str, **fields: Any) -> None:
         """The one object of `--json`; nothing otherwise."""
         if self.as_json:

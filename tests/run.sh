@@ -12,6 +12,7 @@ fi
 
 # Without it the tests that look at faces are skipped; offline it is enough that it was pulled before.
 .venv/bin/sg3 models pull face-mesh >/dev/null || echo 'going on without the landmark model' >&2
+.venv/bin/sg3 models pull perceptual >/dev/null || echo 'going on without the perceptual backbone' >&2
 
 .venv/bin/ruff check sg3cli tests
 .venv/bin/ruff format --check sg3cli tests

@@ -15,6 +15,7 @@ from sg3cli.console import Console
 from sg3cli.errors import InputError, UsageError
 from sg3cli.project import Project
 
+MOVED = 0.25  # standard deviations of a label; what moves less is noise of the reading
 MISSING = "not computed"
 SWEEP_SYNTAX = "write it as DIRECTION=S,S,...: age=-2,-1,0,1,2"
 
@@ -128,6 +129,7 @@ def figure_lines(figures: dict[str, Any]) -> Iterator[str]:
     outside = figures["outside"]
     words = MISSING if outside is None else f"{outside['max_difference']} levels at most, {outside['frames']} frames"
     yield row("outside the mask", words)
+    yield from verdict_lines(figures)
 
 
 def row(name: str, words: str) -> str:
@@ -167,13 +169,32 @@ def reconstruction_lines(scores: dict[str, Any] | None, size: int | None) -> Ite
 
 
 def label_lines(labels: dict[str, Any] | None) -> Iterator[str]:
-    """Labels by how far the edits move them."""
+    """Labels by how far the edits move them, those that move; the others are noise of the reading."""
     if labels is None:
         yield row("labels", MISSING)
         return
-    yield row("labels", "change by the edits")
-    for name, entry in sorted(labels.items(), key=lambda item: -abs(item[1]["change_std"])):
+    moved = {name: entry for name, entry in labels.items() if abs(entry["change_std"]) >= MOVED}
+    yield row(
+        "labels", f"moved by the edits: {len(moved)} of {len(labels)} (by {MOVED:g} std and more; --json has all)"
+    )
+    for name, entry in sorted(moved.items(), key=lambda item: -abs(item[1]["change_std"])):
         yield row(f"  {name}", f"{entry['change']:+10.4f} {entry['change_std']:+8.2f} std")
+
+
+def verdict_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """What of it is not as it should be, in words; `nothing` when all is."""
+    wrong = []
+    for entry in figures["timing"]:
+        name = Path(entry["output"]).name
+        if entry["frames"] != entry["source_frames"] or not entry["pts_equal"] or not entry["duration_equal"]:
+            wrong.append(f"{name} has other frames or times than its source")
+        if entry["audio_equal"] is False:
+            wrong.append(f"{name} has other sound than its source")
+    if figures["outside"] is not None and figures["outside"]["max_difference"]:
+        wrong.append("pixels outside of the mask are changed")
+    if figures["faces"] is not None and figures["faces"]["absent"]:
+        wrong.append(f"{figures['faces']['absent']} frames show no face and pass through")
+    yield row("to look at", "; ".join(wrong) or "nothing")
 
 
 def sweep_lines(figures: dict[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `sg3 models
 def list_(session: Session) -> None:
     """All known models: name, whether it is here, size, licence, source; then those you imported."""
     rows = []
-    session.console.data(f"{'model':<26} {'is':<9} {'size':>8}  {'licence':<45} source")
+    session.console.heading(f"{'model':<26} {'is':<9} {'size':>8}  {'licence':<45} source")
     for name, row in TABLE.items():
         here = store.is_present(name)
         rows.append({"name": name, "kind": row.kind, "present": here, "bytes": row.bytes, "licence": row.licence,
@@ -38,7 +38,7 @@ def list_(session: Session) -> None:
         rows.append(each)
         start = f"{each['name']:<26} {each['how']:<9} {_megabytes(each['bytes']):>8}"
         session.console.data(f"{start}  {each['licence']:<45} {each['source']}")
-    session.console.notice("here: on this machine; pull, import: sg3 models pull NAME, sg3 models import FILE")
+    session.console.heading("here: on this machine; others: sg3 models pull NAME, sg3 models import FILE")
     session.console.result("models list", models=rows)
 
 
@@ -176,7 +176,7 @@ def list__(
     """The directions of a model, with what is known of each."""
     bundle = load_model(model)
     rows: list[dict[str, Any]] = []
-    session.console.data(f"{'direction':<14} {'range':<8} strength 1 is")
+    session.console.heading(f"{'direction':<14} {'range':<8} strength 1 is")
     for name in bundle.direction_names():
         direction = load_direction(bundle.direction_path(name))
         rows.append(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from sg3cli.drawing.text import Colour, fit, text_width, write
+from sg3cli.drawing.text import Colour
 
-WIDTH = 1280
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH, DPI = 1280, 100
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 58, 46  # margins
 PANEL, TITLE = 150, 34  # height of a panel's plot, and of the words above it
 PAPER, INK, FAINT, GRID = (255, 255, 255), (40, 40, 44), (120, 120, 126), (226, 226, 230)
@@ -24,8 +26,7 @@ PALETTE: tuple[Colour, ...] = (
     (90, 90, 90),
 )
 BRIDGED, ABSENT = (255, 240, 200), (222, 222, 228)
-LETTERS, HEADING = 14, 17
-SUBPIXEL = 4  # bits: lines are drawn to a sixteenth of a pixel
+LETTERS, HEADING = 8.5, 10.0  # points
 
 
 @dataclass(frozen=True)
@@ -59,168 +60,75 @@ class Shade:
 
 def draw(title: str, panels: Sequence[Panel], duration: float, shades: Sequence[Shade] = ()) -> np.ndarray:
     """All panels from 0 to `duration` seconds as one image `[H, WIDTH, 3]` uint8 RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     height = TOP + len(panels) * (PANEL + TITLE) + BOTTOM
-    canvas = np.full((height, WIDTH, 3), PAPER, np.uint8)
-    x = Axis(0.0, max(duration, 1e-3), LEFT, WIDTH - RIGHT)
-    _header(canvas, title, shades)
+    figure = Figure((WIDTH / DPI, height / DPI), DPI, facecolor=_rgb(PAPER))
+    canvas = FigureCanvasAgg(figure)
+    figure.text(LEFT / WIDTH, 1 - 30 / height, title, fontsize=HEADING + 2, color=_rgb(INK), va="center")
+    _legend_of_shades(figure, shades)
     for number, panel in enumerate(panels):
         top = TOP + number * (PANEL + TITLE) + TITLE
+        size = ((WIDTH - LEFT - RIGHT) / WIDTH, PANEL / height)
+        axes = figure.add_axes((LEFT / WIDTH, 1 - (top + PANEL) / height, *size))
+        axes.set_xlim(0.0, max(duration, 1e-3))
         for shade in shades:
             for first, last in shade.spans:
-                canvas[top : top + PANEL, x.pixel(first) : max(x.pixel(last), x.pixel(first) + 1)] = shade.colour
-        _panel(canvas, panel, x, top)
-    _time_axis(canvas, x, height - BOTTOM)
-    return canvas
+                axes.axvspan(first, last, facecolor=_rgb(shade.colour), edgecolor="none", antialiased=False, zorder=0)
+        _panel(axes, panel, last=number == len(panels) - 1)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-# ---- axes ----------------------------------------------------------------------------------------------------------
+def _rgb(colour: Colour) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A straight map from values `low` to `high` (or their logarithms) to pixels `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def place(self, value: np.ndarray | float) -> np.ndarray:
-        """Where values are, in pixels."""
-        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
-        seen = np.log10(value) if self.log else value
-        return np.asarray(self.start + (seen - low) / (high - low) * (self.end - self.start))
-
-    def pixel(self, value: float) -> int:
-        """The pixel that a value is nearest to."""
-        return round(float(self.place(value)))
-
-    def ticks(self) -> list[float]:
-        """Round values within the range: 1, 2, 5 times a power of ten, or powers of ten."""
-        if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            every = max(1, -(-(last - first) // 4))
-            return [10.0**power for power in range(first, last + 1, every)]
-        wanted = (self.high - self.low) / max(2, abs(self.end - self.start) / (110 if self.end > self.start else 40))
-        step = nice_step(wanted)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
-
-
-def nice_step(least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is not below `least`."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(k * power for k in (1.0, 2.0, 5.0, 10.0) if k * power >= least * (1 - 1e-9))
-
-
-def value_axis(lines: Sequence[Line], log: bool, top: int) -> Axis | None:
-    """The axis that shows all values with a little room; None when there are none to show."""
-    values = np.concatenate([np.empty(0), *(line.values for line in lines)]).astype(np.float64)
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
-    if len(values) == 0:
-        return None
-    low, high = float(values.min()), float(values.max())
-    if log:
-        low, high = 10 ** math.floor(math.log10(low) + 1e-9), 10 ** math.ceil(math.log10(high) - 1e-9)
-        return Axis(low, high if high > low else 10 * low, top + PANEL, top, True)
-    room = 0.08 * (high - low) or max(abs(high), 1.0) * 0.1
-    return Axis(low - room, high + room, top + PANEL, top)
-
-
-def number_text(value: float, step: float) -> str:
-    """A tick's value with as many digits as its step needs."""
-    if abs(value) >= 1e5 or 0 < abs(value) < 1e-3:
-        return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value + 0.0:.{digits}f}"
-
-
-# ---- drawing -------------------------------------------------------------------------------------------------------
-
-
-def _header(canvas: np.ndarray, title: str, shades: Sequence[Shade]) -> None:
-    x = WIDTH - RIGHT
-    for shade in reversed([shade for shade in shades if shade.spans]):
-        x -= text_width(shade.label, LETTERS)
-        write(canvas, shade.label, x, 34, LETTERS, INK)
-        x -= 22
-        cv2.rectangle(canvas, (x, 22), (x + 15, 35), shade.colour, -1)
-        cv2.rectangle(canvas, (x, 22), (x + 15, 35), FAINT, 1)
-        x -= 18
-    words, size = fit(title, HEADING + 3, x - LEFT)
-    write(canvas, words, LEFT, 36, size, INK)
-
-
-def _panel(canvas: np.ndarray, panel: Panel, x: Axis, top: int) -> None:
-    y = value_axis(panel.lines, panel.log, top)
-    write(canvas, panel.title, LEFT, top - 10, HEADING, INK)
-    _vertical_grid(canvas, x, top)
-    if y is not None:
-        _value_grid(canvas, y)
-        for number, line in enumerate(panel.lines):
-            _line(canvas, line, x, y, PALETTE[number % len(PALETTE)])
-        _legend(canvas, panel, top)
+def _panel(axes: Any, panel: Panel, last: bool) -> None:
+    """One panel: its lines, its value axis, and the words above it, where no line runs."""
+    axes.set_title(panel.title, loc="left", fontsize=HEADING, color=_rgb(INK), pad=6)
+    axes.grid(True, color=_rgb(GRID), linewidth=0.8, zorder=1)
+    axes.tick_params(labelsize=LETTERS, colors=_rgb(FAINT), length=0, labelbottom=last)
+    for spine in axes.spines.values():
+        spine.set_color(_rgb(GRID))
+    known = [np.isfinite(line.values) & ((line.values > 0) | (not panel.log)) for line in panel.lines]
+    if panel.log and any(shown.any() for shown in known):
+        axes.set_yscale("log")
+    for number, (line, shown) in enumerate(zip(panel.lines, known, strict=True)):
+        alone = line.dots or _has_single_values(shown)
+        values = np.where(shown, line.values, np.nan)
+        style = {"color": _rgb(PALETTE[number % len(PALETTE)]), "linewidth": 2.0, "zorder": 3}
+        axes.plot(line.times, values, label=line.label, marker="o" if alone else None, markersize=4.5, **style)
+    if not any(shown.any() for shown in known):
+        axes.set_yticks([])
+    if any(line.label for line in panel.lines):
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": len(panel.lines)}
+        axes.legend(fontsize=LETTERS, frameon=False, labelcolor=_rgb(INK), borderpad=0.2, **place)
     if panel.note:
-        middle = y is None
-        size = HEADING if middle else LETTERS
-        words, size = fit(panel.note, size, WIDTH - LEFT - RIGHT - 20)
-        left = LEFT + (WIDTH - LEFT - RIGHT - text_width(words, size)) // 2 if middle else LEFT + 10
-        write(canvas, words, left, top + (PANEL // 2 + 6 if middle else PANEL - 8), size, FAINT)
-    cv2.rectangle(canvas, (LEFT, top), (WIDTH - RIGHT, top + PANEL), FAINT, 1)
+        middle = not any(shown.any() for shown in known)
+        x, y, across, along = (0.5, 0.5, "center", "center") if middle else (0.995, 0.96, "right", "top")
+        words = {"fontsize": LETTERS, "color": _rgb(FAINT), "ha": across, "va": along, "zorder": 4}
+        axes.text(x, y, panel.note, transform=axes.transAxes, **words)
+    if last:
+        axes.set_xlabel("seconds", fontsize=LETTERS, color=_rgb(FAINT), labelpad=2)
 
 
-def _vertical_grid(canvas: np.ndarray, x: Axis, top: int) -> None:
-    for tick in x.ticks():
-        at = x.pixel(tick)
-        cv2.line(canvas, (at, top), (at, top + PANEL), GRID, 1)
+def _has_single_values(known: np.ndarray) -> bool:
+    """Whether a value stands between two that are not there, where a line of its own would be no line."""
+    padded = np.concatenate([[False], known, [False]])
+    return bool((padded[1:-1] & ~padded[:-2] & ~padded[2:]).any())
 
 
-def _value_grid(canvas: np.ndarray, y: Axis) -> None:
-    ticks = y.ticks()
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else max(abs(ticks[0]), 1e-3) if ticks else 1.0
-    for tick in ticks:
-        at = y.pixel(tick)
-        cv2.line(canvas, (LEFT, at), (WIDTH - RIGHT, at), GRID, 1)
-        words = number_text(tick, tick if y.log else step)
-        write(canvas, words, LEFT - 8 - text_width(words, LETTERS), at + 5, LETTERS, INK)
+def _legend_of_shades(figure: Figure, shades: Sequence[Shade]) -> None:
+    """What the grounds mean, at the right of the title."""
+    from matplotlib.patches import Patch
 
-
-def _line(canvas: np.ndarray, line: Line, x: Axis, y: Axis, colour: Colour) -> None:
-    """The stretches of values that can be shown; one value on its own is a dot."""
-    values = np.where(np.isfinite(line.values) & ((line.values > 0) | (not y.log)), line.values, np.nan)
-    known = np.isfinite(values)
-    points = np.stack([x.place(line.times), y.place(np.where(known, values, y.low))], axis=-1)
-    pixels = np.rint(points * (1 << SUBPIXEL)).astype(np.int32)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
-    for first, last in edges.reshape(-1, 2):
-        cv2.polylines(canvas, [pixels[first:last, None]], False, colour, 2, cv2.LINE_AA, SUBPIXEL)
-        if line.dots or last - first == 1:
-            for point in pixels[first:last]:
-                cv2.circle(canvas, point.tolist(), 3 << SUBPIXEL, colour, -1, cv2.LINE_AA, SUBPIXEL)
-
-
-def _legend(canvas: np.ndarray, panel: Panel, top: int) -> None:
-    """Names of the lines, right of the panel's title."""
-    x = WIDTH - RIGHT
-    shown = list(enumerate(panel.lines))
-    for number, line in reversed(shown):
-        room = (WIDTH - RIGHT - LEFT - text_width(panel.title, HEADING) - 40) // max(len(shown), 1) - 50
-        words, size = fit(line.label, LETTERS, max(room, 40))
-        x -= text_width(words, size)
-        write(canvas, words, x, top - 10, size, INK)
-        x -= 30
-        cv2.line(canvas, (x, top - 15), (x + 22, top - 15), PALETTE[number % len(PALETTE)], 3, cv2.LINE_AA)
-        x -= 20
-
-
-def _time_axis(canvas: np.ndarray, x: Axis, y: int) -> None:
-    ticks = x.ticks()
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    for tick in ticks:
-        words = number_text(tick, step)
-        at = x.pixel(tick)
-        cv2.line(canvas, (at, y), (at, y + 5), FAINT, 1)
-        write(canvas, words, at - text_width(words, LETTERS) // 2, y + 20, LETTERS, INK)
-    words = "time, s"
-    write(canvas, words, (LEFT + WIDTH - RIGHT - text_width(words, LETTERS)) // 2, y + 38, LETTERS, INK)
+    named = [
+        Patch(facecolor=_rgb(shade.colour), edgecolor=_rgb(FAINT), label=shade.label) for shade in shades if shade.spans
+    ]
+    if named:
+        height = figure.get_size_inches()[1] * DPI
+        place = {"loc": "center right", "bbox_to_anchor": (1 - RIGHT / WIDTH, 1 - 30 / height), "ncols": len(named)}
+        figure.legend(handles=named, fontsize=LETTERS, frameon=False, labelcolor=_rgb(INK), **place)

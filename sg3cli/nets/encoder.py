@@ -37,10 +37,13 @@ class EncoderConfig:
     kind: str = "psp"  # psp | e4e
     se_reduction: int = 16  # 0: no squeeze-and-excitation
     trunk: str = "irse"  # irse | resnet
+    detail: int = 0  # channels of a branch that sees twice the trunk's pixels (irse): the trunk then has input_size / 2
 
     def __post_init__(self) -> None:
         if self.kind not in ("psp", "e4e") or self.trunk not in ("irse", "resnet"):
             raise ModelError(f"no such encoder: {self.kind} on {self.trunk}", "kinds: psp, e4e; trunks: irse, resnet")
+        if self.detail and (self.trunk != "irse" or self.input_size % 2):
+            raise ModelError("only an irse trunk on an even picture has a detail branch", "set detail to 0")
 
     @classmethod
     def resnet34(cls, **changes: Any) -> EncoderConfig:
@@ -48,9 +51,14 @@ class EncoderConfig:
         return cls(trunk="resnet", stages=((64, 3), (128, 4), (256, 6), (512, 3)), **changes)
 
     @property
+    def trunk_size(self) -> int:
+        """Side of the picture that the trunk sees."""
+        return self.input_size // 2 if self.detail else self.input_size
+
+    @property
     def map_size(self) -> int:
         """Side of the trunk's last map; every halving rounds up."""
-        return -(-self.input_size // 2 ** len(self.stages))
+        return -(-self.trunk_size // 2 ** len(self.stages))
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -147,6 +155,37 @@ class StyleHead(nn.Module):
         return self.linear(self.convs(x).flatten(1))
 
 
+class DetailBranch(nn.Module):
+    """Added to an encoder's stem: what a picture of twice the trunk's pixels says beyond its reduction.
+
+    The last convolution begins with zeros, so an encoder that gets this branch gives the codes it gave before.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stem: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, 1, 1),
+            nn.PReLU(channels),
+            nn.Conv2d(channels, channels, 4, 2, 1),
+            nn.PReLU(channels),
+            nn.Conv2d(channels, stem, 3, 1, 1),
+        )
+        for parameter in self.convs[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N,C,S,S] -> [N,stem,S/2,S/2]."""
+        return self.convs(x)
+
+
+def with_detail(encoder: Encoder, channels: int) -> Encoder:
+    """A copy of an encoder that reads pictures of twice the size, through a new `DetailBranch`; same codes at first."""
+    config = dataclasses.replace(encoder.config, input_size=2 * encoder.config.input_size, detail=channels)
+    wider = Encoder(config)
+    wider.load_state_dict(encoder.state_dict() | {k: v for k, v in wider.state_dict().items() if "detail." in k})
+    return wider.train(encoder.training)
+
+
 def ir_body(in_channels: int, stages: tuple[tuple[int, int], ...], se_reduction: int = 16) -> nn.Sequential:
     """The stages of an IR-SE network; the first block of each halves the image."""
     blocks = []
@@ -184,6 +223,7 @@ class Encoder(nn.Module):
             self.bn1 = nn.BatchNorm2d(config.stem)
             self.relu = nn.PReLU(config.stem)
             self.body = _resnet_body(config.stem, config.stages)
+        self.detail = DetailBranch(config.input_nc, config.detail, config.stem) if config.detail else None
         channels = config.stages[-1][0]
         self.styles = nn.ModuleList(
             StyleHead(channels, config.head_dim, config.map_size, config.w_dim) for _ in range(config.num_ws)
@@ -204,6 +244,8 @@ class Encoder(nn.Module):
         return torch.stack(offsets, dim=1)
 
     def _stem(self, x: Tensor) -> Tensor:
+        if self.detail is not None:
+            return self.input_layer(F.avg_pool2d(x, 2)) + self.detail(x)
         if self.config.trunk == "irse":
             return self.input_layer(x)
         return self.relu(self.bn1(self.conv1(x)))

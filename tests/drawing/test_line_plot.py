@@ -9,8 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sg3cli import cli
 from sg3cli.drawing.line_plot import (
@@ -23,14 +21,10 @@ from sg3cli.drawing.line_plot import (
     TITLE,
     TOP,
     WIDTH,
-    Axis,
     Line,
     Panel,
     Shade,
     draw,
-    nice_step,
-    number_text,
-    value_axis,
 )
 from sg3cli.evaluation.timeline import (
     Sampled,
@@ -53,48 +47,6 @@ def box(number: int) -> tuple[slice, slice]:
 
 def inked(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (np.abs(image.astype(int) - colour) <= 2).all(axis=2)
-
-
-# ---- axes
-
-
-@given(st.floats(1e-6, 1e6))
-def test_steps_are_round_and_the_next_above(least: float) -> None:
-    step = nice_step(least)
-    mantissa = step / 10.0 ** np.floor(np.log10(step) + 1e-9)
-    assert round(mantissa, 6) in (1, 2, 5)
-    assert least * (1 - 1e-6) <= step <= least * 2.5 * (1 + 1e-6)
-
-
-@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
-def test_ticks_lie_within_the_range_evenly_and_are_few(low: float, extent: float) -> None:
-    axis = Axis(low, low + extent, 150.0, 0.0)
-    ticks = np.array(axis.ticks())
-    assert 1 <= len(ticks) <= 4
-    assert (ticks >= low - 1e-6 * extent).all() and (ticks <= low + extent * (1 + 1e-6)).all()
-    assert np.ptp(np.diff(ticks)) < 1e-6 * extent if len(ticks) > 2 else True
-
-
-def test_values_become_pixels() -> None:
-    axis = Axis(0.0, 10.0, 100.0, 0.0)
-    assert axis.place(np.array([0.0, 5.0, 10.0])).tolist() == [100, 50, 0]
-    logarithmic = Axis(1.0, 1000.0, 300.0, 0.0, log=True)
-    assert logarithmic.place(np.array([1.0, 10.0, 1000.0])) == pytest.approx([300, 200, 0])
-    assert logarithmic.ticks() == pytest.approx([1, 10, 100, 1000])
-
-
-def test_an_axis_holds_all_that_can_be_shown() -> None:
-    times = np.arange(4.0)
-    axis = value_axis([Line("a", times, np.array([0.0, np.nan, 40.0, np.inf]))], True, 0)
-    assert axis is not None and (axis.low, axis.high) == pytest.approx((10, 100))
-    level = value_axis([Line("a", times, np.full(4, 3.0))], False, 0)
-    assert level is not None and level.low < 3 < level.high
-    assert value_axis([Line("a", times, np.full(4, np.nan))], False, 0) is None
-
-
-@pytest.mark.parametrize(("value", "step", "text"), [(0.1 + 0.2, 0.1, "0.3"), (-0.0, 1.0, "0"), (20, 5, "20")])
-def test_ticks_have_the_digits_they_need(value: float, step: float, text: str) -> None:
-    assert number_text(value, step) == text
 
 
 # ---- the drawing
@@ -129,6 +81,32 @@ def test_shaded_times_have_their_ground_in_every_panel() -> None:
         assert columns.min() == pytest.approx(2, abs=0.02) and columns.max() == pytest.approx(4, abs=0.02)
     words = [(~inked(image[box(k)], PAPER) & ~inked(image[box(k)], colour)).sum() for k in range(2)]
     assert words[0] > words[1] + 200  # the note is written into its panel
+
+
+def test_a_logarithmic_axis_leaves_out_what_is_not_positive_and_an_empty_panel_has_no_line() -> None:
+    values = np.array([0.0, 10.0, 100.0, 1000.0, np.inf])
+    picture = draw(
+        "t",
+        [
+            Panel("p", [Line("", np.arange(5.0), values)], log=True),
+            Panel("q", [Line("", np.arange(2.0), np.full(2, np.nan))]),
+        ],
+        4.0,
+    )
+    rows, columns = np.nonzero(inked(picture[box(0)], PALETTE[0]))
+    seconds = columns / (WIDTH - RIGHT - LEFT) * 4
+    assert seconds.min() > 0.95 and seconds.max() < 3.05
+    middle = rows[np.abs(seconds - 2) < 0.02].mean()
+    assert abs(middle - (rows.min() + rows.max()) / 2) < 6  # 100 lies half-way from 10 to 1000
+    assert not inked(picture[box(1)], PALETTE[0]).any()
+
+
+def test_the_legend_stands_above_the_lines_and_not_on_them() -> None:
+    times = np.linspace(0, 4, 50)
+    lines = [Line("measured, as it came", times, np.full(50, 9.0)), Line("smoothed", times, np.linspace(8, 9, 50))]
+    bare_lines = [Line("", line.times, line.values) for line in lines]
+    words, bare = (draw("t", [Panel("p", drawn)], 4.0) for drawn in (lines, bare_lines))
+    assert np.array_equal(words[box(0)], bare[box(0)]) and not np.array_equal(words, bare)
 
 
 # ---- what is shown of a project

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from sg3cli.metrics.perceptual import StructuralLoss, make_perceptual
 from sg3cli.metrics.reconstruction import psnr, reconstruction_report
 from sg3cli.metrics.ssim import ms_ssim
 from sg3cli.metrics.temporal import flicker, identity_consistency, jitter, outside_difference, seam_error
+from sg3cli.weights import store
 
 
 def image(size: int = 64, seed: int = 0) -> torch.Tensor:
@@ -65,6 +67,7 @@ def test_structural_loss_is_per_image_and_needs_no_size():
 
 def test_perceptual_choice_and_its_errors(monkeypatch, tmp_path):
     monkeypatch.setattr(perceptual_module.torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path / "models"))
     assert make_perceptual("structural").name == "structural"
     assert make_perceptual("auto").name == "structural"  # the cache is empty, and nothing is downloaded
     with pytest.raises(ModelError, match="LPIPS"):
@@ -74,12 +77,13 @@ def test_perceptual_choice_and_its_errors(monkeypatch, tmp_path):
         make_perceptual("fancy")
 
 
-def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch):
+def test_a_failed_download_is_a_model_error_or_a_fall_back(monkeypatch, tmp_path):
     def refuse() -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(perceptual_module, "lpips_missing", lambda allow_pull: None)
     monkeypatch.setattr(perceptual_module, "LPIPSLoss", refuse)
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path))
     assert make_perceptual("auto", allow_pull=True).name == "structural"
     with pytest.raises(ModelError, match="no route"):
         make_perceptual("lpips", allow_pull=True)
@@ -173,3 +177,22 @@ def test_flicker_and_the_paste_figures():
     assert outside_difference(source[0], hard, alpha) == 0
     hard[0, 0] = rng.integers(0, 90, 3)
     assert outside_difference(source[0], hard, alpha) > 10
+
+
+def test_lite0_is_a_distance_and_is_chosen_where_lpips_is_not(monkeypatch, tmp_path):
+    """0 for equal images, more for more damage, differentiable; refused by name where the backbone is not here."""
+    monkeypatch.setattr(perceptual_module, "lpips_missing", lambda allow_pull: "it is not here")
+    if store.is_present("perceptual"):
+        loss = make_perceptual("auto")
+        assert loss.name == "lite0"
+        x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        blurred = [F.avg_pool2d(F.pad(x, (k,) * 4, mode="reflect"), 2 * k + 1, 1) for k in (1, 2)]
+        values = [loss(y, x) for y in (x, *blurred)]
+        assert values[0].abs().max() < 1e-6 and (values[1] < values[2]).all() and values[2].shape == (2,)
+        leaf = blurred[0].clone().requires_grad_()
+        loss(leaf, x).sum().backward()
+        assert leaf.grad.abs().sum() > 0
+    monkeypatch.setenv("SG3_MODELS", str(tmp_path))
+    assert make_perceptual("auto").name == "structural"
+    with pytest.raises(ModelError, match="perceptual"):
+        make_perceptual("lite0")

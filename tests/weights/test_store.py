@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from sg3cli.errors import ModelError, UsageError
-from sg3cli.weights import face_mesh, registry, store
+from sg3cli.weights import registry, store, wheel_members
 from sg3cli.weights.registry import TABLE, Model, ModelFile
 
 PAYLOAD = b"weights" * 1000
@@ -199,7 +199,7 @@ def test_pip_pull_takes_only_the_members_out_of_the_wheel(monkeypatch, tmp_path)
         archive.writestr("deep/inside/good.bin", PAYLOAD)
         archive.writestr("deep/other.bin", b"no")
     add_row(monkeypatch, how="pip", files=(ModelFile("good.bin", "deep/inside/good.bin", DIGEST),))
-    monkeypatch.setattr(face_mesh, "download_wheel", lambda requirement, folder: wheel)
+    monkeypatch.setattr(wheel_members, "download_wheel", lambda requirement, folder: wheel)
     store.pull("toy")
     assert [p.name for p in store.folder_of("toy").iterdir()] == ["good.bin"]
 
@@ -208,7 +208,7 @@ def test_failing_pip_is_a_model_error_with_its_last_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(ModelError, match=r"mediapipe==0\.10\.21"):
-        face_mesh.download_wheel(registry.FACE_MESH.requirement, tmp_path)
+        wheel_members.download_wheel(registry.FACE_MESH.requirement, tmp_path)
 
 
 def test_embedded_models_cannot_be_removed():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT = TrainDirectionsConfig()
+CHANCE = 0.55  # accuracy or area under the curve; 0.5 is a coin
 METHODS = ("auto", "svm", "logistic", "regression")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -199,6 +200,9 @@ class Fitting:
             direction.report["cosines"] = alike[direction.name]
             self.console.data(str(b.save_direction(self.out, direction, self.bundle.digest, facts)))
             self.console.notice(line_of(direction))
+            if is_guessing(direction):
+                warning = "is no better than chance and will do something else than its name says"
+                self.console.notice(f"{direction.name}: {warning}; it needs more or better labels")
         reports = {d.name: {"unit": d.unit, **d.report} for d in made}
         write_json(self.out / "report.json", {"schema": 1, "generator": self.bundle.digest, "directions": reports})
         self.console.result("train directions", out=str(self.out), directions=reports)
@@ -270,6 +274,12 @@ def line_of(direction: Fitted) -> str:
     auc = "unknown" if r["auc"] is None else f"{r['auc']:.3f}"
     scores = f"accuracy {r['accuracy']:.3f}, AUC {auc}, correlation {r['correlation']:.3f}"
     return f"{direction.name}: {scores}; strength 1 is {direction.unit}"
+
+
+def is_guessing(direction: Fitted) -> bool:
+    """Whether the direction does not tell its attribute on codes that it was not fitted to."""
+    scores = [score for score in (direction.report["auc"], direction.report["accuracy"]) if score is not None]
+    return bool(scores) and min(scores) < CHANCE
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT = TrainEncoderConfig()
-KINDS, LOSSES = ("psp", "e4e"), ("auto", "lpips", "structural")
+KINDS, LOSSES = ("psp", "e4e"), ("auto", "lpips", "lite0", "structural")
 
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Aligned pictures: a folder, a zip, or a `synthface` data set.")

