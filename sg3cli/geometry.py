@@ -87,7 +87,8 @@ def similarity(tx: float, ty: float, degrees: float, scale: float = 1.0) -> np.n
 
 def rotation_degrees(M: np.ndarray) -> np.ndarray:
     """Counter-clockwise angle on screen, in degrees, of similarity matrices `[..., 3, 3]`."""
-    return np.degrees(np.arctan2(M[..., 0, 1], M[..., 0, 0]))
+    result: np.ndarray = np.degrees(np.arctan2(M[..., 0, 1], M[..., 0, 0]))
+    return result
 
 
 def quad_matrix(quad: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -135,7 +136,8 @@ def warp_quad(rgb: np.ndarray, quad: np.ndarray, size: int | tuple[int, int]) ->
         borderMode=cv2.BORDER_REFLECT,
     )
     crop = fine if samples == 1 else cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
-    return np.clip(crop, 0, 255)
+    result: np.ndarray = np.clip(crop, 0, 255)
+    return result
 
 
 def _part_under(rgb: np.ndarray, quad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

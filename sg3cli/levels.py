@@ -24,7 +24,8 @@ def to_levels(signed: np.ndarray) -> np.ndarray:
 
 def to_uint8(signed: np.ndarray) -> np.ndarray:
     """Values in [-1, 1] as levels, clipped and rounded."""
-    return np.rint(to_levels(signed)).astype(np.uint8)
+    result: np.ndarray = np.rint(to_levels(signed)).astype(np.uint8)
+    return result
 
 
 def tensor_to_signed(levels: Tensor) -> Tensor:

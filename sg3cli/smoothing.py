@@ -73,7 +73,8 @@ def smooth_adaptive(values: np.ndarray, times: np.ndarray, sigma: float) -> np.n
     chosen = smooth_zero_phase(_least_around(agreed, times, 2 * sigma).astype(np.float64), times, sigma)
     shares = np.clip(1 - np.abs(chosen[:, None] - np.arange(len(WIDTHS))), 0, 1)
     shares /= shares.sum(axis=1, keepdims=True)
-    return np.einsum("tk,ktc->tc", shares, np.array(levels))
+    result: np.ndarray = np.einsum("tk,ktc->tc", shares, np.array(levels))
+    return result
 
 
 def noise_of(values: np.ndarray) -> np.ndarray:
@@ -138,7 +139,8 @@ def outliers(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(values[around], 2 * OUTLIER_RADIUS + 1, axis=0)
     away = np.abs(values - np.median(windows, axis=-1))
     spread = np.median(np.abs(windows - np.median(windows, axis=-1)[..., None]), axis=-1)
-    return np.any(away > np.maximum(floor, 8 * spread), axis=1)
+    result: np.ndarray = np.any(away > np.maximum(floor, 8 * spread), axis=1)
+    return result
 
 
 def bridge(present: np.ndarray, times: np.ndarray, max_gap: float) -> np.ndarray:

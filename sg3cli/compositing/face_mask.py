@@ -55,7 +55,8 @@ def face_outline(landmarks: np.ndarray) -> np.ndarray:
     t = np.linspace(0, np.pi, 19)[1:-1, None]
     arch = middle - half * np.cos(t) + (top - middle) * np.sin(t)
     hull = cv2.convexHull(np.concatenate([jaw, arch]).astype(np.float32))[:, 0]
-    return hull.astype(np.float64)
+    result: np.ndarray = hull.astype(np.float64)
+    return result
 
 
 def convex_distance(outline: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -71,13 +72,15 @@ def convex_distance(outline: np.ndarray, points: np.ndarray) -> np.ndarray:
     start, along = outline[kept], edges[kept] / lengths[kept, None]
     normals = np.stack([along[:, 1], -along[:, 0]], axis=1)
     normals *= -np.sign(((outline.mean(axis=0) - start) * normals).sum(axis=1, keepdims=True))  # outwards
-    return (points @ normals.T - (start * normals).sum(axis=1)).max(axis=-1)
+    result: np.ndarray = (points @ normals.T - (start * normals).sum(axis=1)).max(axis=-1)
+    return result
 
 
 def smoothstep(t: np.ndarray) -> np.ndarray:
     """3t^2 - 2t^3 between 0 and 1, constant beyond."""
     t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+    result: np.ndarray = t * t * (3 - 2 * t)
+    return result
 
 
 def face_mask(landmarks_in_window: np.ndarray, size: Size, feather: float) -> np.ndarray:
@@ -125,4 +128,5 @@ def enlarge(alpha: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Bilinear enlargement to `shape` (height, width)."""
     if alpha.shape == shape:
         return alpha
-    return cv2.resize(alpha, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    result: np.ndarray = cv2.resize(alpha, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return result

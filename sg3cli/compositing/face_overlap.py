@@ -87,6 +87,8 @@ def _gap(own: np.ndarray, other: np.ndarray, in_front: bool, grid: tuple[int, in
     mine = convex_distance(face_outline(own), pixels)
     outline = face_outline(other)
     if in_front:
-        return np.maximum(convex_distance(outline, pixels), 0) - mine
+        values: np.ndarray = np.maximum(convex_distance(outline, pixels), 0) - mine
+        return values
     middle = outline.mean(axis=0)
-    return convex_distance(middle + HEAD * (outline - middle), pixels) - np.maximum(mine, 0)
+    result: np.ndarray = convex_distance(middle + HEAD * (outline - middle), pixels) - np.maximum(mine, 0)
+    return result

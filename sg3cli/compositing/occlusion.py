@@ -76,12 +76,14 @@ class _Place:
         area = self.hull(points[JAW]) & (self.distance < -0.06)
         for part in (points[48:60], points[36:42], points[42:48]):
             area &= ~self.hull(part, 0.05)
-        return area & (self.up < 0.88)
+        result: np.ndarray = area & (self.up < 0.88)
+        return result
 
 
 def _disc(radius: float) -> np.ndarray:
     size = 2 * max(int(np.ceil(radius - 0.25)), 0) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    result: np.ndarray = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return result
 
 
 def unlike_skin(source: np.ndarray, face: _Place) -> np.ndarray:
@@ -116,7 +118,8 @@ def hair_mask(source: np.ndarray, face: _Place) -> np.ndarray:
     near = cv2.GaussianBlur(near, (0, 0), max(THIN * face.height, 0.5))
     spread = cv2.dilate(other, _disc(1.0))  # the hairline is mixed of both: what is half hair would turn pale
     beyond = smoothstep((face.distance - BEYOND[0]) / (BEYOND[1] - BEYOND[0]))  # a wall, a collar: no change of colour
-    return cv2.GaussianBlur(spread, (0, 0), 0.7) * np.maximum(near * region, beyond).astype(np.float32)
+    result: np.ndarray = cv2.GaussianBlur(spread, (0, 0), 0.7) * np.maximum(near * region, beyond).astype(np.float32)
+    return result
 
 
 def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.ndarray) -> np.ndarray:
@@ -133,7 +136,8 @@ def occlusion(source: np.ndarray, plain: np.ndarray, face: _Place, known: np.nda
     core = cv2.morphologyEx((score > 0.5).astype(np.uint8), cv2.MORPH_OPEN, _disc(2 * THIN * face.height))
     core = cv2.morphologyEx(core, cv2.MORPH_CLOSE, _disc(3 * THIN * face.height))
     whole = cv2.dilate(core, _disc(2 * THIN * face.height)).astype(np.float32)
-    return cv2.GaussianBlur(whole, (0, 0), max(THIN * face.height, 0.5))
+    result: np.ndarray = cv2.GaussianBlur(whole, (0, 0), max(THIN * face.height, 0.5))
+    return result
 
 
 # ---- over time -----------------------------------------------------------------------------------------------------

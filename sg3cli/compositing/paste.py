@@ -44,7 +44,8 @@ def kept_detail(edited: np.ndarray, plain: np.ndarray) -> np.ndarray:
     sigma = SHAPE_FINE * len(change)
     edges = change - cv2.GaussianBlur(change, (0, 0), sigma)
     energy = cv2.GaussianBlur(edges * edges, (0, 0), sigma)
-    return np.exp(-energy / SHAPE_LEVELS**2)
+    result: np.ndarray = np.exp(-energy / SHAPE_LEVELS**2)
+    return result
 
 
 def paste(
@@ -122,7 +123,8 @@ def membrane(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def _ring_difference(below: np.ndarray, image: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Mean colour difference `[3]` where the opacity `[h, w, 1]` is between 0 and 1."""
     weight = opacity * (1 - opacity)
-    return (weight * (below - image)).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
+    result: np.ndarray = (weight * (below - image)).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
+    return result
 
 
 def _bounding_box(window: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
@@ -166,4 +168,5 @@ def _warp(
     to_image = np.linalg.inv(half) @ np.linalg.inv(to_box) @ half
     extent = (columns.stop - columns.start, rows.stop - rows.start)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, to_image[:2], extent, flags=flags, borderMode=border)
+    result: np.ndarray = cv2.warpAffine(image, to_image[:2], extent, flags=flags, borderMode=border)
+    return result

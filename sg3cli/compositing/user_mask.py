@@ -51,7 +51,8 @@ class UserMask:
         else:
             rgb = self._frame(index).rgb
         brightness = rgb.astype(np.float32).mean(axis=2) / 255
-        return np.clip((brightness - SLACK) / (1 - 2 * SLACK), 0, 1).astype(np.float32)
+        result: np.ndarray = np.clip((brightness - SLACK) / (1 - 2 * SLACK), 0, 1).astype(np.float32)
+        return result
 
     def _frame(self, index: int) -> Frame:
         """A frame of the video: the next one without seeking."""

@@ -141,7 +141,7 @@ class PivotalTuner:
             if not torch.isfinite(loss):
                 hint = f"use a smaller learning rate than {self.config.lr:g}"
                 raise UsageError(f"tuning diverged at step {self.step}: the loss is {loss.item()}", hint)
-            (share * loss).backward()
+            torch.autograd.backward(share * loss)
             l2, perceptual = l2 + share * terms[0].item(), perceptual + share * terms[1].item()
         self.optimizer.step()
         self.step += 1

@@ -35,7 +35,7 @@ def ssim_maps(a: Tensor, b: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     channels = a.shape[1]
     a, b = a + 1, b + 1  # levels from 0: the luminance term compares ratios
     moments = blur(torch.cat([a, b, a * a, b * b, a * b], dim=1), window)
-    mu_a, mu_b, aa, bb, ab = moments.split(channels, dim=1)
+    mu_a, mu_b, aa, bb, ab = torch.split(moments, channels, dim=1)
     luminance = (2 * mu_a * mu_b + C1) / (mu_a * mu_a + mu_b * mu_b + C1)
     structure = (2 * (ab - mu_a * mu_b) + C2) / ((aa - mu_a * mu_a) + (bb - mu_b * mu_b) + C2)
     return luminance, structure

@@ -28,10 +28,10 @@ def import_torchvision() -> None:
         if "torchvision::" not in str(error):
             raise
         _forget_half_import()
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name, schema in SCHEMAS.items():
             if not hasattr(torch.ops.torchvision, name):
-                library.define(name + schema)
+                library.define(name + schema)  # type: ignore[no-untyped-call]
         _declared.append(library)
         import torchvision  # noqa: F401
 

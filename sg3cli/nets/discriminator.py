@@ -99,7 +99,8 @@ class DiscriminatorBlock(nn.Module):
         if self.fromrgb is not None:
             x = self.fromrgb(x)
         half = math.sqrt(0.5)  # the sum of two branches keeps the variance of one
-        return self.skip(x, gain=half) + self.conv1(self.conv0(x), gain=half)
+        y: Tensor = self.skip(x, gain=half) + self.conv1(self.conv0(x), gain=half)
+        return y
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -116,7 +117,8 @@ class DiscriminatorEpilogue(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.num_channels:
             x = torch.cat([x, minibatch_std(x, self.group_size, self.num_channels)], dim=1)
-        return self.out(self.fc(self.conv(x).flatten(1)))
+        y: Tensor = self.out(self.fc(self.conv(x).flatten(1)))
+        return y
 
 
 def minibatch_std(x: Tensor, group_size: int, num_channels: int) -> Tensor:
@@ -149,4 +151,5 @@ class Discriminator(nn.Module):
         x = img
         for name in self.block_names:
             x = getattr(self, name)(x)
-        return self.b4(x)
+        y: Tensor = self.b4(x)
+        return y

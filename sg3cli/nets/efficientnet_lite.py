@@ -79,7 +79,8 @@ class InvertedBottleneck(nn.Module):
         """x [N,C,H,W] -> [N,O,H/stride,W/stride]."""
         y = x if self.expand is None else F.relu6(self.expand(x))
         y = self.project(F.relu6(self.depthwise(y)))
-        return x + y if self.shortcut else y
+        result: Tensor = x + y if self.shortcut else y
+        return result
 
 
 class EfficientNetLite(nn.Module):

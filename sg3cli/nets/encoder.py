@@ -58,7 +58,8 @@ class EncoderConfig:
     @property
     def map_size(self) -> int:
         """Side of the trunk's last map; every halving rounds up."""
-        return -(-self.trunk_size // 2 ** len(self.stages))
+        count: int = -(-self.trunk_size // 2 ** len(self.stages))
+        return count
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -88,7 +89,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        y: Tensor = x * gate.sigmoid()
+        return y
 
 
 class IRBlock(nn.Module):
@@ -114,7 +116,8 @@ class IRBlock(nn.Module):
         self.res_layer = nn.Sequential(*branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.res_layer(x) + self.shortcut_layer(x)
+        y: Tensor = self.res_layer(x) + self.shortcut_layer(x)
+        return y
 
 
 class BasicBlock(nn.Module):
@@ -152,7 +155,8 @@ class StyleHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, size, size] -> [N, w_dim]."""
-        return self.linear(self.convs(x).flatten(1))
+        y: Tensor = self.linear(self.convs(x).flatten(1))
+        return y
 
 
 class DetailBranch(nn.Module):
@@ -175,7 +179,8 @@ class DetailBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N,C,S,S] -> [N,stem,S/2,S/2]."""
-        return self.convs(x)
+        y: Tensor = self.convs(x)
+        return y
 
 
 def with_detail(encoder: Encoder, channels: int) -> Encoder:
@@ -245,7 +250,9 @@ class Encoder(nn.Module):
 
     def _stem(self, x: Tensor) -> Tensor:
         if self.detail is not None:
-            return self.input_layer(F.avg_pool2d(x, 2)) + self.detail(x)
-        if self.config.trunk == "irse":
-            return self.input_layer(x)
-        return self.relu(self.bn1(self.conv1(x)))
+            y: Tensor = self.input_layer(F.avg_pool2d(x, 2)) + self.detail(x)
+        elif self.config.trunk == "irse":
+            y = self.input_layer(x)
+        else:
+            y = self.relu(self.bn1(self.conv1(x)))
+        return y

@@ -47,4 +47,5 @@ class Generator(nn.Module):
     ) -> Tensor:
         """z [N, z_dim] -> images [N, 3, R, R]; see `Mapping.forward` and `Synthesis.forward`."""
         ws = self.mapping(z, c, psi=psi, cutoff=cutoff, update_emas=update_emas)
-        return self.synthesis(ws, transform=transform, update_emas=update_emas)
+        y: Tensor = self.synthesis(ws, transform=transform, update_emas=update_emas)
+        return y

@@ -61,7 +61,8 @@ def restyle(
 
 def _upright(G: Generator, ws: Tensor) -> Tensor:
     """Aligned image: the identity, whatever transform the loaded generator may carry."""
-    return G.synthesis(ws, transform=torch.eye(3, device=ws.device))
+    y: Tensor = G.synthesis(ws, transform=torch.eye(3, device=ws.device))
+    return y
 
 
 def _pool(x: Tensor, size: int) -> Tensor:

@@ -60,7 +60,8 @@ class SynthesisInput(nn.Module):
     def styles(self, w: Tensor) -> Tensor:
         """w [N, w_dim] -> [N, 4]: cosine and sine of the learned rotation, translation in image widths."""
         pose = self.affine(w)
-        return pose / pose[:, :2].norm(dim=1, keepdim=True)
+        y: Tensor = pose / pose[:, :2].norm(dim=1, keepdim=True)
+        return y
 
     def forward(self, pose: Tensor, transform: Tensor | None = None, extra_samples: Sides = NO_MARGIN) -> Tensor:
         """pose [N, 4], transform [3, 3] or [N, 3, 3] (output to feature space) -> [N, C, size, size].
@@ -78,7 +79,8 @@ class SynthesisInput(nn.Module):
         angle = freqs[:, :, 0, None, None] * across[None, :] + freqs[:, :, 1, None, None] * down[:, None]
         x = ((angle + phases[:, :, None, None]) * (2 * math.pi)).sin() * amplitudes[:, :, None, None]
         mixed = (self.weight / math.sqrt(self.channels)) @ x.flatten(2)
-        return mixed.unflatten(2, (len(down), len(across)))
+        y: Tensor = mixed.unflatten(2, (len(down), len(across)))
+        return y
 
     def _axis(self, before: int, after: int) -> Tensor:
         """Where the samples lie along one side, in image widths: [before + size + after]."""
@@ -121,7 +123,8 @@ class SynthesisLayer(nn.Module):
         """w [N, w_dim] -> one scale for each input channel [N, in_channels]."""
         s = self.affine(w)
         # ToRGB is not demodulated, so its fan-in is divided out here.
-        return s / math.sqrt(self.spec.in_channels) if self.spec.is_torgb else s
+        y: Tensor = s / math.sqrt(self.spec.in_channels) if self.spec.is_torgb else s
+        return y
 
     def forward(
         self, x: Tensor, s: Tensor, update_emas: bool = False, remat: bool = False, impl: str = "auto"
@@ -137,7 +140,8 @@ class SynthesisLayer(nn.Module):
             self.magnitude_ema.copy_(magnitude.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         gain = self.magnitude_ema.rsqrt()  # outside of `_run`: its second run must see the same gain
         if remat and torch.is_grad_enabled():
-            return checkpoint(self._run, x, s, gain, impl, use_reentrant=False)
+            y: Tensor = checkpoint(self._run, x, s, gain, impl, use_reentrant=False)
+            return y
         return self._run(x, s, gain, impl)
 
     def _run(self, x: Tensor, s: Tensor, gain: Tensor, impl: str) -> Tensor:
@@ -265,7 +269,8 @@ class Synthesis(nn.Module):
             chosen = self.checkpoint_layers
             remat = chosen if isinstance(chosen, bool) else i in chosen
             x = layer(x, styles[name], update_emas=update_emas, remat=remat, impl=self.impl)
-        return x.float() * self.output_scale
+        y: Tensor = x.float() * self.output_scale
+        return y
 
     def _infer(self, layer: SynthesisLayer, x: Tensor, s: Tensor, blocks: Blocks) -> Tensor:
         """The layer without gradients; a large one in `blocks`, where its output takes the place of its input."""

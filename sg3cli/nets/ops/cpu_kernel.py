@@ -133,4 +133,5 @@ def forward_into(x: Tensor, b: Tensor | None, case: LreluSpec, out: Tensor) -> N
 def filtered_lrelu_kernel(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that `covers` accepts."""
     sign_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]
+    y: Tensor = _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]
+    return y

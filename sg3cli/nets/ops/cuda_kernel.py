@@ -116,4 +116,5 @@ torch.library.register_autograd("sg3cli::filtered_lrelu_cuda_backward", _no_seco
 def filtered_lrelu_cuda(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     """The operator on `x` [N, C, H, W] with bias `b` [C], for a case that is `usable`; half and bfloat16 as well."""
     sign_mask = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]
+    y: Tensor = _forward_op(x, case.fu, case.fd, b, *case.numbers, sign_mask)[0]
+    return y

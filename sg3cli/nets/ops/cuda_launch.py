@@ -64,7 +64,8 @@ class Pass:
         first = max(grid * row, 0 if self.up_full else patch)
         second = max(patch if self.up_full else high * row, 0 if self.down_full else tile * row)
         filters = (self.up * taps) ** (1 + self.up_full) + self.down_taps ** (1 + self.down_full)
-        return 4 * (first + second + filters)
+        count: int = 4 * (first + second + filters)
+        return count
 
     def macros(self) -> dict[str, str]:
         """Names and values of all macros."""

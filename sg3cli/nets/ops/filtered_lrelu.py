@@ -79,8 +79,8 @@ def _torch_path(x: Tensor, b: Tensor | None, case: LreluSpec) -> Tensor:
     size = max(1, CHUNK_SAMPLES // max(1, n * h * w * case.up * case.up))
     if size >= channels:
         return run(x, b)
-    biases = [None] * -(-channels // size) if b is None else list(b.split(size))
-    parts = zip(x.split(size, dim=1), biases, strict=True)
+    biases = [None] * -(-channels // size) if b is None else list(torch.split(b, size))
+    parts = zip(torch.split(x, size, dim=1), biases, strict=True)
     if torch.is_grad_enabled():
         return torch.cat([checkpoint(run, part, bias, use_reentrant=False) for part, bias in parts], dim=1)
     return torch.cat([run(part, bias) for part, bias in parts], dim=1)

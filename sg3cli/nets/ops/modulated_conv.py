@@ -40,11 +40,10 @@ def modulated_conv2d(
     if matrix and dtype is not None:
         # One small matrix for each sample: scaling those costs nothing next to a pass over the activations.
         per_sample = _per_sample(w, scale_in, scale_out)[..., 0, 0].to(dtype)
-        return (per_sample @ x.flatten(2).to(dtype)).float().unflatten(2, x.shape[2:])
+        return torch.unflatten((per_sample @ x.flatten(2).to(dtype)).float(), 2, x.shape[2:])
     if matrix and scaled_weights and impl != "torch" and cpu_convolution.covers(x, w):
-        return cpu_convolution.pointwise(_per_sample(w, scale_in, scale_out)[..., 0, 0], x.flatten(2)).unflatten(
-            2, x.shape[2:]
-        )
+        y = cpu_convolution.pointwise(_per_sample(w, scale_in, scale_out)[..., 0, 0], x.flatten(2))
+        return torch.unflatten(y, 2, x.shape[2:])
     if dtype is None and scaled_weights and x.shape[0] == 1:
         return convolve(x, _per_sample(w, scale_in, scale_out)[0], padding)
     # In half precision what goes in keeps its scale, or sixteen bits would lose the small channels of a strong style.
@@ -127,7 +126,7 @@ def _strips(x: Tensor, w: Tensor, padding: int, y: Tensor, dtype: torch.dtype | 
         strip = x[:, :, max(first, 0) : min(last, height)].to(w.dtype)
         strip = F.pad(strip, (padding, padding, max(-first, 0), max(last - height, 0)))
         if k == 1:  # in half precision a product is twice as fast as a convolution
-            y[:, :, top:bottom] = (w[:, :, 0, 0] @ strip.flatten(2)).unflatten(2, strip.shape[2:])
+            y[:, :, top:bottom] = torch.unflatten(w[:, :, 0, 0] @ strip.flatten(2), 2, strip.shape[2:])
         else:
             y[:, :, top:bottom] = F.conv2d(strip, w)
 

@@ -82,7 +82,8 @@ def setup_filter(
         taps = taps / taps.sum()
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
-    return taps * gain ** (taps.ndim / 2)
+    y: Tensor = taps * gain ** (taps.ndim / 2)
+    return y
 
 
 def filter2d(x: Tensor, f: Tensor, padding: Factor = 0, flip_filter: bool = False, gain: float = 1) -> Tensor:
