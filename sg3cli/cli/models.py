@@ -31,7 +31,8 @@ def list_(session: Session) -> None:
     for name, row in TABLE.items():
         here = store.is_present(name)
         rows.append({"name": name, "kind": row.kind, "present": here, "bytes": row.bytes, "licence": row.licence,
-                     "source": row.source, "how": row.how, "needs": list(row.needs), "note": row.note})  # fmt: skip
+                     "source": row.source, "how": row.how, "needs": list(row.needs), "note": row.note,
+                     "credits": list(row.credits)})  # fmt: skip
         mark = "here" if here else row.how
         session.console.data(f"{name:<26} {mark:<9} {_megabytes(row.bytes):>8}  {row.licence:<45} {row.source}")
     for each in map(_imported_row, store.imported()):

@@ -40,6 +40,7 @@ class Model:
     place: Place = "store"
     requirement: str = ""  # for `pip`: the pinned distribution that carries the files
     note: str = ""
+    credits: tuple[str, ...] = ()  # of material that it was made from, as their licences ask
 
     @property
     def bytes(self) -> int | None:
@@ -47,6 +48,18 @@ class Model:
         sizes = [file.bytes for file in self.files]
         return None if None in sizes or not sizes else sum(size for size in sizes if size is not None)
 
+
+# Photographs that people-128 was trained on beside the renders; the licences ask that these are named.
+PHOTO_CREDITS = (
+    "DeBruine, L., & Jones, B. (2017). Face Research Lab London Set (Version 5). figshare. "
+    "https://doi.org/10.6084/m9.figshare.5047666.v5 - CC BY 4.0. Changed: cropped, resized.",
+    "DeBruine, L., & Jones, B. (2017). Young Adult White Faces with Manipulated Versions (Version 1). figshare. "
+    "https://doi.org/10.6084/m9.figshare.4220517.v1 - CC BY 4.0. Changed: cropped, resized.",
+    "Cooke, M., Barker, J., Cunningham, S., & Shao, X. (2006). The Grid audio-visual sentence corpus. "
+    "https://doi.org/10.5281/zenodo.3625687 - CC BY 4.0. Changed: frames cropped, resized.",
+    "Official portraits of members of the US Congress, collected by unitedstates/images - public domain.",
+    "Lisa DeBruine, webmorphR stimuli; cjdowner/interfaces - CC0 1.0.",
+)
 
 FACE_MESH = Model(
     "face-mesh",
@@ -93,12 +106,13 @@ PERCEPTUAL = Model(
 PEOPLE_128 = Model(
     "people-128",
     "bundle",
-    "sg3: trained by `sg3 train` on rendered people (MakeHuman base mesh, CC0)",
+    "sg3: trained by `sg3 train` on rendered people (MakeHuman base mesh, CC0) and on photographs",
     MIT,
     "embedded",
     place="package",
     needs=("face-mesh",),
     note="ships inside the package",
+    credits=PHOTO_CREDITS,
 )
 
 FAN = Model(

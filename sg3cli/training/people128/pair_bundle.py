@@ -29,6 +29,7 @@ from sg3cli.training.people128.pair_data import PictureSet, attribute_index, fir
 from sg3cli.training.people128.pair_trainer import PairNet, load_start
 from sg3cli.training.people128.photo_directions import COVARIATES, codes_of, partial_direction
 from sg3cli.weights.bundle import ATTRIBUTE_NET, load_model
+from sg3cli.weights.registry import PHOTO_CREDITS
 
 # Where hair is looked for: (along, aside) in distances from the chin to the brows, from the middle of the brows.
 HAIR_PLACES = (
@@ -63,13 +64,13 @@ class Shipped:
 # Factors and ranges are what eight held-out photographs looked right with: directions from pairs are fitted by least
 # squares, which shrinks them where the drawing is soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("visibly older, the hair excepted", (-2.0, 2.5), "age", 2.5, "age", 35.0),
+    "age": Shipped("visibly older, the hair excepted", (-2.0, 2.5), "age", 1.8, "age", 28.0),
     "smile": Shipped("a smile that begins; 2 shows teeth", (-2.0, 2.5), "smile", 1.5),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), "mouth_open"),
     "eyes-closed": Shipped("lids half down; 2 nearly closes them", (0.0, 2.0), "eyes_closed", 1.5),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
-    "glasses": Shipped("a pair of thin glasses; 2 a strong one", (0.0, 2.0), "glasses"),
+    "glasses": Shipped("a pair of glasses", (0.0, 1.5), "glasses", 1.5),
     "beard": Shipped("a short beard; 2 a full one", (-1.0, 2.0), "beard"),
     "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
     "gender": Shipped("half of the way from women to men", (-2.0, 2.0), column="sex", change=0.5),
@@ -161,6 +162,7 @@ def write_pair_bundle(
         "resolution": net.G.img_resolution,
         "licence": LICENCE,
         "source": "made by this project: sg3 train",
+        "credits": list(PHOTO_CREDITS),
         "tool": __version__,
         "training": {**record, "mapping_holds": round(held, 3)},
     }
