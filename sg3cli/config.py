@@ -53,7 +53,7 @@ def smoothing_sigma(text: str) -> float:
     except ValueError:
         sigma = -1.0
     if not 0 < sigma < math.inf:
-        raise UsageError(f"{text!r} is no smoothing", "choose paper, none or gauss:SECONDS, for example gauss:0.1")
+        raise UsageError(f"unknown smoothing {text!r}", "choose paper, none or gauss:SECONDS, for example gauss:0.1")
     return sigma
 
 
@@ -100,6 +100,8 @@ class Setting:
             try:
                 self.option.parse(value)
             except UsageError as error:
+                if origin.startswith("-"):  # a flag's text is quoted; of a file or a variable the name is needed
+                    raise
                 raise UsageError(f"{origin}: {error}", error.hint) from None
         return value
 

@@ -313,7 +313,7 @@ def show_outlook(
 ) -> None:
     """Print what the stages up to `last` would take; nothing is written."""
     from sg3cli.pipeline import Job
-    from sg3cli.pipeline.outlook import outlook
+    from sg3cli.pipeline.dry_run import outlook
 
     where = find_project.find_target(argument, session.project, session.console)
     project = find_project.open_target(where, session.project, session.flags.get("input", {}).get("rate"))

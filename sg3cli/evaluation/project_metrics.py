@@ -31,9 +31,10 @@ from sg3cli.nets.attribute_net import AttributeNet, load_attribute_net
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.device import choose_device
-from sg3cli.pipeline.face_crops import FaceEdits, presence, with_smooth_landmarks
+from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import plan
 from sg3cli.smoothing import runs

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sg3cli.compositing.face_mask import smooth_landmarks
-from sg3cli.faces.alignment import ABSENT, Track, shot_slices
+from sg3cli.faces.alignment import Track, shot_slices
 from sg3cli.files import RowFile
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import NO_MARGIN, Sides
 from sg3cli.video import Frame
-
-FADE = 0.2  # seconds over which the face fades in and out beside frames that show none
 
 
 def with_smooth_landmarks(track: Track) -> Track:
@@ -52,16 +50,3 @@ class FaceEdits:
         index = np.array([frame.index for frame in frames])
         ws = self.edited_codes(index) if edited else self.codes.take(index)
         return render_crops(G, ws, self.track.transforms[index], len(index), sides)
-
-
-def presence(times: np.ndarray, status: np.ndarray, shots: np.ndarray | None = None) -> np.ndarray:
-    """Opacity of the face `[T]`: 1, falling to 0 over `FADE` seconds towards frames of its shot that show none."""
-    opacity, shots = np.ones(len(times)), np.zeros(len(times), np.int32) if shots is None else shots
-    for shot in shot_slices(shots):
-        gaps = times[shot][status[shot] == ABSENT]
-        if len(gaps):
-            after = np.searchsorted(gaps, times[shot])
-            before, after = np.clip(after - 1, 0, None), np.clip(after, None, len(gaps) - 1)
-            distance = np.minimum(np.abs(times[shot] - gaps[before]), np.abs(gaps[after] - times[shot]))
-            opacity[shot] = np.clip(distance / FADE, 0.0, 1.0)
-    return opacity

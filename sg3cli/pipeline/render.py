@@ -24,13 +24,14 @@ from sg3cli.latents.edits import Edit
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import provenance
 from sg3cli.pipeline.align import load_everybody
-from sg3cli.pipeline.compositing import prepare
 from sg3cli.pipeline.device import choose_device
-from sg3cli.pipeline.face_crops import FaceEdits, presence, with_smooth_landmarks
+from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import NO_INPUTS, CompositingInputs, FacePaster, pixel_sides
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.partial_render import only_inside, opacity, tee
+from sg3cli.pipeline.paste_inputs import prepare
+from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render_plan import Plan
 from sg3cli.project import Project
 from sg3cli.time_ranges import parse_ranges

@@ -368,7 +368,6 @@ def test_a_list_of_one_may_have_a_plain_output(
         ["a.mp4", "-o", "c.mp4", "--name", "{stem}.mp4"],
         ["a.mp4", "b.mp4", "--out-dir", "out", "--project", "p.sg3"],
         ["a.mp4", "-", "--out-dir", "out"],
-        ["a.mp4"],
         ["--out-dir", "out"],
     ],
 )

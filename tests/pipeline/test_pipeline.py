@@ -28,7 +28,7 @@ from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.files import digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
-from sg3cli.pipeline import Job, face_crops, render, render_plan
+from sg3cli.pipeline import Job, presence, render, render_plan
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
 from sg3cli.project import Project
@@ -293,10 +293,10 @@ def test_the_face_fades_beside_frames_that_show_none() -> None:
     times = np.arange(20) / 20
     status = np.zeros(20, np.uint8)
     status[[8, 9]] = ABSENT
-    opacity = face_crops.presence(times, status)
+    opacity = presence.presence(times, status)
     assert opacity[[8, 9]].tolist() == [0, 0] and (opacity[[0, 4, 13, 19]] == 1).all()
     assert opacity[[6, 7, 10, 11]] == pytest.approx([0.5, 0.25, 0.25, 0.5])
-    assert (face_crops.presence(times, np.zeros(20)) == 1).all()
+    assert (presence.presence(times, np.zeros(20)) == 1).all()
 
 
 def test_frames_without_a_face_pass_through(

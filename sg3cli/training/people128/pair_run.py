@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -199,7 +200,8 @@ def main() -> None:
     """Entry of `python -m`."""
 
     def say(text: str) -> None:
-        print(time.strftime("%H:%M:%S"), text, flush=True)  # noqa: T201 (a log of a run in the background)
+        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        sys.stdout.flush()
 
     run = PairRun(_parse(), say)
     signal.signal(signal.SIGTERM, lambda *_: run.stop())

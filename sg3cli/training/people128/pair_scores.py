@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -193,9 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             net = bundle_net(model).eval()
             factors = fit_scales(net, edits, make_pairs(edits, train))
-            print(f"{model}: directions scaled by", {k: round(v, 2) for k, v in factors.items()})  # noqa: T201
+            scaled = ", ".join(f"{name} {factor:.2f}" for name, factor in factors.items())
+            sys.stdout.write(f"{model}: directions scaled by {scaled}\n")
         results[model] = scores(net, perceptual, (photos, rows), (edits, make_pairs(edits, held)))
-    print(table({Path(model).name: row for model, row in results.items()}))  # noqa: T201
+    sys.stdout.write(table({Path(model).name: row for model, row in results.items()}) + "\n")
     if given.out:
         given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")
 

@@ -12,6 +12,7 @@ face moved is read off the landmarks, in the units of the renders.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     photos = PictureSet(given.photos)
     rows = photo_rows(photos, first_held_out_person(photos.identity))[0]
-    print(f"{write_pairs(photos, rows, given.out)} pairs in {given.out}")  # noqa: T201
+    sys.stdout.write(f"{write_pairs(photos, rows, given.out)} pairs in {given.out}\n")
 
 
 if __name__ == "__main__":

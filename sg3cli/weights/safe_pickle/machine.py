@@ -1,7 +1,7 @@
 """A pickle machine that can build plain data and nothing else.
 
 It is not the standard one with a filter in front: there is no opcode, and no path in here, by which anything of the
-file could be called or imported. A name in the file is looked up in an allow-list of records (`pickle_values`); any
+file could be called or imported. A name in the file is looked up in an allow-list of records (`values`); any
 other name ends the reading. Work and memory are bounded by limits of its own.
 """
 

@@ -1,7 +1,7 @@
 """Files of others, read without executing anything in them: `.pkl`, `.pt` (both formats) and `.npy`.
 
 `read` gives the plain tree that a file holds: dicts, lists, tuples, numbers and text, with `Tensor`, `Array` and
-`Module` records (see `pickle_values`) in it. Whatever is wrong with a file ends in a `ModelError` that names the cause.
+`Module` records (see `values`) in it. Whatever is wrong with a file ends in a `ModelError` that names the cause.
 """
 
 from __future__ import annotations

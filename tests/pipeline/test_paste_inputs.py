@@ -10,20 +10,20 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from sg3cli.paste_inputs.occlusion import smooth_maps
+from sg3cli.paste_inputs.paste import warp_alpha
 
 from sg3cli import cli
-from sg3cli.compositing.occlusion import smooth_maps
-from sg3cli.compositing.paste import warp_alpha
 from sg3cli.config import RenderConfig, Settings
 from sg3cli.errors import InputError
 from sg3cli.files import Chunks, digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import (
     Job,
-    compositing,
     face_crops,
     face_paster,
     occlusion_maps,
+    paste_inputs,
     render,
     render_plan,
     seam,
@@ -62,7 +62,7 @@ def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[n
     codes = smoothed_codes(project, plan.bundle.digest, track, config.smooth)
     face = plan.of_face(face_crops.with_smooth_landmarks(track), codes)
     generator = project.key("invert")
-    inputs = compositing.prepare(job, face, G, (generator, plan.inputs))
+    inputs = paste_inputs.prepare(job, face, G, (generator, plan.inputs))
     with VideoReader(project.source()) as reader:
         frames = list(reader)
     results = render.compose(iter(frames), plan.of_face(track, codes), G, config, inputs)
@@ -112,21 +112,21 @@ def test_a_mask_of_another_size_is_refused(inverted, tiny_bundle, tmp_path):
 
 def test_the_maps_are_kept_and_do_not_depend_on_the_chunks(inverted, tiny_bundle, monkeypatch):
     """Smoothed chunk by chunk they are what the whole clip at once gives; a later render makes none."""
-    monkeypatch.setattr(compositing, "CHUNK", 4)
-    shutil.rmtree(inverted.path / compositing.VISIBLE, ignore_errors=True)
+    monkeypatch.setattr(paste_inputs, "CHUNK", 4)
+    shutil.rmtree(inverted.path / paste_inputs.VISIBLE, ignore_errors=True)
     first = [after for _, after in composed(inverted, tiny_bundle)]
-    chunks = sorted((inverted.path / compositing.VISIBLE).glob("*.safetensors"))
+    chunks = sorted((inverted.path / paste_inputs.VISIBLE).glob("*.safetensors"))
     assert [path.stem for path in chunks] == ["000000000", "000000004", "000000008"]
     whole = np.concatenate([read_arrays(path)[0]["visible"] for path in chunks])
     track = inverted.track()
     key = read_arrays(chunks[0])[1]["key"]
-    maps = occlusion_maps.VisibleMaps(Chunks(inverted.path / compositing.VISIBLE, key), track)
+    maps = occlusion_maps.VisibleMaps(Chunks(inverted.path / paste_inputs.VISIBLE, key), track)
     expected = smooth_maps(whole / 255, track.times, np.zeros(len(track.times), int))
     for index in (5, 0, 11, 3, 4):
         np.testing.assert_allclose(maps.at(index), expected[index], atol=1e-6)
     chunks[-1].unlink()  # as after a kill
     assert all(np.array_equal(a, b) for a, (_, b) in zip(first, composed(inverted, tiny_bundle), strict=True))
-    monkeypatch.setattr(compositing, "make_maps", None)
+    monkeypatch.setattr(paste_inputs, "make_maps", None)
     assert all(np.array_equal(a, b) for a, (_, b) in zip(first, composed(inverted, tiny_bundle), strict=True))
 
 
@@ -144,7 +144,7 @@ def test_a_range_has_its_maps_alone_and_they_are_those_of_the_whole(inverted, ti
         patch.setattr(face_crops.FaceEdits, "crops", counted)
         next(composed(inverted, tiny_bundle, range="..0.1"))  # the maps of the whole clip are there and will do
         assert not drawn or max(drawn) < 2
-        shutil.rmtree(inverted.path / compositing.VISIBLE)
+        shutil.rmtree(inverted.path / paste_inputs.VISIBLE)
         drawn.clear()
         first = next(composed(inverted, tiny_bundle, range="..0.1"))[1]
     assert set(drawn) == set(range(8))  # 0.1 s of 25 frames a second, 0.2 s of smoothing, whole batches of two
