@@ -43,6 +43,7 @@ HAIR_PLACES = (
     (0.1, 0.55),
     (0.1, -0.55),
 )
+TRAINED = "directions.safetensors"  # as the run has them, so that another one can start from the bundle
 LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs under open licences, see credits"
 
 
@@ -151,6 +152,7 @@ def write_pair_bundle(
     save_generator(folder / "generator.safetensors", net.G, {"name": folder.name}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
+    save_file({"D": net.directions.detach().numpy().astype(np.float16)}, folder / TRAINED)
     shutil.rmtree(folder / "directions", ignore_errors=True)
     vectors = directions_of(net, photos, rows, codes.numpy())
     write_directions(folder / "directions", vectors, digest)
