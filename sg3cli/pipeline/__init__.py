@@ -190,8 +190,10 @@ class Job:
             self.stages[stage] = {"status": "up to date", "key": key}
             return
         if before := self.project.record(stage):
-            cost = f"it took {before.seconds:.0f} s before"
-            self.console.notice(f"{stage}: what it depends on has changed, it is computed again ({cost})")
+            model, cost = parts.models.get("name"), f"it took {before.seconds:.0f} s before"
+            changed = f"the model {model} is another one now" if model and dict(before.models) != parts.models else ""
+            reason = changed or "what it depends on has changed"
+            self.console.notice(f"{stage}: {reason}, it is computed again ({cost})")
         self.project.save()
         began = time.monotonic()
         files, facts = work(key)
