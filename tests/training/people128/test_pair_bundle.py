@@ -53,9 +53,11 @@ def test_a_bundle_holds_its_parts_and_starts_another_run(photos: PictureSet, tmp
     G = tiny_generator()
     net = PairNet(G, tiny_encoder(), torch.randn(len(ATTRIBUTES), G.num_ws, G.w_dim)).eval()
     (tmp_path / "probe.safetensors").write_bytes(b"as it is")
+    start = G.mapping.w_avg.clone()
     vectors = write_pair_bundle(tmp_path / "model", net, photos, tmp_path / "probe.safetensors", {"steps": 3})
     model = load_model(tmp_path / "model")
     assert set(model.directions) == set(SHIPPED) == set(vectors)
+    torch.testing.assert_close(model.generator().mapping.w_avg, start, atol=1e-3, rtol=1e-3)  # inversion begins there
     glasses = model.directions["glasses"]
     assert glasses.range == SHIPPED["glasses"].range and glasses.generator == model.digest and glasses.does
     trained = (net.directions * net.free).detach().numpy()[list(ATTRIBUTES).index("glasses")]
