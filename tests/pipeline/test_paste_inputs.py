@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from sg3cli.compositing.occlusion import smooth_maps
-from sg3cli.compositing.paste import warp_alpha
 
 from sg3cli import cli
+from sg3cli.compositing.occlusion import smooth_maps
+from sg3cli.compositing.paste import warp_alpha
 from sg3cli.config import RenderConfig, Settings
 from sg3cli.errors import InputError
 from sg3cli.files import Chunks, digest_of, read_arrays
