@@ -15,17 +15,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sg3cli.config import Settings
     from sg3cli.errors import BatchError, DeviceError, InputError, ModelError, Sg3Error, UsageError
     from sg3cli.latents.edits import Edit
     from sg3cli.pipeline.edit_video import Result, edit_video
     from sg3cli.project import Project
+    from sg3cli.settings import Settings
     from sg3cli.weights.bundle import load_model
 
 __version__ = "0.2.0"
 
 HOMES = {
-    "config": ("Settings",),
+    "settings": ("Settings",),
     "errors": ("BatchError", "DeviceError", "InputError", "ModelError", "Sg3Error", "UsageError"),
     "latents.edits": ("Edit",),
     "pipeline.edit_video": ("Result", "edit_video"),

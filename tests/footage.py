@@ -18,7 +18,7 @@ import av
 import numpy as np
 from clips import make_clip, number_of, numbered, to_frame, vfr_pts
 
-from sg3cli.config import EncodeConfig
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
 from sg3cli.video.color import BT709, BT2020, FULL, HLG, LIMITED, PQ, SMPTE170M, ColorTags
 from sg3cli.video.reader import spool

@@ -291,8 +291,8 @@ def peak_memory() -> int:
 
 def main() -> None:
     """Read what is asked for on standard input, and write it again."""
-    from sg3cli.config import EncodeConfig
     from sg3cli.errors import Sg3Error
+    from sg3cli.settings import EncodeConfig
     from sg3cli.video import VideoReader, VideoWriter, frame_pts
 
     paths = json.loads(sys.stdin.readline())

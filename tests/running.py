@@ -79,7 +79,7 @@ def example_clip(name: str) -> Path:
 
 def cut(source: Path, out: Path, frames: int, first: int = 0) -> Path:
     """Frames `first` to `first + frames` of `source` at half its size; the sound comes along whole."""
-    from sg3cli.config import EncodeConfig
+    from sg3cli.settings import EncodeConfig
     from sg3cli.video import VideoReader, VideoWriter
 
     encode = EncodeConfig(crf=10, preset="veryfast")

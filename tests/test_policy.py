@@ -26,11 +26,11 @@ OWNERS = {  # foreign library -> the only places that import it
     "rich": ("console.py", "cli/"),
     "requests": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
-    "platformdirs": ("weights/store.py", "nets/ops/build.py", "cli/settings.py"),
+    "platformdirs": ("weights/store.py", "nets/ops/build.py", "cli/setting_sources.py"),
     "filelock": ("weights/store.py", "nets/ops/build.py", "project.py"),
 }
 LIGHT = (  # need neither torch nor av when they are imported
-    *("cli/", "__init__.py", "project.py", "files.py", "errors.py", "config.py", "console.py", "time_ranges.py"),
+    *("cli/", "__init__.py", "project.py", "files.py", "errors.py", "settings.py", "console.py", "time_ranges.py"),
     *("latents/edits.py", "latents/projection.py", "video/__init__.py", "video/color.py", "video/image_sequence.py"),
     *("pipeline/__init__.py", "pipeline/provenance.py", "pipeline/partial_render.py"),
     *("weights/store.py", "weights/registry.py", "weights/bundle.py", "weights/direction_file.py"),

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sg3cli.config import FinetuneConfig, RenderConfig
 from sg3cli.errors import DeviceError, UsageError
+from sg3cli.settings import FinetuneConfig, RenderConfig
 from sg3cli.weights.bundle import load_model
 
 if TYPE_CHECKING:

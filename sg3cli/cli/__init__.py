@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from sg3cli.cli.options import debugging
+from sg3cli.cli.flags import debugging
 from sg3cli.console import Console
 from sg3cli.errors import DeviceError, Sg3Error, UsageError
 

@@ -13,10 +13,10 @@ import typer
 import typer.core
 
 import sg3cli
-from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, settings
+from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, setting_sources
 from sg3cli.cli import plot as plots
-from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits
-from sg3cli.cli.options import Session, command
+from sg3cli.cli.edit_flags import Directions, Edits, Strengths, asked_edits
+from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
 from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
 from sg3cli.errors import UsageError
@@ -186,7 +186,7 @@ def finetune(
 ) -> None:
     """Tune the generator to the person in the clip."""
     if smooth is not None:
-        session.flags.setdefault("render", {})["smooth"] = settings.check("render", "smooth", smooth, "--smooth")
+        session.flags.setdefault("render", {})["smooth"] = setting_sources.check("render", "smooth", smooth, "--smooth")
     if dry_run:
         return show_outlook(session, project, "finetune")
     with working(session, project, "finetune") as (job, _):
@@ -317,7 +317,7 @@ def show_outlook(
 
     where = find_project.find_target(argument, session.project, session.console)
     project = find_project.open_target(where, session.project, session.flags.get("input", {}).get("rate"))
-    wanted = settings.of_project(project, session.flags, session.own)
+    wanted = setting_sources.of_project(project, session.flags, session.own)
     job = Job(project, wanted, session.console, session.pull, session.device, session.nets)
     found = outlook(job, last, output, edits)
     for entry in found:
@@ -331,9 +331,9 @@ def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     where = find_project.find_target(argument, session.project, session.console)
     rate = session.flags.get("input", {}).get("rate")
     if rate is None and is_image_sequence(Path(where)):  # a rate that surrounds the command is no error beside a video
-        rate = settings.from_here()["input"].get("rate")
+        rate = setting_sources.from_here()["input"].get("rate")
     project = find_project.open_target(where, session.project, rate)
-    wanted = settings.of_project(project, session.flags, session.own)
+    wanted = setting_sources.of_project(project, session.flags, session.own)
     from sg3cli.pipeline import Job
 
     with project.lock(name):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sg3cli.cli import Stopped, as_expected, batch_inputs, settings
+from sg3cli.cli import Stopped, as_expected, batch_inputs, setting_sources
 from sg3cli.cli.batch_inputs import NOT_STARTED, TEMPLATE, Entry
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.console import Console
 from sg3cli.errors import CONTROLS, BatchError, UsageError
 from sg3cli.files import write_error
@@ -66,7 +66,7 @@ def entries(
         raise UsageError("-o and --out-dir exclude each other", TOGETHER)
     if session.project is not None and len(given) > 1:
         raise UsageError("--project is for one input", "the projects of a batch lie in --out-dir")
-    flags, around = session.flags.get("encode", {}), settings.from_here()["encode"]
+    flags, around = session.flags.get("encode", {}), setting_sources.from_here()["encode"]
     planned = batch_inputs.plan(given, out_dir, name or TEMPLATE, edits, flags.get("format", around.get("format")))
     if session.project is not None and planned[0].project is not None:
         planned[0].project = session.project

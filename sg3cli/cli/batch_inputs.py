@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.console import Console
 from sg3cli.errors import InputError, Sg3Error, UsageError
 from sg3cli.files import write_error

@@ -10,10 +10,10 @@ import typer
 
 from sg3cli.benchmark import run as measuring
 from sg3cli.benchmark.run import SIZES, Options
-from sg3cli.cli.options import Session
-from sg3cli.config import PRECISIONS
+from sg3cli.cli.flags import Session
 from sg3cli.console import SCHEMA
 from sg3cli.errors import BatchError, DeviceError, UsageError
+from sg3cli.settings import PRECISIONS
 
 DEFAULT = ("people-128", "T-256", "R-256")
 HEAD = (

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli import find_project, settings
-from sg3cli.cli.options import Session
+from sg3cli.cli import find_project, setting_sources
+from sg3cli.cli.flags import Session
 from sg3cli.console import Console
 from sg3cli.errors import InputError, UsageError
 from sg3cli.project import Project
@@ -57,8 +57,8 @@ def evaluate(
     found = find_project.open_target(find_project.find_target(project, None, session.console), None)
     if not (found.path / "project.json").is_file():
         raise UsageError(f"{found.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")
-    flags: settings.Values = {} if model is None else {"invert": {"model": model}}
-    wanted = settings.of_project(found, flags)
+    flags: setting_sources.Values = {} if model is None else {"invert": {"model": model}}
+    wanted = setting_sources.of_project(found, flags)
     from sg3cli.pipeline import Job
 
     with found.lock("evaluate"):

@@ -10,22 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli import settings
-from sg3cli.cli.edit_options import Directions, Edits, Strengths, asked_edits
-from sg3cli.cli.options import Session
-from sg3cli.config import InvertConfig
+from sg3cli.cli import setting_sources
+from sg3cli.cli.edit_flags import Directions, Edits, Strengths, asked_edits
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.latents.sampling import GenerateConfig, Sampler
-from sg3cli.pipeline.generate import (
-    SEED,
-    check_places,
-    load_vectors,
-    make_record,
-    write_grid,
-    write_images,
-    write_walk,
-)
+from sg3cli.pipeline.generate import SEED, check_places, load_vectors, make_record, write_grid, write_images, write_walk
+from sg3cli.settings import InvertConfig
 from sg3cli.weights.bundle import load_model
 
 DEFAULT = GenerateConfig()
@@ -140,8 +132,8 @@ class Job:
         model: str | None,
         device: str,
     ) -> None:
-        flags: settings.Values = {} if model is None else {"invert": {"model": model}}
-        wanted = settings.resolve(flags, settings.from_here(), {}, ("invert", "encode"))
+        flags: setting_sources.Values = {} if model is None else {"invert": {"model": model}}
+        wanted = setting_sources.resolve(flags, setting_sources.from_here(), {}, ("invert", "encode"))
         bundle = load_model(wanted.invert.model)
         vectors, digests = load_vectors(bundle, edits)
         from sg3cli.pipeline.device import choose_device

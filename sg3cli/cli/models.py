@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session, command
-from sg3cli.config import InvertConfig
+from sg3cli.cli.flags import Session, command
 from sg3cli.console import Console
 from sg3cli.errors import ModelError, UsageError
+from sg3cli.settings import InvertConfig
 from sg3cli.weights import store
 from sg3cli.weights.bundle import load_model
 from sg3cli.weights.direction_file import load_direction

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli import settings
-from sg3cli.cli.options import Session
+from sg3cli.cli import setting_sources
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
 
@@ -47,7 +47,7 @@ def draw_plot(session: Session, project: Project, path: Path, samples: int, devi
     check_plot(path)
     if not (project.path / "project.json").is_file():
         raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 align INPUT")
-    wanted = settings.of_project(project)
+    wanted = setting_sources.of_project(project)
     from sg3cli.drawing.images import write_png
     from sg3cli.evaluation.timeline import image
     from sg3cli.pipeline import Job

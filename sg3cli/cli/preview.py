@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli import find_project, settings
-from sg3cli.cli.options import Session
+from sg3cli.cli import find_project, setting_sources
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, Keyframe, make_edit, parse_edits, parse_time
 from sg3cli.project import SCHEMA, Project, default_path
@@ -179,7 +179,7 @@ def check_output(out: str, clip: Path, force: bool, as_json: bool) -> None:
 
 def make_job(session: Session, project: Project) -> Job:
     """A job with the settings asked for; those of stages that are done stay."""
-    wanted = settings.of_project(project, session.flags, session.own)
+    wanted = setting_sources.of_project(project, session.flags, session.own)
     if wanted.render.view == "compare":
         if "view" in session.flags.get("render", {}):
             raise UsageError("a preview shows before and after anyway", "choose --view frame or --view face")

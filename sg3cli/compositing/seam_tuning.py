@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.config import FinetuneConfig
 from sg3cli.latents.pivotal_tuning import PivotalTuner, Targets, TuneStep
 from sg3cli.levels import tensor_to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
+from sg3cli.settings import FinetuneConfig
 
 CONTENT = 0.1  # weight of the inside against the border
 FULL = 254  # opacity from which on a pixel is inside

@@ -18,7 +18,6 @@ import torch
 
 from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
 from sg3cli.compositing.paste import warp_alpha
-from sg3cli.config import RenderConfig
 from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.faces.crops import aligned_crops
@@ -37,6 +36,7 @@ from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import plan
+from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import runs
 from sg3cli.video import Frame, VideoReader, frame_pts, packet_digest
 from sg3cli.video.probe import probe

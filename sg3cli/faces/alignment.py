@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.geometry import (
     analytic_transform,
@@ -26,6 +25,7 @@ from sg3cli.geometry import (
     similarity,
     warp_quad,
 )
+from sg3cli.settings import AlignConfig
 from sg3cli.smoothing import (
     bridge,
     interpolate,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.config import InvertConfig, smoothing_sigma
 from sg3cli.errors import InputError
 from sg3cli.nets.restyle import average_image, restyle_codes
+from sg3cli.settings import InvertConfig, smoothing_sigma
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.config import FinetuneConfig
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.levels import tensor_to_signed, to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.memory import free_bytes, images_at_once, layers_to_recompute
 from sg3cli.nets.ops.allocator import large_blocks_go_back
+from sg3cli.settings import FinetuneConfig
 
 FROZEN = "input."  # synthesis.input.weight and .affine.*: the Fourier features
 TARGET_BYTES = 1 << 30  # how much memory the targets may take

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sg3cli.config import RenderConfig
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, apply_edits
+from sg3cli.settings import RenderConfig
 
 if TYPE_CHECKING:
     from sg3cli.nets.generator import Generator

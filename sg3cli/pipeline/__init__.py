@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sg3cli.config import Settings
 from sg3cli.console import Console
 from sg3cli.latents.edits import Edit
 from sg3cli.pipeline import provenance
 from sg3cli.project import Project, content_key
+from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.direction_file import find_direction
 from sg3cli.weights.loaded_nets import LoadedNets

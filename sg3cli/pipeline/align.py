@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sg3cli.compositing.face_overlap import AllFaces
-from sg3cli.config import AlignConfig
 from sg3cli.drawing.images import read_image
 from sg3cli.errors import InputError
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track, build_track
@@ -22,6 +21,7 @@ from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_imag
 from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import Chunks, digest_of, in_chunks, read_arrays, write_arrays
 from sg3cli.project import TRACK, Project, content_key, of_face
+from sg3cli.settings import AlignConfig
 from sg3cli.video import Frame, VideoReader
 from sg3cli.video.shot_detection import find_shots, thumbnail
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sg3cli.config import Settings
 from sg3cli.console import CallbackConsole
 from sg3cli.latents.edits import Edit, parse_edits
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.open_project import open_project
+from sg3cli.settings import Settings
 
 
 @dataclass(frozen=True)

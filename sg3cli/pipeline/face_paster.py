@@ -12,12 +12,12 @@ from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_wind
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.user_mask import UserMask
-from sg3cli.config import RenderConfig, parse_sides
 from sg3cli.faces.alignment import Track
 from sg3cli.geometry import expanded_quad, warp_quad
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import Sides
 from sg3cli.pipeline.occlusion_maps import VisibleMaps
+from sg3cli.settings import RenderConfig, parse_sides
 from sg3cli.video import Frame
 from sg3cli.video.image_sequence import fingerprint
 

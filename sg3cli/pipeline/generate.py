@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sg3cli.config import EncodeConfig
 from sg3cli.console import Console
 from sg3cli.drawing.images import grid, png_bytes, write_png
 from sg3cli.errors import InputError, UsageError
@@ -21,6 +20,7 @@ from sg3cli.files import digest_of
 from sg3cli.latents.edits import Edit
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.pipeline import provenance
+from sg3cli.settings import EncodeConfig
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.direction_file import find_direction, load_direction
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sg3cli.compositing.occlusion import SMOOTHING, smooth_maps, stretches
-from sg3cli.config import RenderConfig
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.files import Chunks, read_arrays
 from sg3cli.pipeline.partial_render import opacity, whole_batches, within_reach
+from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import REACH
 from sg3cli.time_ranges import parse_ranges
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sg3cli import __version__
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
 from sg3cli.files import digest_of, sweep, write_error, write_json
 from sg3cli.project import Project
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import image_sequence
 
 TOOL = "sg3"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sg3cli.compositing.face_overlap import AllFaces
-from sg3cli.config import RenderConfig
 from sg3cli.drawing.compare import compare_view
 from sg3cli.drawing.labelled_grid import edits_text
 from sg3cli.faces.alignment import ABSENT, Track
@@ -34,6 +33,7 @@ from sg3cli.pipeline.paste_inputs import prepare
 from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render_plan import Plan
 from sg3cli.project import Project
+from sg3cli.settings import RenderConfig
 from sg3cli.time_ranges import parse_ranges
 from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader
 

@@ -11,7 +11,6 @@ import numpy as np
 from safetensors.torch import load_file
 
 from sg3cli.compositing.seam_tuning import SeamTargets, SeamTuner, seam_target
-from sg3cli.config import FinetuneConfig
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.pivotal_tuning import apply_delta, select_targets
@@ -20,6 +19,7 @@ from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.pipeline.finetune import read_meta, restore, save_tensors
 from sg3cli.project import content_key, of_face
+from sg3cli.settings import FinetuneConfig
 from sg3cli.video import VideoReader
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import av
 from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import OptionType
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
+from sg3cli.settings import EncodeConfig
 from sg3cli.video.chroma_siting import CENTER, is_subsampled
 from sg3cli.video.color import (
     BT709_LIMITED,

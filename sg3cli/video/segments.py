@@ -17,9 +17,9 @@ import av
 import numpy as np
 from av.packet import PacketSideData
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.files import atomic_path, read_arrays, write_arrays
+from sg3cli.settings import EncodeConfig
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.reader import Frame
 from sg3cli.video.writer import VideoWriter

@@ -12,8 +12,8 @@ from typing import Any
 import av
 from av.video.frame import PictureType
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
+from sg3cli.settings import EncodeConfig
 from sg3cli.video.container import DRAWN, open_media, packets
 from sg3cli.video.encoder_settings import choose, color_notices
 from sg3cli.video.info import VideoInfo

@@ -20,10 +20,10 @@ from sg3cli.benchmark import run
 from sg3cli.benchmark.layers import BUDGET, bench_layers, bench_synthesis, best_run, synthesis_gflop
 from sg3cli.benchmark.run import BACKWARD, FORWARD, RENDER, TUNING, BenchCase, Options, measure, passes, time_tuning
 from sg3cli.cli.bench import entry_lines
-from sg3cli.config import RenderConfig
 from sg3cli.errors import DeviceError, ModelError, UsageError
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.ops import cpu_kernel
+from sg3cli.settings import RenderConfig
 
 SHAPE = {"config", "pass", "seconds", "cpu_seconds", "peak_rss_mb", "torch_path_seconds", "floor_share"}
 

@@ -12,15 +12,15 @@ import pytest
 from running import commands, environment, sg3
 
 from sg3cli import __version__, cli
-from sg3cli.cli import settings
+from sg3cli.cli import setting_sources
 from sg3cli.cli.app import app
-from sg3cli.cli.options import flag_names
-from sg3cli.cli.settings import ambient, check, env_name, resolve
-from sg3cli.config import CONFIGS, FinetuneConfig, InvertConfig, table
+from sg3cli.cli.flags import flag_names
+from sg3cli.cli.setting_sources import ambient, check, env_name, resolve
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
+from sg3cli.settings import CONFIGS, FinetuneConfig, InvertConfig, table
 
-NO_VALUES: settings.Values = {}
+NO_VALUES: setting_sources.Values = {}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def make_project(path: Path) -> Project:
 
 def test_every_setting_has_help_a_flag_and_an_environment_name() -> None:
     known = [(stage, name) for stage, config in CONFIGS.items() for name in table(config)]
-    assert len({settings.env_name(stage, name) for stage, name in known}) == len(known)
+    assert len({setting_sources.env_name(stage, name) for stage, name in known}) == len(known)
     assert all(table(CONFIGS[stage])[name].option.help for stage, name in known)
     assert all(flag_names(stage, name, own=()) for stage, name in known)
 
@@ -69,7 +69,7 @@ def test_run_takes_every_setting_by_its_stage_and_short_where_one_stage_has_it()
 
 
 def test_precedence_is_flag_environment_folder_user_default(here: Path) -> None:
-    def steps(flags: settings.Values, environ: dict[str, str]) -> int:
+    def steps(flags: setting_sources.Values, environ: dict[str, str]) -> int:
         return resolve(flags, ambient(here, environ), NO_VALUES, ("invert",)).invert.steps
 
     user = {"SG3_CONFIG": str(here / "user.toml")}
@@ -85,7 +85,7 @@ def test_precedence_is_flag_environment_folder_user_default(here: Path) -> None:
 
 def test_a_stage_on_the_way_keeps_what_it_was_asked_for() -> None:
     recorded = {"invert": {"steps": 5, "model": "x", "gone": 1}, "finetune": {"steps": 10, "smooth": "none"}}
-    around: settings.Values = {"invert": {"steps": 9}}
+    around: setting_sources.Values = {"invert": {"steps": 9}}
     on_the_way = resolve({}, around, recorded, ("render",))
     assert (on_the_way.invert.steps, on_the_way.invert.model) == (5, "x")
     assert on_the_way.finetune == FinetuneConfig(steps=10)

@@ -14,8 +14,8 @@ import pytest
 from running import environment, sg3
 
 from sg3cli import cli
-from sg3cli.config import EncodeConfig
 from sg3cli.project import Project
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
 
 USAGE, INPUT, MODEL, DEVICE = 2, 3, 4, 5

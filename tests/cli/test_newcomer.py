@@ -11,7 +11,7 @@ import pytest
 
 from sg3cli import cli
 from sg3cli.cli import what_is_kept
-from sg3cli.cli.edit_options import asked_edits
+from sg3cli.cli.edit_flags import asked_edits
 from sg3cli.console import Pace, progress_line
 from sg3cli.errors import UsageError
 from sg3cli.files import in_chunks, read_arrays, write_arrays

@@ -8,9 +8,9 @@ from tiny import RESOLUTION, tiny_generator
 
 from sg3cli.compositing.face_mask import face_mask
 from sg3cli.compositing.seam_tuning import SeamTargets, SeamTuner, seam_target
-from sg3cli.config import FinetuneConfig
 from sg3cli.latents.pivotal_tuning import apply_delta
 from sg3cli.latents.rendering import render_crops
+from sg3cli.settings import FinetuneConfig
 
 STEPS = 40
 

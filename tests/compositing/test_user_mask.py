@@ -10,8 +10,8 @@ import pytest
 from clips import make_clip
 
 from sg3cli.compositing.user_mask import UserMask
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
 
 

@@ -20,7 +20,6 @@ from tiny import make_tiny_bundle
 import sg3cli.evaluation.project_metrics as evaluation
 from sg3cli import cli
 from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines, timing_lines
-from sg3cli.config import CONFIGS, Settings
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
 from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, spread, timing
@@ -34,6 +33,7 @@ from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_att
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.project import Project
+from sg3cli.settings import CONFIGS, Settings
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle, load_model
 
@@ -228,10 +228,10 @@ def test_a_paste_that_leaks_is_seen(here: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def cli_settings(project: Project) -> Settings:
-    from sg3cli.cli import settings
+    from sg3cli.cli import setting_sources
 
     recorded = {stage: project.record(stage).params for stage in CONFIGS}
-    return settings.resolve({}, {}, recorded, ())
+    return setting_sources.resolve({}, {}, recorded, ())
 
 
 # ---- timing and faces

@@ -13,7 +13,6 @@ from schematic_faces import frontal_face as face
 from scipy.ndimage import gaussian_filter1d
 
 from sg3cli import geometry
-from sg3cli.config import AlignConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track, build_track
 from sg3cli.geometry import (
@@ -26,6 +25,7 @@ from sg3cli.geometry import (
     similarity,
     warp_quad,
 )
+from sg3cli.settings import AlignConfig
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
 GOLDEN = GOLDEN / "E_geometry.npz"

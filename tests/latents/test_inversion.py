@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from running import GOLDEN
 from tiny import RESOLUTION, tiny_encoder, tiny_generator
 
-from sg3cli.config import InvertConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.faces.crops import aligned_crops, window_crops
 from sg3cli.latents.inversion import fill_absent, invert, refine, smooth_codes
 from sg3cli.nets.restyle import restyle_codes
+from sg3cli.settings import InvertConfig
 
 CONFIG = InvertConfig(batch=3, steps=2)
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.config import FinetuneConfig
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.latents.pivotal_tuning import (
     PivotalTuner,
@@ -23,6 +22,7 @@ from sg3cli.latents.pivotal_tuning import (
 from sg3cli.metrics.perceptual import StructuralLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
+from sg3cli.settings import FinetuneConfig
 
 SIZE, FRAMES = 32, 5
 CONFIG = FinetuneConfig(steps=12, lr=1e-2, batch=2)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from sg3cli.nets.attribute_net import (
-    AttributeNet,
-    AttributeNetConfig,
-)
+from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig
 
 
 def test_attribute_net_configs_describe_themselves() -> None:

@@ -16,7 +16,7 @@ import torch
 from tiny import make_tiny_bundle, tiny_config, tiny_generator
 
 from sg3cli import cli
-from sg3cli.cli.edit_options import asked_edits
+from sg3cli.cli.edit_flags import asked_edits
 from sg3cli.cli.generate import check_constant, kind_of, parse_seeds
 from sg3cli.drawing.images import grid
 from sg3cli.errors import UsageError

@@ -14,23 +14,14 @@ import pytest
 from sg3cli import cli
 from sg3cli.compositing.occlusion import smooth_maps
 from sg3cli.compositing.paste import warp_alpha
-from sg3cli.config import RenderConfig, Settings
 from sg3cli.errors import InputError
 from sg3cli.files import Chunks, digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
-from sg3cli.pipeline import (
-    Job,
-    face_crops,
-    face_paster,
-    occlusion_maps,
-    paste_inputs,
-    render,
-    render_plan,
-    seam,
-)
+from sg3cli.pipeline import Job, face_crops, face_paster, occlusion_maps, paste_inputs, render, render_plan, seam
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.project import Project
+from sg3cli.settings import RenderConfig, Settings
 from sg3cli.video import VideoReader
 from sg3cli.video.probe import probe
 

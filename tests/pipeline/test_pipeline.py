@@ -22,7 +22,6 @@ from running import cut, ended, environment, example_clip, halved, sg3
 from sg3cli import cli
 from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
 from sg3cli.compositing.paste import warp_alpha
-from sg3cli.config import EncodeConfig, Settings
 from sg3cli.console import Console
 from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT
@@ -32,6 +31,7 @@ from sg3cli.pipeline import Job, presence, render, render_plan
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_codes
 from sg3cli.project import Project
+from sg3cli.settings import EncodeConfig, Settings
 from sg3cli.video import VideoReader, VideoWriter, packet_digest
 from sg3cli.video.probe import probe
 from sg3cli.weights.bundle import load_model

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli import cli
-from sg3cli.config import Settings
 from sg3cli.drawing.images import jpeg_bytes
 from sg3cli.drawing.labelled_grid import (
     GAP,
@@ -41,6 +40,7 @@ from sg3cli.pipeline.preview import CachedSynthesis
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import plan
 from sg3cli.project import Project
+from sg3cli.settings import Settings
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import load_model
 

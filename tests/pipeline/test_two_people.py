@@ -12,7 +12,6 @@ from running import SHARED
 from schematic_faces import SIDE, scene
 
 from sg3cli.compositing.face_mask import face_outline
-from sg3cli.config import Settings
 from sg3cli.errors import InputError, UsageError
 from sg3cli.evaluation.project_metrics import open_subject
 from sg3cli.faces.alignment import ABSENT
@@ -20,6 +19,7 @@ from sg3cli.latents.edits import Edit, edits_of, parse_edit, set_edit
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.align import load_everybody
 from sg3cli.project import Project
+from sg3cli.settings import Settings
 from sg3cli.video import VideoReader
 from sg3cli.video.probe import probe
 

@@ -5,7 +5,7 @@ import pytest
 from clips import make_clip
 from footage import KINDS, made
 
-from sg3cli.config import EncodeConfig
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import Frame, VideoReader, VideoWriter
 from sg3cli.video.chroma_siting import shifted
 from sg3cli.video.probe import probe

@@ -5,8 +5,8 @@ import av
 import pytest
 from clips import make_clip
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import UsageError
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoInfo, VideoReader, VideoWriter
 from sg3cli.video.color import BT709_LIMITED, BT2020, PQ, ColorTags
 from sg3cli.video.encoder_settings import HARDWARE, LOSSLESS, choose

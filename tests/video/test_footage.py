@@ -13,7 +13,7 @@ from clips import make_clip, number_of, numbered
 from footage import BARS, KINDS, Kind, compare, made, through
 from running import SHARED
 
-from sg3cli.config import EncodeConfig
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
 from sg3cli.video.color import resolve
 from sg3cli.video.pixel_conversion import planes

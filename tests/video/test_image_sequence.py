@@ -9,19 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import sg3
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.project import Project, Source, default_path
+from sg3cli.settings import EncodeConfig
 from sg3cli.time_ranges import parse_rate
 from sg3cli.video import VideoReader, VideoWriter
-from sg3cli.video.image_sequence import (
-    fingerprint,
-    images_of,
-    is_image_sequence,
-    matching,
-    output_name,
-    written,
-)
+from sg3cli.video.image_sequence import fingerprint, images_of, is_image_sequence, matching, output_name, written
 from sg3cli.video.probe import probe
 
 

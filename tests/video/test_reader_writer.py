@@ -16,8 +16,8 @@ import pytest
 from clips import audio_only, make_clip, number_of, numbered, truncated, vfr_pts
 from running import SHARED, TESTS, Pipe
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import Frame, VideoReader, VideoWriter, frame_pts, packet_digest
 from sg3cli.video.color import BT709, BT2020, FULL, LIMITED, PQ, SMPTE170M, ColorTags
 from sg3cli.video.prefetch import Prefetch

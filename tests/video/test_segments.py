@@ -15,9 +15,9 @@ from clips import make_clip, number_of, vfr_pts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sg3cli.config import EncodeConfig
 from sg3cli.errors import InputError, UsageError
 from sg3cli.files import digest_of
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import Cut, SegmentedWriter, VideoReader, VideoWriter, packet_digest
 from sg3cli.video.probe import probe
 from sg3cli.video.segments import decoding_times, reorder_depth

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="A training set: images.bin, index.npy, labels.npz.")]
 Work = Annotated[Path, typer.Option("--work", metavar="DIR", help="Where states are kept; the same run continues.")]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session
-from sg3cli.config import InvertConfig
+from sg3cli.cli.flags import Session
 from sg3cli.errors import InputError, UsageError
+from sg3cli.settings import InvertConfig
 from sg3cli.training.config import TrainDirectionsConfig
 from sg3cli.weights.bundle import Bundle, load_model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.training.config import TrainEncoderConfig
 

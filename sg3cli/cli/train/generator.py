@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 
 if TYPE_CHECKING:

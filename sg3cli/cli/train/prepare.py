@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sg3cli.cli.batch_inputs import VIDEOS
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.training.config import PrepareConfig
 

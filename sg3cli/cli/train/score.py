@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.options import Session
+from sg3cli.cli.flags import Session
 from sg3cli.errors import InputError, ModelError
 
 if TYPE_CHECKING:

@@ -6,12 +6,7 @@ import numpy as np
 import torch
 from drawn_faces import COLUMNS, drawn_faces
 
-from sg3cli.nets.attribute_net import (
-    AttributeNetConfig,
-    load_attribute_net,
-    perceptual_distance,
-    save_attribute_net,
-)
+from sg3cli.nets.attribute_net import AttributeNetConfig, load_attribute_net, perceptual_distance, save_attribute_net
 from sg3cli.training.people128.probe import train_attribute_net
 
 

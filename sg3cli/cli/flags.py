@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sg3cli.cli import settings
-from sg3cli.cli.settings import Values
-from sg3cli.config import CONFIGS, PRESETS, Setting, table
+from sg3cli.cli import setting_sources
+from sg3cli.cli.setting_sources import Values
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
+from sg3cli.settings import CONFIGS, PRESETS, Setting, table
 from sg3cli.weights.loaded_nets import LoadedNets
 
 PRESET_HELP = {
@@ -80,7 +80,7 @@ def command(
             for key, (names, _) in stage_flags.items():
                 stage, _, name = key.partition("__")
                 if (value := values.pop(key)) is not None:
-                    flags.setdefault(stage, {})[name] = settings.check(stage, name, value, names[0])
+                    flags.setdefault(stage, {})[name] = setting_sources.check(stage, name, value, names[0])
             common = {name: values.pop(name) for name in shared}
             function(_session(_with_preset(flags, presets, common), own, common), **values)
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sg3cli.config import CONFIGS, Settings, table
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
+from sg3cli.settings import CONFIGS, Settings, table
 
 Values = dict[str, dict[str, Any]]  # stage -> field -> value
 
