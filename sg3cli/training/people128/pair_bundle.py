@@ -65,7 +65,7 @@ class Shipped:
 # Factors and ranges are what eight held-out photographs looked right with: directions from pairs are fitted by least
 # squares, which shrinks them where the drawing is soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("visibly older, the hair excepted", (-2.0, 2.5), "age", 1.8, "age", 28.0),
+    "age": Shipped("visibly older, the hair excepted", (-2.5, 3.0), "age", 1.08, "age", 16.8),
     "smile": Shipped("a smile that begins; 2 shows teeth", (-2.0, 2.5), "smile", 1.5),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), "mouth_open"),
     "eyes-closed": Shipped("lids half down; 2 nearly closes them", (0.0, 2.0), "eyes_closed", 1.5),
