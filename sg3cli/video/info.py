@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -105,13 +106,30 @@ def describe_image(first: Any) -> dict[str, Any]:
     }
 
 
+def _side_data(frame: Any) -> Any:
+    """The side data of a frame, in spite of two faults of PyAV 18.
+
+    It gives up all of it for a kind that it does not know (a photograph's Exif), so unknown kinds get a name here. And
+    what has metadata of its own, as colour profiles have, is freed twice, which kills the process: that one frame of a clip is kept instead.
+    """
+    from av.sidedata.sidedata import Type
+
+    def unknown(cls: Any, value: int) -> Any:
+        member = object.__new__(cls)
+        member._name_, member._value_ = f"UNKNOWN_{value}", value
+        return member
+
+    if "_missing_" not in vars(Type):
+        Type._missing_ = classmethod(unknown)  # type: ignore[assignment]
+    found = frame.side_data
+    if any(entry.type.name == "ICC_PROFILE" for entry in found):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))  # never let go, at the end of the process neither
+    return found
+
+
 def orientation_of(frame: Any) -> tuple[bool, bool, bool]:
     """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV gives up all side data for one of a kind it does not know, as a photograph's Exif
-        turns = round(frame.rotation / 90) % 4
-        return ((False, False, False), (True, False, True), (False, True, True), (True, True, False))[turns]
+    data = _side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y

@@ -1,6 +1,10 @@
+import subprocess
+import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clips import make_clip, number_of
@@ -165,3 +169,14 @@ def test_a_flood_on_standard_input_is_stopped_early(tmp_path: Path) -> None:
 def test_facts_of_images(folder: Path) -> None:
     info = probe(folder, "12")
     assert (info.format, info.codec, info.frames, info.average_rate, info.duration) == ("images", "png", 8, 12, 8 / 12)
+
+
+def test_a_picture_with_a_colour_profile_does_not_kill_the_process(tmp_path):
+    """PyAV frees the profile's name twice; seen with a photograph of NASA's."""
+    plain = cv2.imencode(".png", np.full((32, 48, 3), 90, np.uint8))[1].tobytes()
+    profile = b"sRGB\0\0" + zlib.compress(bytes(200))
+    chunk = len(profile).to_bytes(4, "big") + b"iCCP" + profile + zlib.crc32(b"iCCP" + profile).to_bytes(4, "big")
+    (tmp_path / "p.png").write_bytes(plain[:33] + chunk + plain[33:])
+    code = "import gc, sys; from sg3cli.video.probe import probe; i = probe(sys.argv[1]); gc.collect(); print(i.width)"
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "p.png"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "48\n"), ran.stderr
