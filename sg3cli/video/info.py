@@ -110,7 +110,8 @@ def _side_data(frame: Any) -> Any:
     """The side data of a frame, in spite of two faults of PyAV 18.
 
     It gives up all of it for a kind that it does not know (a photograph's Exif), so unknown kinds get a name here. And
-    what has metadata of its own, as colour profiles have, is freed twice, which kills the process: that one frame of a clip is kept instead.
+    what has metadata of its own, as colour profiles have, is freed twice, which kills the process: that one frame of a
+    clip is kept instead.
     """
     from av.sidedata.sidedata import Type
 
