@@ -598,7 +598,7 @@ def test_what_a_killed_run_left_is_swept(tmp_path):
     code = f"""
 import os, signal
 from clips import numbered
-from sg3cli.config import EncodeConfig
+from sg3cli.settings import EncodeConfig
 from sg3cli.video import Frame, VideoWriter
 from sg3cli.video.probe import probe
 info = probe({str(source)!r})
