@@ -88,6 +88,8 @@ def run(session: Session, batch: Sequence[Entry], work: Work, keep_going: bool) 
             raise
         if entry.error is not None and not keep_going:
             break
+        if words := progress_of(batch):
+            session.console.show(words)
     _show_table(session.console, batch)
     facts = {"inputs": [entry.to_dict() for entry in batch]}
     failed = [entry.error for entry in batch if entry.error is not None]
@@ -100,6 +102,19 @@ def run(session: Session, batch: Sequence[Entry], work: Work, keep_going: bool) 
     error = failed[0] if len(batch) == 1 else BatchError(words, hint)
     error.facts = facts
     raise error
+
+
+def progress_of(batch: Sequence[Entry]) -> str:
+    """`2 of 5 inputs done, about 3 min left`, by what those took that computed something; empty when all are done."""
+    waiting = sum(entry.status == NOT_STARTED for entry in batch)
+    if not waiting:
+        return ""
+    words = f"{len(batch) - waiting} of {len(batch)} inputs done"
+    took = [entry.seconds for entry in batch if entry.status == "done"]
+    if not took:
+        return words
+    seconds = waiting * sum(took) / len(took)
+    return f"{words}, about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'} left"
 
 
 def _run_one(session: Session, entry: Entry, work: Work, alone: bool) -> None:

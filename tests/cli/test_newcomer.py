@@ -11,6 +11,8 @@ import pytest
 
 from sg3cli import cli
 from sg3cli.cli import what_is_kept
+from sg3cli.cli.batch import progress_of
+from sg3cli.cli.batch_inputs import Entry
 from sg3cli.cli.edit_flags import asked_edits
 from sg3cli.console import Pace, progress_line
 from sg3cli.errors import UsageError
@@ -178,3 +180,14 @@ def test_an_estimate_comes_when_the_pace_is_steady_and_not_before() -> None:
     for second, done in enumerate([*range(10), *(9 + k / 20 for k in range(12))]):
         slow.note(second, done)
     assert slow.left(10, 100) == ""  # it has just become slower: nobody knows
+
+
+def test_a_batch_tells_what_is_left_of_the_whole() -> None:
+    entries = [Entry(f"{k}.mp4", None, f"{k}-out.mp4") for k in range(4)]
+    assert progress_of(entries) == "0 of 4 inputs done"
+    entries[0].status, entries[0].seconds = "failed", 1.0
+    entries[1].status, entries[1].seconds = "done", 90.0
+    assert progress_of(entries) == "2 of 4 inputs done, about 3 min left"
+    for entry in entries[2:]:
+        entry.status = "up to date"
+    assert progress_of(entries) == ""
