@@ -318,7 +318,7 @@ def show_outlook(
     where = find_project.find_target(argument, session.project, session.console)
     project = find_project.open_target(where, session.project, session.flags.get("input", {}).get("rate"))
     wanted = setting_sources.of_project(project, session.flags, session.own)
-    job = Job(project, wanted, session.console, session.pull, session.device, session.nets)
+    job = Job(project, wanted, session.console, device=session.device, nets=session.nets)
     found = outlook(job, last, output, edits)
     for entry in found:
         session.console.data(entry.describe())

@@ -91,10 +91,12 @@ class Job:
 
     def finetune(self) -> None:
         """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""
+        from sg3cli.metrics.perceptual import make_perceptual
         from sg3cli.pipeline import finetune
 
         self.invert()
-        self._run("finetune", self.parts("finetune"), partial(finetune.run, self, self.bundle()))
+        loss = make_perceptual(self.settings.finetune.loss, self.pull)
+        self._run("finetune", self.parts("finetune", loss.name), partial(finetune.run, self, self.bundle(), loss))
 
     def edit(self, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
         """Edits -> the manifest, in the place of those that the project has; inverts first if that is not done.
@@ -158,8 +160,11 @@ class Job:
 
     # ---- content keys
 
-    def parts(self, stage: str) -> StageParts:
-        """What a stage's result depends on beside the stages before it; raises for a model that is not there."""
+    def parts(self, stage: str, loss: Any = None) -> StageParts:
+        """What a stage's result depends on beside the stages before it; raises for a model that is not there.
+
+        `loss` is the name of the tuning's perceptual loss, None: the one that would be taken.
+        """
         if stage == "align":
             from sg3cli.pipeline import align
 
@@ -171,7 +176,7 @@ class Job:
             return StageParts(params, ("align",), digests, {})
         from sg3cli.metrics.perceptual import make_perceptual
 
-        loss: Any = make_perceptual(self.settings.finetune.loss, self.pull).name
+        loss = loss or make_perceptual(self.settings.finetune.loss, self.pull).name
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
 
     def key(self, stage: str, parts: StageParts) -> str:

@@ -27,7 +27,7 @@ from sg3cli.latents.pivotal_tuning import (
     collect_targets,
     select_targets,
 )
-from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
+from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.invert import smoothed_codes
@@ -44,10 +44,9 @@ LOG = "finetune/log.jsonl"
 CHECKPOINT = "finetune/checkpoint.safetensors"
 
 
-def run(job: Job, bundle: Bundle, key: str) -> Result:
+def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
     """Tune, from the last checkpoint of this key if there is one; returns the stage's files and facts."""
     project, config = job.project, job.settings.finetune
-    loss = make_perceptual(config.loss, job.pull)
     if config.loss == "auto" and loss.name == "structural":
         fetch = "sg3 models pull perceptual brings a better one"
         job.console.notice(f"finetune: no perceptual backbone is here ({fetch}), the structural loss is used")
