@@ -1,6 +1,6 @@
 """What a label means in the codes of photographs, everything else that is known about them being held.
 
-The codes are regressed on the label and on what else is known (source of the picture, sex, pose, mouth, light, skin), and
+The codes are regressed on the label and on what else is known (source of the picture, sex, pose, mouth, light, skin);
 the coefficient of the label is what differs between people who are alike otherwise. For age it hardly overlaps with the
 direction that pairs of renders teach (cosine below .2), so the two are added (`pair_bundle`).
 """
