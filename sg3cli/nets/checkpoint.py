@@ -18,6 +18,7 @@ from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.synthesis import layer_filters
+from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 
 _HEADER = "sg3"  # one header entry only: the order of several is not fixed, and the file's digest would wander
 _SCHEMA = 1
@@ -67,6 +68,21 @@ def load_encoder_file(path: Path | str) -> tuple[Encoder, dict[str, Any]]:
     encoder = Encoder(EncoderConfig.from_dict(config))
     _fill(encoder, state, Path(path))
     return encoder.eval().requires_grad_(False), meta
+
+
+def save_transfer(
+    path: Path | str, net: TransferNet, meta: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a transfer network at `path`, as `save_generator` does."""
+    _write(Path(path), "transfer", _stored_state(net, dtype), {"widths": list(net.config.widths)}, meta)
+
+
+def load_transfer_file(path: Path | str) -> tuple[TransferNet, dict[str, Any]]:
+    """Read what `save_transfer` wrote: (network in eval mode and float32, meta). Raises ModelError."""
+    state, config, meta = _read(Path(path), "transfer")
+    net = TransferNet(TransferConfig(tuple(int(width) for width in config["widths"])))
+    _fill(net, state, Path(path))
+    return net.eval().requires_grad_(False), meta
 
 
 def _stored_state(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,0 +1,53 @@
+"""Dense motion between two drawings of one face (Kroeger et al. 2016: dense inverse search)."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+GRID = 128  # pixels a side at which drawings are compared
+BLUR = 0.5  # pixels: what a drawing's single pixels say is not motion
+
+
+def motion_between(plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """Motion u `[GRID, GRID, 2]` float32, x before y, in shares of the side: `edited` at x shows `plain` at x + u.
+
+    `plain`, `edited` `[N, N, 3]` uint8, drawn through one window. Exactly 0 where they are equal as a whole.
+    """
+    to, start = (_grey(image) for image in (plain, edited))
+    if np.array_equal(to, start):
+        return np.zeros((GRID, GRID, 2), np.float32)
+    flow: np.ndarray = _search().calc(start, to, None) / GRID
+    return flow
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(at_grid(image).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    result: np.ndarray = cv2.GaussianBlur(grey, (0, 0), BLUR)
+    return result
+
+
+def at_grid(image: np.ndarray, size: int = GRID) -> np.ndarray:
+    """A square image `[N, N, C]` brought to `size` pixels a side."""
+    if len(image) == size:
+        return image
+    how = cv2.INTER_AREA if len(image) > size else cv2.INTER_CUBIC
+    result: np.ndarray = np.rint(cv2.resize(image.astype(np.float32), (size, size), interpolation=how)).clip(0, 255)
+    return result
+
+
+@cache
+def _search() -> cv2.DISOpticalFlow:
+    """Small patches on the full grid: 6 ms a pair, where the study's setting takes 116 and explains 5 % more."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)
+    search.setPatchSize(8)
+    search.setPatchStride(3)
+    search.setGradientDescentIterations(16)
+    search.setVariationalRefinementIterations(5)
+    search.setVariationalRefinementAlpha(40)
+    search.setVariationalRefinementDelta(5)
+    search.setVariationalRefinementGamma(10)
+    return search
