@@ -246,6 +246,14 @@ class RenderConfig(StageSettings):
     detail: Annotated[
         float, Option("Share of the source's fine detail that is kept where the edit leaves the shape.", most=1)
     ] = 1.0
+    # auto | learned | motion | paste | draw: how the edit goes over to the source
+    transfer: Annotated[
+        Literal["auto", "learned", "motion", "paste", "draw"],
+        Option(
+            "How the edit goes over to the source: by the model's transfer network, by motion and light, as a "
+            "difference that is added, or not at all (the drawn face); auto: the first that the model has."
+        ),
+    ] = "auto"
     # all | hair | occlusion | none: what of the face the source keeps
     protect: Annotated[
         Literal["all", "hair", "occlusion", "none"],

@@ -39,14 +39,19 @@ def _line_weights(times: np.ndarray, sigma: float) -> Iterator[tuple[slice, np.n
     first = np.searchsorted(times, times - REACH * sigma)
     last = np.searchsorted(times, times + REACH * sigma, side="right")
     for t, a, b in zip(times, first, last, strict=True):
-        d = (times[a:b] - t) / sigma
-        w = np.exp(-0.5 * d * d)
-        s0, s1, s2 = w.sum(), w @ d, w @ (d * d)
-        determinant = s0 * s2 - s1 * s1
-        if determinant > 1e-9 * s0 * s0:
-            yield slice(a, b), w * (s2 - s1 * d) / determinant
-        else:  # a frame on its own
-            yield slice(a, b), w / s0
+        yield slice(a, b), line_weights(times[a:b], t, sigma)
+
+
+def line_weights(times: np.ndarray, t: float, sigma: float) -> np.ndarray:
+    """Weights `[T]` (sum 1) of the values at `times [T]` in the value at `t` of the line that fits them best there."""
+    d = (times - t) / sigma
+    w = np.exp(-0.5 * d * d)
+    s0, s1, s2 = w.sum(), w @ d, w @ (d * d)
+    determinant = s0 * s2 - s1 * s1
+    if determinant > 1e-9 * s0 * s0:
+        w = w * (s2 - s1 * d) / (determinant / s0)
+    result: np.ndarray = w / s0  # a frame on its own stays as it is
+    return result
 
 
 def smooth_adaptive(values: np.ndarray, times: np.ndarray, sigma: float) -> np.ndarray:

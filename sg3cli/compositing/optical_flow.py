@@ -11,30 +11,34 @@ GRID = 128  # pixels a side at which drawings are compared
 BLUR = 0.5  # pixels: what a drawing's single pixels say is not motion
 
 
-def motion_between(plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
-    """Motion u `[GRID, GRID, 2]` float32, x before y, in shares of the side: `edited` at x shows `plain` at x + u.
+Shape = tuple[int, int]
 
-    `plain`, `edited` `[N, N, 3]` uint8, drawn through one window. Exactly 0 where they are equal as a whole.
+
+def motion_between(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)) -> np.ndarray:
+    """Motion u `[h, w, 2]` float32, x before y, in units of `GRID` pixels of the grid of `shape`: `edited` at x shows
+    `plain` at x + u.
+
+    `plain`, `edited` `[N, M, 3]` uint8, drawn through one window. Exactly 0 where they are equal as a whole.
     """
-    to, start = (_grey(image) for image in (plain, edited))
+    to, start = (_grey(image, shape) for image in (plain, edited))
     if np.array_equal(to, start):
-        return np.zeros((GRID, GRID, 2), np.float32)
+        return np.zeros((*shape, 2), np.float32)
     flow: np.ndarray = _search().calc(start, to, None) / GRID
     return flow
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(at_grid(image).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+def _grey(image: np.ndarray, shape: Shape) -> np.ndarray:
+    grey = cv2.cvtColor(at_grid(image, shape).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     result: np.ndarray = cv2.GaussianBlur(grey, (0, 0), BLUR)
     return result
 
 
-def at_grid(image: np.ndarray, size: int = GRID) -> np.ndarray:
-    """A square image `[N, N, C]` brought to `size` pixels a side."""
-    if len(image) == size:
+def at_grid(image: np.ndarray, shape: Shape = (GRID, GRID)) -> np.ndarray:
+    """An image `[N, M, C]` (levels) brought to another `shape`, whole levels."""
+    if image.shape[:2] == shape:
         return image
-    how = cv2.INTER_AREA if len(image) > size else cv2.INTER_CUBIC
-    result: np.ndarray = np.rint(cv2.resize(image.astype(np.float32), (size, size), interpolation=how)).clip(0, 255)
+    how = cv2.INTER_AREA if len(image) > shape[0] else cv2.INTER_CUBIC
+    result: np.ndarray = np.rint(cv2.resize(image.astype(np.float32), shape[::-1], interpolation=how)).clip(0, 255)
     return result
 
 

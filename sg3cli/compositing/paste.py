@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sg3cli.compositing.transfer import Transfer, applied, moved_frame
 from sg3cli.geometry import quad_matrix
 
 # What counts as a change of shape, for which the source's fine detail is in the wrong place:
@@ -59,6 +60,7 @@ def paste(
     visible: np.ndarray | None = None,
     user_mask: np.ndarray | None = None,
     blend: str = "alpha",
+    transfer: Transfer | None = None,
 ) -> np.ndarray:
     """Blend `crop [N, M, 3]` (levels 0..255) over `frame [H, W, 3]` uint8 through `window [4, 2]`.
 
@@ -70,15 +72,24 @@ def paste(
     With `plain [N, M, 3]`, the generator's face without the edit, what the generator could not draw of the frame
     (skin, teeth, single hairs, a hand before the face) is put back: `crop + detail * kept * (frame - plain)`. An edit
     that changes nothing then gives the frame itself.
+
+    With `transfer` as well, the frame's own pixels follow the edit (`compositing.transfer`): inside the mask in all of
+    it, around it in its motion alone.
     """
     result = frame.copy()
     box = _bounding_box(window, frame.shape[:2])
     if box is None:
         return result
     seam = _warp(alpha, window, box)
-    below = frame[box].astype(np.float32)
-    image = _image(crop, window, box)
-    if plain is not None and detail > 0:
+    below, image = frame[box].astype(np.float32), _image(crop, window, box)
+    if plain is not None and transfer is not None and detail > 0:
+
+        def warp(values: np.ndarray) -> np.ndarray:
+            return _image(values, window, box)
+
+        below = moved_frame(frame, window, box, transfer, warp)
+        image += detail * (applied(below, plain, crop, transfer, warp) - image)
+    elif plain is not None and detail > 0:
         lost = 1 - detail * kept_detail(crop, plain)
         base = _image(plain, window, box)
         image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
@@ -87,10 +98,10 @@ def paste(
     seen = np.float32(1) if visible is None else _warp(visible, window, box)
     if blend == "gradient":  # hair and hands at the edge do not say what colour the face should have
         image += membrane(below - image, (seam > RIM) | (seen < 0.5))
-    opacity = seam * seen
-    opacity = (opacity if user_mask is None else opacity * user_mask[box])[..., None]
-    blended = np.rint(np.clip(below + opacity * (image - below), 0, 255)).astype(np.uint8)
-    result[box] = np.where(opacity > 0, blended, frame[box])
+    mixed = below + (seam * seen)[..., None] * (image - below)
+    if user_mask is not None:
+        mixed = frame[box] + user_mask[box][..., None] * (mixed - frame[box])
+    result[box] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
     return result
 
 

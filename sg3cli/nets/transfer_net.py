@@ -37,7 +37,8 @@ class TransferConfig:
 class TransferMaps(NamedTuple):
     """How an edit goes over, for a batch; all but the residual on the grid of n pixels a side.
 
-    motion [N,2,n,n]: u, x before y, in shares of the side: Q(x) is P(x + u). gain [N,1,n,n]: a factor less 1.
+    motion [N,2,n,n]: u, x before y, in units of `GRID` pixels of the grid: Q(x) is P(x + u). gain [N,1,n,n]: a factor
+    less 1.
     added [N,1,n,n]: share of what the drawings differ by. new [N,1,n,n]: share of the drawing itself.
     residual [N,3,2n,2n] in units of [-1, 1].
     """
@@ -83,7 +84,10 @@ class TransferNet(nn.Module):
             self.head.bias[3:6] = torch.tensor([2.0, 2.0, -4.0])  # type: ignore[index]
 
     def forward(self, source: Tensor, plain: Tensor, edited: Tensor, flow: Tensor) -> TransferMaps:
-        """source [N,3,2n,2n], plain and edited [N,3,n,n] in [-1,1], flow [N,2,n,n] in shares of the side."""
+        """source [N,3,2n,2n], plain and edited [N,3,n,n] in [-1,1], flow [N,2,n,n] as the maps' motion.
+
+        n may differ down and across; both are multiples of 8.
+        """
         moved = read_at(plain, flow)
         small = F.avg_pool2d(source, 2)
         x = torch.cat([F.pixel_unshuffle(source, 2), plain, edited, 10 * flow, edited - moved, small - plain], 1)
@@ -114,12 +118,13 @@ def change_gate(plain: Tensor, edited: Tensor) -> Tensor:
     return near / (near + LEVEL**2)
 
 
-def read_at(image: Tensor, motion: Tensor, mode: str = "bilinear") -> Tensor:
-    """image [N,C,H,W] at x + motion [N,2,H,W] (shares of the side); beyond its edge it goes on as it is there."""
+def read_at(image: Tensor, motion: Tensor, mode: str = "bilinear", side: int = GRID) -> Tensor:
+    """image [N,C,H,W] at x + motion [N,2,H,W] (units of `side` pixels); beyond its edge it goes on as it is there."""
     height, width = image.shape[2:]
     y = (torch.arange(height, device=image.device, dtype=motion.dtype) + 0.5) / height
     x = (torch.arange(width, device=image.device, dtype=motion.dtype) + 0.5) / width
-    place = torch.stack([x[None, None, :] + motion[:, 0], y[None, :, None] + motion[:, 1]], -1)
+    across, down = motion[:, 0] * (side / width), motion[:, 1] * (side / height)
+    place = torch.stack([x[None, None, :] + across, y[None, :, None] + down], -1)
     return F.grid_sample(image, 2 * place - 1, mode=mode, padding_mode="border", align_corners=False)
 
 
@@ -129,7 +134,7 @@ def transferred(source: Tensor, plain: Tensor, edited: Tensor, maps: TransferMap
     def enlarged(x: Tensor) -> Tensor:
         return F.interpolate(x, size=source.shape[2:], mode="bilinear", align_corners=False)
 
-    moved = read_at(source, enlarged(maps.motion), "bicubic")
+    moved = read_at(source, enlarged(maps.motion), "bicubic", 2 * GRID)
     change = (edited + 1) - (1 + maps.gain) * (read_at(plain, maps.motion) + 1)
     change, large = (F.interpolate(x, size=source.shape[2:], mode="bicubic") for x in (maps.added * change, edited))
     new = enlarged(maps.new)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_window
+from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
+from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
 from sg3cli.compositing.paste import paste
+from sg3cli.compositing.transfer import Transfer
 from sg3cli.compositing.user_mask import UserMask
 from sg3cli.faces.alignment import Track
 from sg3cli.geometry import expanded_quad, warp_quad
@@ -20,6 +24,12 @@ from sg3cli.pipeline.occlusion_maps import VisibleMaps
 from sg3cli.settings import RenderConfig, parse_sides
 from sg3cli.video import Frame
 from sg3cli.video.image_sequence import fingerprint
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline.transfer_maps import SteadyTransfers
+
+
+SOFT = 0.02  # of the crop: what is moved beside something that stays is stretched over so much
 
 
 def pixel_sides(config: RenderConfig, resolution: int) -> Sides:
@@ -42,6 +52,13 @@ class CompositingInputs:
     maps: VisibleMaps | None = None
     mask: UserMask | None = None
     seam: Generator | None = None
+    maker: MapMaker | None = None  # how the edit of a single frame goes over to it; None: as a difference
+    transfers: SteadyTransfers | None = None  # the same over the whole clip, steadied
+
+    def close(self) -> None:
+        """Let the files go that are read beside the render."""
+        if self.transfers is not None:
+            self.transfers.close()
 
 
 NO_INPUTS = CompositingInputs()
@@ -96,7 +113,16 @@ class FacePaster:
         if self.config.view == "face" or self.config.stitch == "none":
             return False
         searches = self.protects and self.config.protect != "hair" and self.inputs.maps is None
-        return self.config.detail > 0 or searches
+        return (self.config.detail > 0 and self.config.transfer != "draw") or searches
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the source's own pixels follow the edit, rather than taking what the drawings differ by."""
+        return self.wants_plain and self.config.detail > 0 and self.config.transfer not in ("paste", "draw")
+
+    def single_transfer(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Transfer:
+        """How the edit goes over to one frame, not steadied."""
+        return maker.make(frame.rgb, self.window(frame.index), plain, edited, self.shape(TRANSFER_GRID))
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""
@@ -116,13 +142,22 @@ class FacePaster:
         return visible(source, small, landmarks, hair=self.config.protect in ("all", "hair"))
 
     def paste(
-        self, frame: Frame, crop: np.ndarray, plain: np.ndarray | None, presence: float | np.ndarray
+        self,
+        frame: Frame,
+        crop: np.ndarray,
+        plain: np.ndarray | None,
+        presence: float | np.ndarray,
+        transfer: Transfer | None = None,
     ) -> np.ndarray:
-        """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the mask keep their bits.
+        """The frame `[H, W, 3]` uint8 with the crop in its window; pixels outside the window keep their bits, and so do
+        those outside the mask that no motion of `transfer` reaches.
 
         `presence` is an opacity, or one for each pixel of the crop `[h, w]`.
         """
         config, mask = self.config, self.inputs.mask
+        seen = self.visible(frame, plain)
+        if transfer is not None:
+            transfer = transfer.masked(self.free(frame.index, transfer.motion.shape[:2], seen, presence))
         return paste(
             frame.rgb,
             crop,
@@ -130,8 +165,29 @@ class FacePaster:
             self.opacity(frame.index) * np.asarray(presence, np.float32),
             match_ring=config.match,
             plain=plain,
-            detail=config.detail,
-            visible=self.visible(frame, plain),
+            detail=0.0 if config.transfer == "draw" else config.detail,
+            visible=seen,
             user_mask=None if mask is None else mask.at(frame.index),
             blend=config.blend if config.stitch != "none" else "alpha",
+            transfer=transfer,
         )
+
+    def free(
+        self, index: int, shape: tuple[int, int], seen: np.ndarray | None, presence: float | np.ndarray
+    ) -> np.ndarray:
+        """How far pixels may move, `[h, w]` 0..1: hair, ears and collar too, so that an outline that moves leaves no
+        second one; nothing at the window's edge, and not what stands before the face."""
+        share = edge_mask(shape, self.config.feather) * _resized(np.asarray(presence, np.float32), shape)
+        if seen is None:
+            return share
+        face = face_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape, 0.02)
+        soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
+        result: np.ndarray = share * (1 - face * (1 - soft))
+        return result
+
+
+def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if values.ndim == 0:
+        return np.full(shape, values, np.float32)
+    result: np.ndarray = cv2.resize(values, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return result

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID
 from sg3cli.compositing.user_mask import UserMask
 from sg3cli.files import Chunks, in_chunks
@@ -17,8 +19,11 @@ from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
 from sg3cli.pipeline.occlusion_maps import VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
+from sg3cli.pipeline.transfer_maps import SteadyTransfers
 from sg3cli.project import content_key, of_face
 from sg3cli.video import Frame, VideoReader
+from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.loaded_nets import LoadedNets
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -37,8 +42,22 @@ def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> C
     paster = FacePaster(face.track, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, G, keys[1]))
+    maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets)
     mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0])
-    return CompositingInputs(maps, mask, seam_generator(job, face, paster, G, keys[1]))
+    seam = seam_generator(job, face, paster, G, keys[1])
+    transfers = None
+    if paster.transfers and maker is not None:
+        source = partial(VideoReader, job.project.source(), rate=job.project.rate)
+        transfers = SteadyTransfers(source, face, paster, G, seam, maker)
+    return CompositingInputs(maps, mask, seam, maker, transfers)
+
+
+def map_maker(kind: str, bundle: Bundle, nets: LoadedNets) -> MapMaker | None:
+    """What `--transfer` asks for, or for `auto` the best that the model has; None: no maps are made."""
+    if kind in ("paste", "draw"):
+        return None
+    learned = kind == "learned" or (kind == "auto" and bundle.has_transfer)
+    return MapMaker(nets.transfer(bundle) if learned else None)
 
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:

@@ -32,8 +32,10 @@ from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import clip_of, named_appearances, pack, row_of, track_of
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
+from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import load_codes, smoothed_path
+from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import conditioned
 from sg3cli.video import Frame, VideoReader
@@ -309,7 +311,8 @@ class Viewer:
         # A project's first face is shown, with its own edits.
         mine = edits_of(edits, self.job.project.faces[0]) if self.reusable.track is not None else list(edits)
         face = FaceEdits(shown.track, shown.codes, mine, self._vectors(mine))
-        return next(compose(iter([shown.frame]), face, self.G, config)).rgb
+        maker = map_maker(config.transfer, self.bundle, self.job.nets)
+        return next(compose(iter([shown.frame]), face, self.G, config, CompositingInputs(maker=maker))).rgb
 
     def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
         """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""

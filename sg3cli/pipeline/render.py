@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sg3cli.compositing.face_overlap import AllFaces
+from sg3cli.compositing.transfer import Transfer
 from sg3cli.drawing.compare import compare_view
 from sg3cli.drawing.labelled_grid import edits_text
 from sg3cli.faces.alignment import ABSENT, Track
@@ -82,7 +84,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     G.synthesis.set_precision(config.precision)
     faces = rendered_faces(job, plan, G)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
-    with VideoReader(project.source(), rate=project.rate) as reader:
+    with VideoReader(project.source(), rate=project.rate) as reader, ExitStack() as stack:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         length = chunk_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
         cut = Cut(chunk_folder(project, plan.key), plan.key, len(reader), length)
@@ -90,6 +92,8 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
         with SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, before_publish) as writer:
             if writer.start:
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
+            for face in faces:
+                stack.callback(face.inputs.close)
             frames = frames_in_range(reader.frames(writer.start), faces, G, config)
             for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
@@ -185,25 +189,37 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     paster = FacePaster(track, config, G.img_resolution, face.inputs)
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
-        shown = [frame for frame in batch if track.status[frame.index] != ABSENT]
-        indices = [frame.index for frame in shown]
-        drawn = face.edits.crops(shown, face.inputs.seam or G, True, paster.sides)
-        crops = dict(zip(indices, drawn, strict=True))
-        plain: dict[int, np.ndarray] = {}
-        if paster.wants_plain:
-            plain = dict(zip(indices, face.edits.crops(shown, G, False, paster.sides), strict=True))
+        drawn = drawings(batch, face, paster, G)
         for frame in batch:
-            crop = crops.get(frame.index)
+            plain, crop, transfer = drawn.get(frame.index, (None, None, None))
             if config.view == "face":
                 yield replace(frame, rgb=crop if crop is not None else blank)
                 continue
             result = frame.rgb
             if crop is not None:
                 alpha = opacity[frame.index] * face.overlap(frame.index, paster)
-                result = paster.paste(frame, crop, plain.get(frame.index), alpha)
+                result = paster.paste(frame, crop, plain, alpha, transfer)
             if config.view == "compare":
                 result = side_by_side(frame.rgb, result, frame.time, face.edits.edits, config, crop is not None)
             yield replace(frame, rgb=result)
+
+
+def drawings(
+    batch: list[Frame], face: RenderedFace, paster: FacePaster, G: Generator
+) -> Mapping[int, tuple[np.ndarray | None, np.ndarray, Transfer | None]]:
+    """{frame: its drawing without the edit where one is needed, that with it, how the edit goes over}."""
+    shown = [frame for frame in batch if face.track.status[frame.index] != ABSENT]
+    if paster.transfers and face.inputs.transfers is not None:
+        return {frame.index: face.inputs.transfers.at(frame.index) for frame in shown}
+    edited = list(face.edits.crops(shown, face.inputs.seam or G, True, paster.sides))
+    if not paster.wants_plain:
+        return {frame.index: (None, crop, None) for frame, crop in zip(shown, edited, strict=True)}
+    plain = face.edits.crops(shown, G, False, paster.sides)
+    maker, found = face.inputs.maker if paster.transfers else None, {}
+    for frame, before, after in zip(shown, plain, edited, strict=True):
+        single = None if maker is None else paster.single_transfer(maker, frame, before, after)
+        found[frame.index] = (before, after, single)
+    return found
 
 
 def side_by_side(

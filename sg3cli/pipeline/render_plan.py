@@ -56,8 +56,15 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     last = "finetune" if tuned else "invert"
     made_from = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests)
     parts = {"render": config, "encode": job.settings.encode, "tuned": tuned, "mask": mask_digest(config)}
+    transfer = bundle.transfer_digest if config.transfer in ("auto", "learned") else None
+    parts["transfer"] = transfer
     key = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests, **parts)
-    models = {**invert.models, "tuned": project.key("finetune") if tuned else None, "directions": digests}
+    models = {
+        **invert.models,
+        "tuned": project.key("finetune") if tuned else None,
+        "directions": digests,
+        "transfer": transfer,
+    }
     vectors = {edit.title: conditioned(edit, {name: d.vector for name, d in loaded.items()}) for edit in edits}
     return Plan(
         key, made_from, edits, vectors, bundle, tuned, provenance.provenance(project, project.stored_edits, models)

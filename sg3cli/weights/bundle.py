@@ -24,7 +24,9 @@ from sg3cli.weights.direction_file import Direction, load_direction
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
+    from sg3cli.nets.transfer_net import TransferNet
 
+TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 EMBEDDED = Path(__file__).parent
 
@@ -76,6 +78,26 @@ class Bundle:
 
         encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
+
+    @property
+    def has_transfer(self) -> bool:
+        """Whether a network for the transfer of edits belongs to the model."""
+        return (self.path / TRANSFER_NET).is_file()
+
+    @cached_property
+    def transfer_digest(self) -> str | None:
+        """`sha256:...` of that network's file; None without one."""
+        return digest_of(self.path / TRANSFER_NET) if self.has_transfer else None
+
+    def transfer(self) -> TransferNet:
+        """That network on the CPU, float32, eval mode, no gradients; `ModelError` when there is none."""
+        from sg3cli.nets.checkpoint import load_transfer_file
+
+        if not self.has_transfer:
+            raise ModelError(
+                f"model {self.name} has no transfer network ({TRANSFER_NET})", "use --transfer motion, or auto"
+            )
+        return load_transfer_file(self.path / TRANSFER_NET)[0]
 
     @cached_property
     def directions(self) -> Mapping[str, Direction]:

@@ -1,0 +1,37 @@
+"""How the edit of one frame goes over to it: by a network where a model has one, by motion and light elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sg3cli.compositing.motion_maps import motion_maps
+from sg3cli.compositing.transfer import Transfer
+from sg3cli.geometry import warp_quad
+
+if TYPE_CHECKING:
+    from sg3cli.nets.transfer_net import TransferNet
+
+MULTIPLE = 8  # of the grid's sides, for the network
+
+
+@dataclass(frozen=True)
+class MapMaker:
+    """Makes the maps of single frames: by the network or, without one, by motion and light."""
+
+    net: TransferNet | None = None
+
+    def make(
+        self, rgb: np.ndarray, window: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: tuple[int, int]
+    ) -> Transfer:
+        """Maps for the frame `rgb [H, W, 3]` through `window [4, 2]`; `shape` is the crop's where its square has `GRID`
+        pixels, and is rounded."""
+        height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
+        if self.net is None:
+            return motion_maps(plain, edited, (height, width))
+        from sg3cli.compositing.learned_maps import learned_maps  # torch
+
+        source = warp_quad(rgb, window, (2 * height, 2 * width))
+        return learned_maps(self.net, source, plain, edited, (height, width))

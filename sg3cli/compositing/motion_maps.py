@@ -1,0 +1,65 @@
+"""What an edit does to a face, told from its two drawings alone: motion, light, and what is new.
+
+Each place takes what explains it best. Where the drawing moved, the source moves with it; what then differs widely is
+light and colour, which the source takes as a factor; what differs finely is added; and where edges are left over that
+neither explains, something is new there and the drawing itself is shown.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
+from sg3cli.compositing.transfer import Transfer, read_moved
+
+DARK = 4.0  # levels added before a ratio
+LIGHT = 2.5  # pixels of the grid: a change wider than this is light
+LARGEST = 0.9  # logarithm of the largest factor
+PATCH = 2.0  # pixels over which one place is judged
+GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
+NOISE = 2.0  # levels that two drawings of one thing may differ by
+NOVEL = (24.0, 60.0)  # levels of edges left over: from here on something new; in full
+
+
+def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)) -> Transfer:
+    """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
+    p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
+    motion = motion_between(plain, edited, shape)
+    motion = motion * explained(p, q, read_moved(p, motion, GRID))[..., None]
+    moved = read_moved(p, motion, GRID).clip(0, 255)
+    gain = light(moved, q)
+    new = novelty(q - (1 + gain) * moved)[..., None]
+    return Transfer(motion, gain, np.ones((*shape, 1), np.float32), new, np.zeros((*shape, 3), np.float32), GRID)
+
+
+def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """0..1 `[n, n]`: how far the motion that leads to `moved` tells more of the edit than standing still does."""
+    still, after = (_around(np.abs(_fine(edited) - _fine(image)).mean(axis=2)) for image in (plain, moved))
+    share = np.clip((still - after - NOISE / 4) / GAINED, 0, 1)
+    return _around(cv2.dilate(share, np.ones((5, 5), np.uint8)), 2 * PATCH)
+
+
+def light(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """The factor less 1 `[n, n, 3]` by which light and colour change over an area."""
+    wide = [np.log(cv2.GaussianBlur(image, (0, 0), LIGHT) + DARK) for image in (edited, moved)]
+    result: np.ndarray = np.expm1(np.clip(wide[0] - wide[1], -LARGEST, LARGEST))
+    return result
+
+
+def novelty(left: np.ndarray) -> np.ndarray:
+    """0..1 `[n, n]`: where edges `[n, n, 3]` (levels) are left over after motion and light."""
+    edges = _fine(left)
+    energy = np.sqrt(_around((edges * edges).mean(axis=2)))
+    share = np.clip((energy - NOVEL[0]) / (NOVEL[1] - NOVEL[0]), 0, 1)
+    return _around(share)
+
+
+def _fine(image: np.ndarray) -> np.ndarray:
+    result: np.ndarray = image - cv2.GaussianBlur(image, (0, 0), 2 * LIGHT)
+    return result
+
+
+def _around(values: np.ndarray, sigma: float = PATCH) -> np.ndarray:
+    result: np.ndarray = cv2.GaussianBlur(values, (0, 0), sigma)
+    return result

@@ -1,0 +1,105 @@
+"""An edit brought over to the frame: the drawings say what changes, the source keeps its own pixels.
+
+P is the face as it is drawn without the edit, Q with it, S the frame, all seen through one window. Maps on a coarse
+grid say where the source's pixels go and what is done to them:
+
+    R(x) = (1 - new) ((1 + gain) S(x + u) + added (Q(x) - (1 + gain) P(x + u))) + new Q(x) + residual
+
+Q equal to P gives S to the bit. The frame is read once, at its own resolution; only the maps and the drawings are
+enlarged. `motion_maps` and `learned_maps` make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import cv2
+import numpy as np
+
+from sg3cli.geometry import quad_matrix
+
+Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same at the frame's pixels, float32
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Maps of one frame, float32, on grids over one window whose square part has `side` pixels on the motion's grid.
+
+    motion `[h, w, 2]`: u, x before y, in shares of the square's side. gain `[h, w, 1 or 3]`: a factor less 1. added and
+    new `[h, w, 1]`: shares. residual `[a h, a w, 3]` in levels, any whole a.
+    """
+
+    motion: np.ndarray
+    gain: np.ndarray
+    added: np.ndarray
+    new: np.ndarray
+    residual: np.ndarray
+    side: int
+
+    def mixed(self, weights: np.ndarray, others: Sequence[Transfer]) -> Transfer:
+        """The sum of `others`, each weighted by one of `weights [T]`."""
+        weights = weights.astype(np.float32)
+
+        def total(name: str) -> np.ndarray:
+            result: np.ndarray = np.tensordot(weights, np.stack([getattr(maps, name) for maps in others]), 1)
+            return result
+
+        motion, gain, added, new, residual = (total(field.name) for field in fields(self) if field.name != "side")
+        return Transfer(motion, gain, added, new.clip(0, 1), residual, self.side)
+
+    def masked(self, share: np.ndarray) -> Transfer:
+        """The transfer with its motion reduced to `share [h, w]`."""
+        return replace(self, motion=self.motion * share[..., None])
+
+
+def moved_frame(
+    frame: np.ndarray, window: np.ndarray, box: tuple[slice, slice], transfer: Transfer, warp: Warp
+) -> np.ndarray:
+    """S(x + u) `[h, w, 3]` float32 at the pixels `box` of `frame [H, W, 3]`; where u is 0 its very values.
+
+    `window [4, 2]` is what the maps cover: the square, expanded or not.
+    """
+    rows, columns = box
+    shape = transfer.motion.shape[:2]
+    motion = warp(transfer.motion * np.float32(transfer.side))
+    motion = motion @ quad_matrix(window, shape)[:2, :2].T.astype(np.float32)  # from pixels of the grid to frame pixels
+    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
+    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + motion[..., 1]
+    result: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return result.astype(np.float32)
+
+
+def applied(moved: np.ndarray, plain: np.ndarray, edited: np.ndarray, transfer: Transfer, warp: Warp) -> np.ndarray:
+    """R `[h, w, 3]` float32 from the moved frame `[h, w, 3]` and the drawings `[N, M, 3]`."""
+    shape = plain.shape[:2]
+    gain, added = sized(transfer.gain, shape), sized(transfer.added, shape)
+    change = added * (edited.astype(np.float32) - (1 + gain) * read_moved(plain, transfer.motion, transfer.side))
+    new = warp(transfer.new)[..., None]
+    kept = (1 + _deep(warp(transfer.gain))) * moved + warp(change)
+    result: np.ndarray = (1 - new) * kept + new * warp(edited.astype(np.float32)) + warp(transfer.residual)
+    return result
+
+
+def read_moved(image: np.ndarray, motion: np.ndarray, side: int) -> np.ndarray:
+    """`image [N, M, 3]` at x + u, float32; `motion [h, w, 2]` in units of `side` pixels of its own grid."""
+    height, width = image.shape[:2]
+    motion = sized(motion, (height, width)) * np.float32(side * height / len(motion))
+    x = np.arange(width, dtype=np.float32)[None, :] + motion[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] + motion[..., 1]
+    values = image.astype(np.float32)
+    result: np.ndarray = cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return result
+
+
+def sized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map `[h, w, C]` on another grid; C stays."""
+    if values.shape[:2] == shape:
+        return values
+    how = cv2.INTER_AREA if values.shape[0] > shape[0] else cv2.INTER_LINEAR
+    return _deep(cv2.resize(values, shape[::-1], interpolation=how))
+
+
+def _deep(values: np.ndarray) -> np.ndarray:
+    """`[h, w]` as `[h, w, 1]`: OpenCV drops a single channel."""
+    return values[..., None] if values.ndim == 2 else values
