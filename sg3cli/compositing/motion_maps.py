@@ -15,6 +15,7 @@ from sg3cli.compositing.transfer import Transfer, read_moved
 
 DARK = 4.0  # levels added before a ratio
 LIGHT = 2.5  # pixels of the grid: a change wider than this is light
+WIDE = 12.0  # pixels: a change wider than this is light before anything is looked for that moved
 LARGEST = 0.9  # logarithm of the largest factor
 PATCH = 2.0  # pixels over which one place is judged
 GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
@@ -25,8 +26,8 @@ NOVEL = (24.0, 60.0)  # levels of edges left over: from here on something new; i
 def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)) -> Transfer:
     """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
-    motion = motion_between(plain, edited, shape)
-    motion = motion * explained(p, q, read_moved(p, motion, GRID))[..., None]
+    motion = motion_between(np.rint(lit(p, q)).astype(np.uint8), q.astype(np.uint8), shape)
+    motion = motion * explained(p, q, read_moved(p, motion, GRID).clip(0, 255))[..., None]
     moved = read_moved(p, motion, GRID).clip(0, 255)
     gain = light(moved, q)
     new = novelty(q - (1 + gain) * moved)[..., None]
@@ -34,15 +35,21 @@ def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRI
 
 
 def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """0..1 `[n, n]`: how far the motion that leads to `moved` tells more of the edit than standing still does."""
-    still, after = (_around(np.abs(_fine(edited) - _fine(image)).mean(axis=2)) for image in (plain, moved))
+    """0..1 `[n, n]`: how far the motion that leads to `moved` tells more of the edit than light alone does."""
+    still, after = (_around(np.abs(edited - lit(image, edited)).mean(axis=2)) for image in (plain, moved))
     share = np.clip((still - after - NOISE / 4) / GAINED, 0, 1)
     return _around(cv2.dilate(share, np.ones((5, 5), np.uint8)), 2 * PATCH)
 
 
-def light(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
+def lit(image: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """`image [n, n, 3]` in the light of another, by and large."""
+    result: np.ndarray = ((1 + light(image, like, WIDE)) * image).clip(0, 255)
+    return result
+
+
+def light(moved: np.ndarray, edited: np.ndarray, width: float = LIGHT) -> np.ndarray:
     """The factor less 1 `[n, n, 3]` by which light and colour change over an area."""
-    wide = [np.log(cv2.GaussianBlur(image, (0, 0), LIGHT) + DARK) for image in (edited, moved)]
+    wide = [np.log(cv2.GaussianBlur(image, (0, 0), width) + DARK) for image in (edited, moved)]
     result: np.ndarray = np.expm1(np.clip(wide[0] - wide[1], -LARGEST, LARGEST))
     return result
 

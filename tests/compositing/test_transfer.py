@@ -1,0 +1,229 @@
+"""An edit brought over to the frame: identities that hold for any maps, and for those made from drawings."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sg3cli.compositing.learned_maps import learned_maps
+from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.compositing.motion_maps import motion_maps
+from sg3cli.compositing.optical_flow import GRID, motion_between
+from sg3cli.compositing.paste import paste
+from sg3cli.compositing.transfer import Transfer
+from sg3cli.nets.transfer_net import TransferConfig, TransferNet
+
+SHAPES = st.sampled_from(["motion", "learned"])
+
+
+def cloth(size: int, seed: int = 0, grain: float = 6.0) -> np.ndarray:
+    """Smooth random colours with structure of every size down to `grain` pixels, `[size, size, 3]` float32."""
+    rng = np.random.default_rng(seed)
+    image = np.full((size, size, 3), 128, np.float32)
+    while grain < size:
+        layer = cv2.GaussianBlur(rng.normal(size=(size, size, 3)).astype(np.float32), (0, 0), grain / 2)
+        image += 18 * layer / layer.std()
+        grain *= 2
+    return image.clip(20, 235)
+
+
+def levels(image: np.ndarray) -> np.ndarray:
+    return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def whole(size: int) -> np.ndarray:
+    """The window that is the frame itself."""
+    return np.array([[0, 0], [0, size], [size, size], [size, 0]], np.float64)
+
+
+def untrained(seed: int = 0) -> TransferNet:
+    """A network whose every weight counts."""
+    torch.manual_seed(seed)
+    net = TransferNet(TransferConfig((8, 8, 8, 8)))
+    torch.nn.init.normal_(net.head.weight, std=0.3)
+    return net.eval().requires_grad_(False)
+
+
+def still(shape=(GRID, GRID)) -> dict[str, np.ndarray]:
+    """Maps that add what the drawings differ by."""
+    blank = np.zeros((*shape, 1), np.float32)
+    return {"motion": np.zeros((*shape, 2), np.float32), "gain": blank, "added": blank + 1, "new": blank,
+            "residual": np.zeros((*shape, 3), np.float32)}  # fmt: skip
+
+
+def transferred(frame, plain, edited, transfer, window=None, alpha=None, **options):
+    """The frame with the transfer in its window."""
+    window = whole(len(frame)) if window is None else window
+    alpha = np.ones(plain.shape[:2], np.float32) if alpha is None else alpha
+    return paste(frame, edited, window, alpha, plain=plain, transfer=transfer, **options)
+
+
+# ---- nothing changes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", [None, untrained()], ids=["motion", "learned"])
+@settings(max_examples=15, deadline=None)
+@given(
+    centre=st.tuples(st.floats(40, 160), st.floats(40, 110)),
+    half=st.floats(10, 90),
+    turn=st.floats(-1, 1),
+    seed=st.integers(0, 99),
+    blend=st.sampled_from(["alpha", "gradient"]),
+)
+def test_a_drawing_that_does_not_change_gives_the_frame_bit_for_bit(net, centre, half, turn, seed, blend):
+    frame, drawing = levels(cloth(200, seed))[:150], levels(cloth(32, seed + 1))
+    x = half * np.array([np.cos(turn), np.sin(turn)])
+    y = np.array([-x[1], x[0]])
+    window = np.asarray(centre) + np.array([-x - y, -x + y, x + y, x - y])
+    transfer = MapMaker(net).make(frame, window, drawing, drawing, (GRID, GRID))
+    assert not transfer.motion.any() and not transfer.gain.any()
+    assert np.array_equal(transferred(frame, drawing, drawing, transfer, window, blend=blend), frame)
+
+
+def test_outside_the_window_nothing_changes():
+    frame, drawing = levels(cloth(120)), levels(cloth(GRID, 1))
+    edited = levels(np.roll(cloth(GRID, 1), 4, axis=1))
+    window = np.array([[30, 30], [30, 80], [80, 80], [80, 30]], np.float64)
+    transfer = MapMaker(untrained()).make(frame, window, drawing, edited, (GRID, GRID))
+    result = transferred(frame, drawing, edited, transfer, window)
+    inside = np.zeros((120, 120), bool)
+    inside[29:81, 29:81] = True
+    assert np.array_equal(result[~inside], frame[~inside])
+    assert not np.array_equal(result[inside], frame[inside])
+
+
+# ---- motion --------------------------------------------------------------------------------------------------------
+
+
+def warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """`image` at `matrix @ (x, y, 1)` in continuous coordinates in shares of its side."""
+    size = len(image)
+    x, y = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2)
+    at = np.stack([x, y, np.ones_like(x)], -1) @ matrix.T * size - 0.5
+    return cv2.remap(
+        image, *at.astype(np.float32).transpose(2, 0, 1), cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT
+    )
+
+
+def similar(shift, degrees: float, zoom: float) -> np.ndarray:
+    """Turn and zoom about the middle, then a shift, in shares: `[2, 3]`."""
+    c, s = zoom * np.cos(np.radians(degrees)), zoom * np.sin(np.radians(degrees))
+    linear = np.array([[c, -s], [s, c]])
+    return np.c_[linear, np.array([0.5, 0.5]) - linear @ [0.5, 0.5] + shift]
+
+
+def motion_of(matrix: np.ndarray, size: int = GRID) -> np.ndarray:
+    x, y = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2)
+    return (np.stack([x, y, np.ones_like(x)], -1) @ matrix.T - np.stack([x, y], -1)).astype(np.float32)
+
+
+CASES = [((0.02, -0.013), 0, 1), ((0, 0), 4, 1), ((0, 0), 0, 1.05), ((-0.01, 0.02), -3, 0.96)]
+
+
+@pytest.mark.parametrize(("shift", "degrees", "zoom"), CASES)
+@pytest.mark.parametrize("size", [256, 400])
+def test_pixels_go_where_the_maps_say_to_a_twentieth_of_a_pixel(shift, degrees, zoom, size):
+    matrix = similar(shift, degrees, zoom)
+    drawing = np.full((64, 64, 3), 100, np.uint8)
+    transfer = Transfer(**still() | {"motion": motion_of(matrix)}, side=GRID)
+    result = transferred(levels(waves(size)), drawing, drawing, transfer).astype(np.float32)
+    middle = slice(size // 6, -size // 6)
+    assert displacement(result[middle, middle], waves(size, matrix)[middle, middle]) < 0.05
+
+
+def waves(size: int, matrix: np.ndarray = np.eye(2, 3)) -> np.ndarray:
+    """A picture known everywhere, not at its pixels alone, at `matrix @ (x, y, 1)`."""
+    x, y = (np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2))
+    x, y = (np.stack([x, y, np.ones_like(x)], -1) @ matrix.T * size).transpose(2, 0, 1)
+    grey = 128 + 30 * np.sin(x / 3.1) + 30 * np.cos(y / 2.7) + 25 * np.sin((x + 2 * y) / 7) + 20 * np.cos((x - y) / 5)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def displacement(image: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance in pixels by which one picture is off from the other, over windows of about 40 pixels: least
+    squares on the gradient."""
+    a, b = image.mean(axis=2), other.mean(axis=2)
+    gx, gy, d = np.gradient(b, axis=1), np.gradient(b, axis=0), a - b
+    sums = [cv2.GaussianBlur(v, (0, 0), 12)[20:-20, 20:-20] for v in (gx * gx, gx * gy, gy * gy, gx * d, gy * d)]
+    xx, xy, yy, xd, yd = sums
+    determinant = xx * yy - xy * xy
+    u, v = (yy * xd - xy * yd) / determinant, (xx * yd - xy * xd) / determinant
+    return float(np.hypot(u, v).max())
+
+
+@pytest.mark.parametrize(("shift", "degrees", "zoom"), CASES)
+def test_the_motion_of_a_drawing_is_found(shift, degrees, zoom):
+    drawing, matrix = cloth(GRID, 3, grain=8), similar(shift, degrees, zoom)
+    found = motion_between(levels(drawing), levels(warped(drawing, matrix)))
+    error = np.linalg.norm(found - motion_of(matrix), axis=2)[16:-16, 16:-16] * GRID
+    assert np.median(error) < 0.05 and error.max() < 0.5  # pixels of the drawing
+
+
+@pytest.mark.parametrize(("shift", "degrees", "zoom"), CASES)
+def test_the_source_follows_its_drawing(shift, degrees, zoom):
+    """The frame is another picture than the drawing, with finer structure: it moves as the drawing does."""
+    drawing, frame, matrix = cloth(GRID, 3, grain=8), cloth(384, 4), similar(shift, degrees, zoom)
+    plain, edited = levels(drawing), levels(warped(drawing, matrix))
+    result = transferred(levels(frame), plain, edited, motion_maps(plain, edited)).astype(np.float32)
+    middle = slice(60, -60)
+    error = np.abs(result - warped(frame, matrix))[middle, middle].mean()
+    assert error < 0.25 * np.abs(frame - warped(frame, matrix))[middle, middle].mean()
+
+
+# ---- light ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gain", [0.6, 0.9, 1.25])
+def test_a_gain_changes_each_pixel_by_that_gain(gain):
+    plain = cloth(GRID, 5).clip(40, 180)
+    edited = levels(gain * np.rint(plain))
+    frame = levels(cloth(300, 6).clip(40, 180))
+    result = transferred(frame, levels(plain), edited, motion_maps(levels(plain), edited)).astype(np.float32)
+    inside = slice(4, -4)  # at the very edge of the window nothing of a crop is seen in full
+    assert np.abs(result - gain * frame)[inside, inside].max() < 4  # levels
+    assert abs(np.median((result / frame)[inside, inside]) - gain) < 0.01
+
+
+def test_a_local_change_of_the_drawing_is_added():
+    plain = np.full((GRID, GRID, 3), 120, np.uint8)
+    edited = plain.copy()
+    edited[60:64, 40:90] -= 25  # a wrinkle: finer than light, and nothing moved
+    frame = levels(120 + 8 * np.random.default_rng(0).normal(size=(256, 256, 3)))
+    difference = transferred(frame, plain, edited, motion_maps(plain, edited)).astype(int) - frame
+    assert -28 < difference[121:127, 100:160].mean() < -19
+    assert np.abs(difference[:90]).max() == 0
+
+
+# ---- what stays the same -------------------------------------------------------------------------------------------
+
+
+def test_the_size_of_the_drawing_does_not_blur_the_source():
+    frame = levels(cloth(256, 7, grain=2))
+    sharpness = []
+    for size in (64, 128, 256):
+        plain = levels(cloth(64, 8).repeat(size // 64, 0).repeat(size // 64, 1))
+        edited = levels(np.clip(plain.astype(float) * 1.1, 0, 255))
+        result = transferred(frame, plain, edited, motion_maps(plain, edited))
+        sharpness.append(cv2.Laplacian(result.mean(axis=2), cv2.CV_64F).var())
+    assert max(sharpness) < 1.12 * min(sharpness)
+    assert min(sharpness) > cv2.Laplacian(frame.mean(axis=2), cv2.CV_64F).var()
+
+
+@pytest.mark.parametrize("shape", [(GRID, GRID), (GRID + 24, GRID + 40)])
+def test_the_network_s_maps_fit_any_window_and_do_not_depend_on_other_frames(shape):
+    net, height, width = untrained(2), *shape
+    source = cloth(2 * width)[: 2 * height]
+    plain, edited = (levels(cloth(width, seed)[:height]) for seed in (1, 2))
+    first = learned_maps(net, source, plain, edited, shape)
+    learned_maps(net, source[::-1].copy(), edited, plain, shape)
+    again = learned_maps(net, source, plain, edited, shape)
+    assert first.motion.shape == (*shape, 2) and first.residual.shape == (2 * height, 2 * width, 3)
+    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in still())
+
+
+def test_the_network_begins_as_the_difference_added_where_the_drawing_moved():
+    plain, edited = levels(cloth(GRID, 1)), levels(cloth(GRID, 1) + 30)
+    maps = learned_maps(TransferNet().eval(), cloth(2 * GRID), plain, edited)
+    assert maps.added.min() > 0.8 and maps.new.max() < 0.05 and not maps.residual.any()
