@@ -9,7 +9,9 @@ import numpy as np
 
 GRID = 128  # pixels a side at which drawings are compared
 BLUR = 0.5  # pixels: what a drawing's single pixels say is not motion
-
+STEPS = 3  # of the refinement
+NEAR = 3.0  # pixels: its neighbourhood
+FLAT = 4.0  # squared levels a pixel: a gradient that says nothing about motion
 
 Shape = tuple[int, int]
 
@@ -23,7 +25,24 @@ def motion_between(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, 
     to, start = (_grey(image, shape) for image in (plain, edited))
     if np.array_equal(to, start):
         return np.zeros((*shape, 2), np.float32)
-    flow: np.ndarray = _search().calc(start, to, None) / GRID
+    flow: np.ndarray = _search().calc(start, to, None)
+    return refined(flow, *(at_grid(image, shape).astype(np.float32).mean(axis=2) for image in (plain, edited))) / GRID
+
+
+def refined(flow: np.ndarray, plain: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """A flow `[h, w, 2]` in pixels, brought closer by least squares on the gradient over a small neighbourhood (Lucas
+    and Kanade 1981); `plain`, `edited` `[h, w]`."""
+    x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in plain.shape[::-1]))
+    for _ in range(STEPS):
+        place = (x + flow[..., 0], y + flow[..., 1])
+        moved = cv2.remap(plain, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        gx, gy = cv2.Scharr(moved, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(moved, cv2.CV_32F, 0, 1) / 32
+        left = edited - moved
+        sums = (cv2.GaussianBlur(v, (0, 0), NEAR) for v in (gx * gx, gx * gy, gy * gy, gx * left, gy * left))
+        xx, xy, yy, xd, yd = sums
+        xx, yy = xx + FLAT, yy + FLAT
+        step = np.stack([yy * xd - xy * yd, xx * yd - xy * xd], -1) / (xx * yy - xy * xy)[..., None]
+        flow = flow + step.clip(-0.5, 0.5)
     return flow
 
 

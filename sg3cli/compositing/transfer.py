@@ -66,7 +66,7 @@ def moved_frame(
     motion = motion @ quad_matrix(window, shape)[:2, :2].T.astype(np.float32)  # from pixels of the grid to frame pixels
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + motion[..., 1]
-    result: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    result: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
     return result.astype(np.float32)
 
 

@@ -135,7 +135,7 @@ def test_pixels_go_where_the_maps_say_to_a_twentieth_of_a_pixel(shift, degrees, 
 
 def waves(size: int, matrix: np.ndarray = np.eye(2, 3)) -> np.ndarray:
     """A picture known everywhere, not at its pixels alone, at `matrix @ (x, y, 1)`."""
-    x, y = (np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2))
+    x, y = np.meshgrid(*[(np.arange(size) + 0.5) / size] * 2)
     x, y = (np.stack([x, y, np.ones_like(x)], -1) @ matrix.T * size).transpose(2, 0, 1)
     grey = 128 + 30 * np.sin(x / 3.1) + 30 * np.cos(y / 2.7) + 25 * np.sin((x + 2 * y) / 7) + 20 * np.cos((x - y) / 5)
     return np.repeat(grey[..., None], 3, axis=2)
