@@ -9,8 +9,7 @@ import numpy as np
 
 GRID = 128  # pixels a side at which drawings are compared
 BLUR = 0.5  # pixels: what a drawing's single pixels say is not motion
-STEPS = 3  # of the refinement
-NEAR = 3.0  # pixels: its neighbourhood
+NEAR = (3.0, 3.0, 2.0)  # pixels: the neighbourhood at each step of the refinement
 FLAT = 4.0  # squared levels a pixel: a gradient that says nothing about motion
 
 Shape = tuple[int, int]
@@ -33,12 +32,12 @@ def refined(flow: np.ndarray, plain: np.ndarray, edited: np.ndarray) -> np.ndarr
     """A flow `[h, w, 2]` in pixels, brought closer by least squares on the gradient over a small neighbourhood (Lucas
     and Kanade 1981); `plain`, `edited` `[h, w]`."""
     x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in plain.shape[::-1]))
-    for _ in range(STEPS):
+    for near in NEAR:
         place = (x + flow[..., 0], y + flow[..., 1])
-        moved = cv2.remap(plain, *place, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        moved = cv2.remap(plain, *place, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
         gx, gy = cv2.Scharr(moved, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(moved, cv2.CV_32F, 0, 1) / 32
         left = edited - moved
-        sums = (cv2.GaussianBlur(v, (0, 0), NEAR) for v in (gx * gx, gx * gy, gy * gy, gx * left, gy * left))
+        sums = (cv2.GaussianBlur(v, (0, 0), near) for v in (gx * gx, gx * gy, gy * gy, gx * left, gy * left))
         xx, xy, yy, xd, yd = sums
         xx, yy = xx + FLAT, yy + FLAT
         step = np.stack([yy * xd - xy * yd, xx * yd - xy * xd], -1) / (xx * yy - xy * xy)[..., None]
