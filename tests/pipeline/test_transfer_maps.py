@@ -1,0 +1,79 @@
+"""Transfers over a clip: steadied within their shot, the same whatever was asked for before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from composed import composed, inverted_project, settings
+
+from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.pipeline import Job, render_plan
+from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
+from sg3cli.pipeline.face_paster import FacePaster
+from sg3cli.pipeline.finetune import tuned_generator
+from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.pipeline.transfer_maps import SMOOTHING, SteadyTransfers
+from sg3cli.project import Project
+from sg3cli.smoothing import smooth_zero_phase
+from sg3cli.video import VideoReader
+
+
+@pytest.fixture(scope="module")
+def inverted(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: Path) -> Project:
+    return inverted_project(tmp_path_factory.mktemp("transfer"), talk, tiny_bundle)
+
+
+def transfers(project: Project, bundle: Path, cut: int | None = None, batch: int = 2) -> SteadyTransfers:
+    """Those of a render; with `cut`, another shot begins there."""
+    job = Job(project, settings(bundle))
+    plan = render_plan.plan(job, job.bundle(), False)
+    track = with_smooth_landmarks(project.track())
+    if cut is not None:
+        track = replace(track, shots=(np.arange(len(track)) >= cut).astype(track.shots.dtype))
+    face: FaceEdits = plan.of_face(track, smoothed_codes(project, plan.bundle.digest, track, "paper"))
+    G = tuned_generator(project, plan.bundle, False)
+    paster = FacePaster(track, replace(job.settings.render, batch=batch), G.img_resolution)
+    return SteadyTransfers(partial(VideoReader, project.source()), face, paster, G, None, MapMaker())
+
+
+def test_maps_are_smoothed_over_time_without_lag_and_each_shot_on_its_own(inverted, tiny_bundle):
+    steady = transfers(inverted, tiny_bundle, cut=5)
+    found = np.stack([steady.at(k).transfer.motion for k in range(12)])
+    with VideoReader(inverted.source()) as reader:
+        raw = np.stack([drawn.transfer.motion for _, drawn in steady._draw(list(reader))])
+    times = steady.face.track.times
+    for shot in (slice(0, 5), slice(5, 12)):
+        np.testing.assert_allclose(found[shot], smooth_zero_phase(raw[shot], times[shot], SMOOTHING), atol=2e-5)
+
+
+def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, tiny_bundle):
+    one, other = transfers(inverted, tiny_bundle), transfers(inverted, tiny_bundle)
+    whole = [one.at(k) for k in range(12)]
+    assert len(one._made) <= 2 * 4 + 2
+    for k in (7, 8, 2, 11):
+        drawn = other.at(k)
+        assert np.array_equal(drawn.edited, whole[k].edited)
+        assert np.array_equal(drawn.transfer.motion, whole[k].transfer.motion)
+    one.close()
+    one.close()
+
+
+@pytest.mark.parametrize("kind", ["motion", "paste", "draw", "auto"])
+def test_every_kind_of_transfer_leaves_the_rest_of_the_frame(inverted, tiny_bundle, kind):
+    changed = [np.abs(after.astype(int) - before) for before, after in composed(inverted, tiny_bundle, transfer=kind)]
+    window = inverted.track().windows
+    for index, difference in enumerate(changed):
+        low, high = window[index].min(axis=0) - 1, window[index].max(axis=0) + 1
+        outside = np.ones(difference.shape[:2], bool)
+        top, left = (max(int(v), 0) for v in low[::-1])
+        outside[top : int(high[1]) + 1, left : int(high[0]) + 1] = False
+        assert not difference[outside].any() and difference.any()
+
+
+def test_a_model_without_a_network_takes_motion(inverted, tiny_bundle):
+    pairs = zip(composed(inverted, tiny_bundle), composed(inverted, tiny_bundle, transfer="motion"), strict=True)
+    assert all(np.array_equal(auto[1], motion[1]) for auto, motion in pairs)
