@@ -129,7 +129,19 @@ def figure_lines(figures: dict[str, Any]) -> Iterator[str]:
     outside = figures["outside"]
     words = MISSING if outside is None else f"{outside['max_difference']} levels at most, {outside['frames']} frames"
     yield row("outside the mask", words)
+    yield from transfer_lines(figures["transfer"])
     yield from verdict_lines(figures)
+
+
+def transfer_lines(transfer: dict[str, Any] | None) -> Iterator[str]:
+    """How the edit went over to the source."""
+    if transfer is None:
+        yield row("face against the source", MISSING)
+        return
+    words = f"sharpness {transfer['sharpness']:.3f}, flicker {transfer['flicker']:.3f} of the source's"
+    yield row("face against the source", f"{words}, {transfer['pairs']} pairs of frames")
+    if transfer["motion"] is not None:
+        yield row("  transferred", f"moved by {transfer['motion']:.2f} pixels, {transfer['new']:.1%} drawn new")
 
 
 def row(name: str, words: str) -> str:

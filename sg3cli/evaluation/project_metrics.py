@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
+from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_window
+from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.paste import warp_alpha
 from sg3cli.errors import ModelError
+from sg3cli.evaluation.transfer_figures import transfer_figures
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.faces.crops import aligned_crops
 from sg3cli.latents.rendering import render_crops
@@ -31,8 +33,10 @@ from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
+from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
+from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import plan
@@ -58,7 +62,7 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
     source = project.source()
     figures: Figures = {"timing": [timing(source, Path(out)) for out in outputs]}
     figures["faces"] = face_figures(project.track()) if "align" in done else None
-    images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside"))
+    images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside", "transfer"))
     if "invert" in done:
         images = measure_images(open_subject(job, "finetune" in done), job, every)
     return figures | images
@@ -220,13 +224,14 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
     present = frames[subject.track.status[frames] != ABSENT]
     pasted = set(spread(present, PASTED).tolist())
     config = replace(job.settings.render, view="frame")
+    maker = map_maker(config.transfer, job.bundle(), job.nets)
     for batch, crops in face_batches(job, subject.track, frames, size, "evaluate"):
         index = np.array([frame.index for frame in batch])
         plain = measure_reconstruction(tally, subject, index, crops, loss)
         if subject.attribute_net is not None:
             measure_likeness(tally, subject, index, crops, plain)
         chosen = [frame for frame in batch if frame.index in pasted]
-        tally.outside += outside_differences(subject, chosen, config)
+        tally.outside += outside_differences(subject, chosen, config, maker)
     return {
         "frames": len(present),
         "resolution": size,
@@ -234,6 +239,7 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
         "identity": {name: mean_and_least(parts) for name, parts in tally.cosines.items()},
         "labels": label_changes(subject.attribute_net, tally.changes),
         "outside": {"frames": len(tally.outside), "max_difference": max(tally.outside)} if tally.outside else None,
+        "transfer": transfer_figures(job, subject.face, subject.G, config, sorted(pasted)),
     }
 
 
@@ -274,17 +280,24 @@ def measure_likeness(
         tally.changes.append(edited.labels - unedited.labels[moved])
 
 
-def outside_differences(subject: Subject, frames: list[Frame], config: RenderConfig) -> list[int]:
-    """For each frame the largest difference that the paste makes where its mask is 0, before encoding."""
+def outside_differences(
+    subject: Subject, frames: list[Frame], config: RenderConfig, maker: MapMaker | None = None
+) -> list[int]:
+    """For each frame the largest difference that the paste makes where its mask is 0, before encoding.
+
+    With `maker` the source's pixels follow the edit: then only those outside the window must stay.
+    """
     track = with_smooth_landmarks(subject.track)  # the mask that the paste uses
     opacity = presence(track.times, track.status)
     size = subject.G.img_resolution
-    results = compose(iter(frames), subject.face, subject.G, config)
+    results = compose(iter(frames), subject.face, subject.G, config, CompositingInputs(maker=maker))
     found = []
     for frame, result in zip(frames, results, strict=True):
         window = track.windows[frame.index]
         alpha = np.ones((size, size), np.float32)
-        if config.stitch == "paste":
+        if maker is not None:
+            alpha = edge_mask(size, config.feather)
+        elif config.stitch == "paste":
             points = landmarks_in_window(track.landmarks[frame.index], window, size)
             alpha = face_mask(points, size, config.feather)
         seen = warp_alpha(alpha * np.float32(opacity[frame.index]), window, frame.rgb.shape[:2])

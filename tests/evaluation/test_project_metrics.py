@@ -147,6 +147,9 @@ def test_the_figures_are_those_computed_by_hand(here: Path, capsys: pytest.Captu
         assert 0 < report["ms_ssim_mean"] < 1 and report["perceptual_mean"] > 0 and report["perceptual"]
     assert abs(np.mean(scores["tuned"]) - np.mean(scores["untuned"])) > 0.05
     assert found["outside"] == {"frames": 7, "max_difference": 0}
+    transfer = found["transfer"]
+    assert transfer["pairs"] == 6 and 0.5 < transfer["sharpness"] < 1.5 and 0.5 < transfer["flicker"] < 5  # the edit ends within the clip
+    assert transfer["motion"] > 0 and 0 <= transfer["new"] < 1
     table = "\n".join(figure_lines(found))
     assert "not computed" not in table and "DIFFERENT" not in table
     assert (
@@ -197,7 +200,7 @@ def test_what_cannot_be_computed_is_said_and_is_never_zero(copy: Path, capsys: p
     assert cli.run(["evaluate"]) == 0
     lines = {line[:26].strip(): line[26:] for line in capsys.readouterr().out.splitlines()}
     missing = ("timing", "reconstruction, tuned", "reconstruction, untuned", "identity, edited", "labels")
-    assert {lines[name] for name in (*missing, "outside the mask")} == {"not computed"}
+    assert {lines[name] for name in (*missing, "outside the mask", "face against the source")} == {"not computed"}
     assert lines["faces"].startswith("found 7")
 
 
@@ -205,6 +208,15 @@ def test_a_damaged_probe_is_named(copy: Path, capsys: pytest.CaptureFixture[str]
     (copy / "tiny" / "probe.safetensors").write_bytes(b"not a network")
     assert cli.run(["evaluate"]) == 4
     assert "probe.safetensors" in capsys.readouterr().err
+
+
+def test_without_an_edit_the_face_is_as_sharp_and_as_calm_as_the_source(here: Path) -> None:
+    project = Project.open(Path("talk.sg3"))
+    job = Job(project, cli_settings(project), Console(quiet=True))
+    subject = evaluation.open_subject(job, True)
+    face = replace(subject.face, edits=[])
+    found = evaluation.transfer_figures(job, face, subject.G, job.settings.render, [0, 3, 6])
+    assert found == {"pairs": 2, "sharpness": 1.0, "flicker": 1.0, "motion": 0.0, "new": 0.0}
 
 
 def test_a_paste_that_leaks_is_seen(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
