@@ -148,7 +148,9 @@ def test_the_figures_are_those_computed_by_hand(here: Path, capsys: pytest.Captu
     assert abs(np.mean(scores["tuned"]) - np.mean(scores["untuned"])) > 0.05
     assert found["outside"] == {"frames": 7, "max_difference": 0}
     transfer = found["transfer"]
-    assert transfer["pairs"] == 6 and 0.5 < transfer["sharpness"] < 1.5 and 0.5 < transfer["flicker"] < 5  # the edit ends within the clip
+    assert (
+        transfer["pairs"] == 6 and 0.5 < transfer["sharpness"] < 1.5 and 0.5 < transfer["flicker"] < 5
+    )  # the edit ends within the clip
     assert transfer["motion"] > 0 and 0 <= transfer["new"] < 1
     table = "\n".join(figure_lines(found))
     assert "not computed" not in table and "DIFFERENT" not in table

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.compositing.optical_flow import GRID, motion_between
+from sg3cli.compositing.optical_flow import GRID, at_grid, motion_between
 from sg3cli.files import atomic_path
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.restyle import average_image, restyle_codes
@@ -122,13 +122,13 @@ class ExampleSource:
     def _pair(self, rng: np.random.Generator) -> list[np.ndarray]:
         k = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.pairs) - 1)
         source, truth = (sized(self.pictures.picture(int(row)), SIZE) for row in self.pairs.rows[k])
-        drawn = (self.drawings.plain[k].astype(np.float32), self.drawings.edited[k].astype(np.float32))
-        return [source, truth, *drawings_of(source, truth, drawn, rng, self.config)]
+        plain, edited = (at_grid(images[k]).astype(np.float32) for images in self.drawings)
+        return [source, truth, *drawings_of(source, truth, (plain, edited), rng, self.config)]
 
     def _photo(self, rng: np.random.Generator) -> list[np.ndarray]:
         k = int(rng.integers(len(self.photo_rows)))
         source = sized(self.photos.picture(int(self.photo_rows[k])), SIZE)
-        plain = self.photo_drawings[k].astype(np.float32)
+        plain = at_grid(self.photo_drawings[k]).astype(np.float32)
         if rng.random() < 0.5:
             plain = softened(sized(source, GRID), rng.uniform(*self.config.sigma))
         motion, gain = random_motion(rng), random_gain(rng)

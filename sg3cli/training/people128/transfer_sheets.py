@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sg3cli.compositing.optical_flow import at_grid
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.nets.transfer_net import TransferNet, transferred
@@ -52,8 +53,9 @@ def photo_examples(
 
 
 def drawn(net: PairNet, ws: torch.Tensor) -> list[np.ndarray]:
-    """Drawings of codes `[N, num_ws, w_dim]`, each `[n, n, 3]` float32 levels."""
-    return list(tensor_to_uint8(net.G.synthesis(ws)).permute(0, 2, 3, 1).numpy().astype(np.float32))
+    """Drawings of codes `[N, num_ws, w_dim]`, each `[n, n, 3]` float32 levels on the transfer's grid."""
+    images = tensor_to_uint8(net.G.synthesis(ws)).permute(0, 2, 3, 1).numpy()
+    return [at_grid(image).astype(np.float32) for image in images]
 
 
 @torch.no_grad()
