@@ -1,0 +1,41 @@
+"""A trained transfer network put into a model's folder, in half precision, with a word in `model.json`.
+
+`python -m sg3cli.training.people128.transfer_bundle --help`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sg3cli.files import write_json
+from sg3cli.nets.checkpoint import load_transfer_file, save_transfer
+from sg3cli.weights.bundle import TRANSFER_NET, load_model
+
+
+def add_transfer(folder: Path, file: Path, words: str = "") -> None:
+    """Copy the network of `file` into the model's `folder`; `words` tell how it was trained. Raises `ModelError`."""
+    bundle = load_model(folder)
+    net, meta = load_transfer_file(file)
+    save_transfer(bundle.path / TRANSFER_NET, net, {"name": bundle.name}, dtype=torch.float16)
+    card = dict(bundle.meta)
+    training = dict(card.get("training") or {})
+    training["transfer"] = {"what": words} | meta if words else meta
+    write_json(bundle.path / "model.json", card | {"training": training})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry of `python -m`."""
+    parser = argparse.ArgumentParser(description="Put a transfer network into a model's folder.")
+    parser.add_argument("--transfer", type=Path, required=True, help="transfer.safetensors of a run")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--record", type=Path, help="text on how it was trained, for model.json")
+    given = parser.parse_args(arguments)
+    add_transfer(given.bundle, given.transfer, given.record.read_text(encoding="utf8").strip() if given.record else "")
+
+
+if __name__ == "__main__":
+    main()
