@@ -1,4 +1,4 @@
-"""The transfer network that belongs to a model: found, read once, refused when it is damaged, part of the render's key."""
+"""The transfer network of a model: found, read once, refused when it is damaged, part of the render's key."""
 
 from __future__ import annotations
 
