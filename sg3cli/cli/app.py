@@ -289,7 +289,7 @@ command(
     app,
     own=("render",),
     before=("align", "invert"),
-    show=("view", "stitch", "detail", "smooth"),
+    show=("view", "transfer", "stitch", "smooth"),
     presets=("draft",),
     example="sg3 preview talk.mp4 --edit age=2 --at 1.5s",
 )(preview.preview)

@@ -106,6 +106,20 @@ def face_mask(landmarks_in_window: np.ndarray, size: Size, feather: float) -> np
     return enlarge(alpha, (height, width))
 
 
+def beyond_face(landmarks_in_window: np.ndarray, size: Size) -> np.ndarray:
+    """How far each pixel `[H, W]` of the crop lies outside the face, negative inside, in shares of the face's height.
+
+    Infinite for landmarks `[68, 2]` that are not finite or span nothing.
+    """
+    shape = shape_of(size)
+    if np.isfinite(landmarks_in_window).all():
+        outline = face_outline(landmarks_in_window)
+        if np.ptp(outline, axis=0).min() >= 1:
+            tall = float(np.linalg.norm(landmarks_in_window[BROWS].mean(axis=0) - landmarks_in_window[CHIN]))
+            return convex_distance(outline, pixel_centres(shape)) / tall
+    return np.full(shape, np.inf)
+
+
 def edge_mask(size: Size, feather: float) -> np.ndarray:
     """Opacity `[H, W]` float32 of a crop of `size` that falls to 0 towards its edge, and is exactly 0 on it."""
     shape = shape_of(size)

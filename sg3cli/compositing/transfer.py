@@ -19,6 +19,8 @@ import numpy as np
 
 from sg3cli.geometry import quad_matrix
 
+CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
+
 Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same at the frame's pixels, float32
 
 
@@ -48,9 +50,14 @@ class Transfer:
         motion, gain, added, new, residual = (total(field.name) for field in fields(self) if field.name != "side")
         return Transfer(motion, gain, added, new.clip(0, 1), residual, self.side)
 
-    def masked(self, share: np.ndarray) -> Transfer:
-        """The transfer with its motion reduced to `share [h, w]`."""
-        return replace(self, motion=self.motion * share[..., None])
+    def within(self, face: np.ndarray, share: np.ndarray) -> Transfer:
+        """The transfer with its motion as it is on the `face [h, w]`, smooth around it, and reduced to `share [h, w]`.
+
+        Around the face there is hair and a wall, which a drawing tells little of: what moves there follows the head.
+        """
+        calm = cv2.GaussianBlur(self.motion, (0, 0), CALM * self.side)
+        motion = calm + face[..., None] * (self.motion - calm)
+        return replace(self, motion=motion * share[..., None])
 
 
 def moved_frame(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_window
+from sg3cli.compositing.face_mask import beyond_face, edge_mask, face_mask, landmarks_in_window, smoothstep
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 
 SOFT = 0.02  # of the crop: what is moved beside something that stays is stretched over so much
+# Shares of the face's height beyond its outline:
+OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
+FOLLOWS = (0.3, 0.8)  # as far as this everything follows; from here on nothing does
 
 
 def pixel_sides(config: RenderConfig, resolution: int) -> Sides:
@@ -157,7 +160,7 @@ class FacePaster:
         config, mask = self.config, self.inputs.mask
         seen = self.visible(frame, plain)
         if transfer is not None:
-            transfer = transfer.masked(self.free(frame.index, transfer.motion.shape[:2], seen, presence))
+            transfer = self.within(frame.index, transfer, seen, presence)
         return paste(
             frame.rgb,
             crop,
@@ -172,18 +175,18 @@ class FacePaster:
             transfer=transfer,
         )
 
-    def free(
-        self, index: int, shape: tuple[int, int], seen: np.ndarray | None, presence: float | np.ndarray
-    ) -> np.ndarray:
-        """How far pixels may move, `[h, w]` 0..1: hair, ears and collar too, so that an outline that moves leaves no
-        second one; nothing at the window's edge, and not what stands before the face."""
-        share = edge_mask(shape, self.config.feather) * _resized(np.asarray(presence, np.float32), shape)
-        if seen is None:
-            return share
-        face = face_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape, 0.02)
-        soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
-        result: np.ndarray = share * (1 - face * (1 - soft))
-        return result
+    def within(self, index: int, transfer: Transfer, seen: np.ndarray | None, presence: float | np.ndarray) -> Transfer:
+        """The transfer with what may move: the face but for what stands before it, hair, ears and collar near it so
+        that an outline that moves leaves no second one, and nothing at the window's edge."""
+        shape = transfer.motion.shape[:2]
+        beyond = beyond_face(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
+        face = smoothstep(1 - beyond / OUTLINE).astype(np.float32)
+        near = smoothstep((FOLLOWS[1] - beyond) / (FOLLOWS[1] - FOLLOWS[0])).astype(np.float32)
+        share = near * edge_mask(shape, self.config.feather) * _resized(np.asarray(presence, np.float32), shape)
+        if seen is not None:
+            soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
+            share = share * (1 - face * (1 - soft))
+        return transfer.within(face, share)
 
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

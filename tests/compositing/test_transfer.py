@@ -229,3 +229,20 @@ def test_the_network_begins_as_the_difference_added_where_the_drawing_moved():
     plain, edited = levels(cloth(GRID, 1)), levels(cloth(GRID, 1) + 30)
     maps = learned_maps(TransferNet().eval(), cloth(2 * GRID), plain, edited)
     assert maps.added.min() > 0.8 and maps.new.max() < 0.05 and not maps.residual.any()
+
+
+# ---- around the face -----------------------------------------------------------------------------------------------
+
+
+def test_around_the_face_motion_is_smooth_and_on_it_as_it_is():
+    rng = np.random.default_rng(3)
+    trembling = (0.02 + 0.02 * rng.normal(size=(GRID, GRID, 2))).astype(np.float32)
+    transfer = Transfer(**still() | {"motion": trembling}, side=GRID)
+    face = np.zeros((GRID, GRID), np.float32)
+    face[40:80, 40:80] = 1
+    share = np.ones_like(face)
+    share[:10] = 0
+    motion = transfer.within(face, share).motion
+    assert np.array_equal(motion[50:70, 50:70], trembling[50:70, 50:70]) and not motion[:10].any()
+    assert motion[90:].std() < 0.1 * trembling.std() and abs(motion[90:].mean() - 0.02) < 0.002
+    assert not Transfer(**still(), side=GRID).within(face, share).motion.any()
