@@ -1,6 +1,6 @@
 """How fast every stage of the chain is here, for each frame or step, on a clip that is made for it.
 
-All stages are measured in one run of one process, after a short clip for which the networks were read and the kernel was
+All stages are measured in one run of one process, after a short clip for which networks were read and the kernel was
 compiled: the rates compare with each other, whatever else the machine does.
 """
 
