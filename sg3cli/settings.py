@@ -205,7 +205,7 @@ class InvertConfig(StageSettings):
     start: Annotated[
         Literal["near", "average"],
         Option(
-            "Begin at the code of a near frame that looks alike (4 times as fast), or each frame at the average face."
+            "Begin at the code of a near frame that looks alike (up to 4 times as fast), or each frame at the average face."
         ),
     ] = "near"
     batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8

@@ -48,11 +48,11 @@ class StageRate:
     seconds: float
     cpu_seconds: float
 
-    def of_chain(self, steps: int) -> float:
-        """Seconds in a chain of `CHAIN_FRAMES` frames and `steps` tuning steps."""
+    def in_chain(self, steps: int) -> int:
+        """How often its unit comes in a chain of `CHAIN_FRAMES` frames and `steps` tuning steps."""
         if self.stage in WITHIN:
-            return 0.0
-        return self.seconds * (steps if self.unit == "step" else CHAIN_FRAMES)
+            return 0
+        return steps if self.unit == "step" else CHAIN_FRAMES
 
 
 def measure_stages(model: str, frames: int, steps: int) -> Iterator[StageRate]:
@@ -72,12 +72,14 @@ def report(rates: list[StageRate], model: str) -> dict[str, Any]:
     import torch
 
     steps = Settings().finetune.steps
-    total = sum(rate.of_chain(steps) for rate in rates)
+    total, cpu = (
+        sum(getattr(rate, name) * rate.in_chain(steps) for rate in rates) for name in ("seconds", "cpu_seconds")
+    )
     rows = []
     for rate in rates:
-        share = None if rate.stage in WITHIN else rate.of_chain(steps) / total
+        share = None if rate.stage in WITHIN else rate.seconds * rate.in_chain(steps) / total
         rows.append({**asdict(rate), "per_second": 1 / rate.seconds, "share": share})
-    chain = {"frames": CHAIN_FRAMES, "steps": steps, "seconds": total}
+    chain = {"frames": CHAIN_FRAMES, "steps": steps, "seconds": total, "cpu_seconds": cpu}
     return {"model": model, "threads": torch.get_num_threads(), "size": SIZE, "results": rows, "chain": chain}
 
 

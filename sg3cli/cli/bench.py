@@ -144,7 +144,8 @@ def stage_lines(found: dict[str, Any]) -> Iterator[str]:
             f"{number(1e3 * row['cpu_seconds'], 1):>10}{number(row['per_second'], 1):>9}{percent(row['share']):>8}"
         )
     chain = found["chain"]
-    yield f"{chain['frames']} frames and {chain['steps']} steps: {chain['seconds']:.0f} s ({found['threads']} threads)"
+    took = f"{chain['seconds']:.0f} s, {chain['cpu_seconds']:.0f} s of processors ({found['threads']} threads)"
+    yield f"{chain['frames']} frames and {chain['steps']} steps: {took}"
 
 
 def entry_lines(entry: dict[str, Any]) -> Iterator[str]:

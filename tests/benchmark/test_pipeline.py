@@ -28,7 +28,8 @@ def test_shares_are_those_of_the_chain_and_what_others_contain_has_none():
         StageRate("encode", "frame", 10, 5.0, 5.0),
     ]
     found = report(rates, "some")
-    assert found["chain"] == {"frames": 100, "steps": steps, "seconds": pytest.approx(100)}
+    seconds, cpu_seconds = pytest.approx(100), pytest.approx(25 + 0.1 * steps)
+    assert found["chain"] == {"frames": 100, "steps": steps, "seconds": seconds, "cpu_seconds": cpu_seconds}
     assert [row["share"] for row in found["results"]] == [None, pytest.approx(0.5), pytest.approx(0.5), None]
     assert found["results"][1]["per_second"] == 2 and found["results"][1]["cpu_seconds"] == 0.25
 
