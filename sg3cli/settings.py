@@ -204,9 +204,7 @@ class InvertConfig(StageSettings):
     # near | average: what the last step of a frame starts from
     start: Annotated[
         Literal["near", "average"],
-        Option(
-            "Begin at the code of a near frame that looks alike (up to 4 times as fast), or each frame at the average face."
-        ),
+        Option("Begin at the code of a near frame that looks alike (faster), or each frame at the average face."),
     ] = "near"
     batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8
 
