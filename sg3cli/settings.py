@@ -201,6 +201,11 @@ class InvertConfig(StageSettings):
     # a name of `sg3 models list` or a folder
     model: Annotated[str, Option("Model: a name of `sg3 models list` or a bundle folder.")] = "people-128"
     steps: Annotated[int, Option("Refinement steps of the inversion.", above=0)] = 3
+    # near | average: what the last step of a frame starts from
+    start: Annotated[
+        Literal["near", "average"],
+        Option("Begin at the code of a near frame that looks alike (faster), or each frame at the average face."),
+    ] = "near"
     batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8
 
 

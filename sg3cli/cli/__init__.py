@@ -34,6 +34,9 @@ def main() -> None:
     """Entry point of `sg3` and `python -m sg3cli`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    # Before torch reads it: its threads wait for each other asleep. Where they spin and the machine is shared, they
+    # take the time that the thread they wait for would need, and two threads are several times slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run(sys.argv[1:]))
 
 

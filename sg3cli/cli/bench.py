@@ -1,4 +1,4 @@
-"""`sg3 bench`: time, memory and share of the floor, as a table or as JSON."""
+"""`sg3 bench`: time, memory and share of the floor, or the pace of every stage, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ HEAD = (
     f"{'torch s':>9}{'ratio':>8}{'floor':>8}"
 )
 MISSING = "-"
+STAGE_HEAD = f"{'stage':<10}{'of':>6}{'ms':>10}{'cpu ms':>10}{'per s':>9}{'share':>8}"
+TUNING_STEPS = 24  # of `--pipeline`
 
 Configs = Annotated[
     list[str] | None,
@@ -54,6 +56,15 @@ Precision = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="cpu|cuda", help="Where to measure; on a GPU with the CUDA kernel.")
 ]
+Pipeline = Annotated[
+    bool,
+    typer.Option(
+        "--pipeline",
+        help="Instead the stages, frame by frame, on a clip that is made for it; CONFIG is one model.",
+        show_default=False,
+    ),
+]
+Frames = Annotated[int, typer.Option("--frames", metavar="N", min=1, help="Frames of that clip.")]
 
 
 def bench(
@@ -68,8 +79,13 @@ def bench(
     batch: Batch = None,
     precision: Precision = Options.precision,
     device: Device = Options.device,
+    pipeline: Pipeline = False,
+    frames: Frames = 48,
 ) -> None:
     """Measure the generator on this machine: time, memory, and how near it comes to the floor of its arithmetic."""
+    if pipeline:
+        bench_pipeline(session, list(configs or DEFAULT[:1]), frames, threads)
+        return
     names = list(dict.fromkeys(name.upper() if name.upper() in SIZES else name for name in configs or DEFAULT))
     plan = [(name, task) for name in names for task in measuring.passes(name, backward, tuning)]
     if precision not in PRECISIONS:
@@ -96,6 +112,40 @@ def bench(
         session.console.notice(f"bench: {entry['error']}")
     if failed:
         raise typer.Exit(BatchError.code)
+
+
+def bench_pipeline(session: Session, models: list[str], frames: int, threads: int | None) -> None:
+    """What a frame, or a step of tuning, takes in every stage, and each stage's share of a whole chain."""
+    if len(models) > 1 or models[0].upper() in SIZES:
+        raise UsageError(
+            f"--pipeline measures one model, not {' '.join(models)}", "name a model: --pipeline people-128"
+        )
+    import torch
+
+    from sg3cli.benchmark import pipeline as stages
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rates = stages.measure_stages(models[0], frames, TUNING_STEPS)
+    measured = list(session.console.progress(rates, len(stages.STAGES), "bench"))
+    found = stages.report(measured, models[0])
+    if session.console.as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, **found}))
+    for line in stage_lines(found):
+        session.console.data(line)
+
+
+def stage_lines(found: dict[str, Any]) -> Iterator[str]:
+    """The table of `--pipeline`, and the chain that the shares are of."""
+    yield STAGE_HEAD
+    for row in found["results"]:
+        yield (
+            f"{row['stage']:<10}{row['unit']:>6}{number(1e3 * row['seconds'], 1):>10}"
+            f"{number(1e3 * row['cpu_seconds'], 1):>10}{number(row['per_second'], 1):>9}{percent(row['share']):>8}"
+        )
+    chain = found["chain"]
+    took = f"{chain['seconds']:.0f} s, {chain['cpu_seconds']:.0f} s of processors ({found['threads']} threads)"
+    yield f"{chain['frames']} frames and {chain['steps']} steps: {took}"
 
 
 def entry_lines(entry: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ to the transforms (Alaluf et al. 2022, section 5).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import InputError
-from sg3cli.nets.restyle import average_image, restyle_codes
+from sg3cli.nets.restyle import average_image, reconstruction, restyle_pass, restyle_steps
 from sg3cli.settings import InvertConfig, smoothing_sigma
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from sg3cli.nets.generator import Generator
 
 
+GROUP = 8  # frames that may share the code from which their last pass starts, .3 s of most footage
+LIMIT = 0.03  # root mean square difference of crops in [-1, 1] up to which the error grows by .5 % at most
+BLOCK_PIXELS = 512  # a generator of so many pixels a side inverts one group at a time, one of 128 four
 FINE_SHARE = 9 / 16  # rows 9 to 15 of 16 hold colour and texture, which should not change within a shot
 
 
@@ -34,38 +38,97 @@ def invert(
     config: InvertConfig,
     refine_steps: int = 0,
     perceptual: PerceptualLoss | None = None,
+    first: int = 0,
 ) -> Iterator[np.ndarray]:
     """Yield a code `[num_ws, w_dim]` float32 for each aligned crop `[S, S, 3]` in [-1, 1].
 
-    A frame without a face (None) is not shown to the encoder and gets w_avg; see `fill_absent`. The crops are
-    taken in batches of `config.batch` from the first: a run resumed at a multiple of it gives the same bytes.
+    A frame without a face (None) is not shown to the encoder and gets w_avg; see `fill_absent`. `first` is the number
+    of the first crop's frame: crops are taken in blocks that end where the number is a multiple of `block_frames(G)`,
+    so a run resumed there gives the same bytes. `config.batch` images go through a network at once.
     """
-    device = next(G.parameters()).device
     average = average_image(G, encoder.config.input_size)
     placeholder = G.mapping.w_avg.detach().cpu().float().expand(G.num_ws, -1).numpy()
-    for batch in _batches(crops, config.batch):
-        faces = [crop for crop in batch if crop is not None]
+    for start, block in _blocks(crops, first, block_frames(G)):
+        shown = np.array([i for i, crop in enumerate(block) if crop is not None], dtype=np.int64)
         codes: Iterator[np.ndarray] = iter(())
-        if faces:
-            x = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous().to(device)
-            with torch.inference_mode():
-                ws = restyle_codes(encoder, G, x, steps=config.steps, avg_image=average)
+        if len(shown):
+            faces = np.stack([crop for crop in block if crop is not None])
+            leaders = find_leaders(faces, start + shown, LIMIT if config.start == "near" else -1.0)
+            x = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().to(average.device)
+            ws = invert_led(encoder, G, x, leaders, config, average)
             if refine_steps:
-                ws = refine(G, ws, x, refine_steps, perceptual)
+                parts = zip(torch.split(ws, config.batch), torch.split(x, config.batch), strict=True)
+                ws = torch.cat([refine(G, codes_, x_, refine_steps, perceptual) for codes_, x_ in parts])
             codes = iter(ws.float().cpu().numpy())
-        for crop in batch:
+        for crop in block:
             yield placeholder.copy() if crop is None else next(codes)
 
 
-def _batches(crops: Iterable[np.ndarray | None], size: int) -> Iterator[list[np.ndarray | None]]:
-    batch: list[np.ndarray | None] = []
-    for crop in crops:
-        batch.append(crop)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def block_frames(G: Generator) -> int:
+    """How many frames are inverted together, and are lost to a kill: fewer where the generator is large."""
+    return GROUP * max(1, BLOCK_PIXELS // max(G.img_resolution, 128))
+
+
+def _blocks(crops: Iterable[np.ndarray | None], first: int, size: int) -> Iterator[tuple[int, list[np.ndarray | None]]]:
+    """(number of its first frame, crops) of every block; all end at multiples of `size` but the last."""
+    block: list[np.ndarray | None] = []
+    for number, crop in enumerate(crops, start=first):
+        block.append(crop)
+        if (number + 1) % size == 0:
+            yield number + 1 - len(block), block
+            block = []
+    if block:
+        yield number + 1 - len(block), block
+
+
+def find_leaders(crops: np.ndarray, numbers: np.ndarray, limit: float) -> np.ndarray:
+    """For each of `crops [n, S, S, 3]` the index `[n]` of the one from whose code its last pass starts.
+
+    Only frames of one group, `numbers [n] // GROUP`, lead each other, and only where crops differ by at most `limit`
+    (root mean square, in [-1, 1]). The frame nearest to a group's middle leads; one that differs too much from
+    all leaders so far, after a cut say, leads itself and others. A limit below 0: every frame leads itself.
+    """
+    leaders = np.arange(len(crops))
+    for group in np.unique(numbers // GROUP):
+        members = np.flatnonzero(numbers // GROUP == group)
+        from_middle = np.abs(numbers[members] - (group * GROUP + GROUP / 2 - 0.25))
+        leading: list[int] = []
+        for member in members[np.argsort(from_middle, kind="stable")]:
+            differences = [_difference(crops[member], crops[leader]) for leader in leading]
+            if differences and min(differences) <= limit:
+                leaders[member] = leading[int(np.argmin(differences))]
+            else:
+                leading.append(int(member))
+    return leaders
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    return math.sqrt(float(np.square(a - b).mean()))
+
+
+def invert_led(
+    encoder: Encoder, G: Generator, x: Tensor, leaders: np.ndarray, config: InvertConfig, average: Tensor
+) -> Tensor:
+    """Codes `[n, num_ws, w_dim]` of aligned images `x [n, 3, S, S]`: ReStyle, all passes but the last on leaders alone.
+
+    The last pass corrects each frame from its leader's code (`leaders [n]`, see `find_leaders`), so that the
+    generator, which takes most of the time, draws leaders only. `average` is `average_image(G, S)`.
+    """
+    leading, leader_of = np.unique(leaders, return_inverse=True)
+    codes, images = [], []
+    with torch.inference_mode():
+        ws, current = G.mapping.w_avg.expand(1, G.num_ws, -1), average
+        if config.steps > 1:
+            for part in torch.split(x[torch.from_numpy(leading)], config.batch):
+                *_, led = restyle_steps(encoder, G, part, config.steps - 1, average)
+                codes.append(led)
+                images.append(reconstruction(G, led, encoder.config.input_size))
+            chosen = torch.from_numpy(leader_of)
+            ws, current = torch.cat(codes)[chosen], torch.cat(images)[chosen]
+        else:
+            ws, current = (t.expand(len(x), *t.shape[1:]) for t in (ws, current))
+        parts = zip(*(torch.split(t, config.batch) for t in (x, ws, current)), strict=True)
+        return torch.cat([restyle_pass(encoder, *part) for part in parts])
 
 
 def refine(

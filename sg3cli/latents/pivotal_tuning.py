@@ -27,6 +27,7 @@ from sg3cli.settings import FinetuneConfig
 
 FROZEN = "input."  # synthesis.input.weight and .affine.*: the Fourier features
 TARGET_BYTES = 1 << 30  # how much memory the targets may take
+DESCRIBED_BYTES = 1 << 28  # ... and what the perceptual loss keeps of them
 WARM_UP, RAMP_DOWN = 0.05, 0.3  # shares of the steps in which the learning rate rises and falls
 LOSS_MEMORY = 0.95  # of the smoothed loss that tells a plateau
 IMPROVEMENT = 0.002  # smallest relative fall of the smoothed loss that counts
@@ -108,6 +109,7 @@ class PivotalTuner:
         self.ws = torch.from_numpy(np.asarray(ws, dtype=np.float32)).to(device)
         self.transforms = torch.from_numpy(np.asarray(transforms, dtype=np.float32)).to(device)
         self.targets = targets
+        self.described = Described(self.perceptual, DESCRIBED_BYTES)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.lr, betas=(0.9, 0.999))
         self.step = 0
         self.plateau = Plateau(config.patience)
@@ -155,7 +157,8 @@ class PivotalTuner:
         levels = torch.from_numpy(self.targets.images[chosen]).to(self.ws.device)
         target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
         image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
-        return (image - target).square().mean(), self.perceptual(image, target).mean()
+        distance = self.perceptual.compare(image, self.described.of(chosen, target))
+        return (image - target).square().mean(), distance.mean()
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `restore` needs, as tensors: parameters, Adam's moments, step and plateau."""
@@ -185,6 +188,33 @@ class PivotalTuner:
     def delta(self) -> dict[str, Tensor]:
         """Tuned minus base, float32, by the generator's parameter names; see `apply_delta`."""
         return {name: (p.detach() - self.base[name]).cpu() for name, p in self.parameters.items()}
+
+
+class Described:
+    """What a perceptual loss needs of the targets, kept once it is computed as long as all takes at most `limit` bytes.
+
+    Every target is described by itself: what is kept is what would be computed again, bit for bit.
+    """
+
+    def __init__(self, perceptual: PerceptualLoss, limit: int) -> None:
+        self.perceptual = perceptual
+        self.left = limit
+        self.kept: dict[int, list[Tensor]] = {}
+
+    def of(self, chosen: np.ndarray, target: Tensor) -> list[Tensor]:
+        """Of the targets number `chosen [B]`, which are `target [B, 3, N, N]`, each `[B, ...]`."""
+        each = [self._one(int(k), image[None]) for k, image in zip(chosen, target, strict=True)]
+        return [torch.cat(maps) for maps in zip(*each, strict=True)]
+
+    def _one(self, number: int, image: Tensor) -> list[Tensor]:
+        if number in self.kept:
+            return self.kept[number]
+        maps = self.perceptual.describe(image)
+        size = sum(y.numel() * y.element_size() for y in maps)
+        if size <= self.left:
+            self.kept[number] = maps
+            self.left -= size
+        return maps
 
 
 def trained_parameters(G: Generator) -> dict[str, Tensor]:

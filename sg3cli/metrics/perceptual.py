@@ -31,6 +31,16 @@ class PerceptualLoss(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def describe(self, b: Tensor) -> list[Tensor]:
+        """What `compare` needs of targets `b [N, 3, H, W]`, each `[N, ...]`: the same at every step of a tuning."""
+        return [b]
+
+    def compare(self, a: Tensor, described: list[Tensor]) -> Tensor:
+        """The distance `[N]` of images `a [N, 3, H, W]` from targets that `describe` was given."""
+        (b,) = described
+        distance: Tensor = self(a, b)
+        return distance
+
 
 class StructuralLoss(PerceptualLoss):
     """Multi-scale structural loss: dissimilarity of structure plus difference of gradients at every scale.
@@ -103,11 +113,19 @@ class Lite0Loss(PerceptualLoss):
     def __init__(self) -> None:
         super().__init__()
         store.require("perceptual")
-        self.distance = PerceptualDistance(load_efficientnet_lite(store.path_of("perceptual")))
+        net = load_efficientnet_lite(store.path_of("perceptual"))
+        # Depthwise convolutions are a fifth faster with the channels last. (bfloat16 is not, and loses the gradient.)
+        self.distance = PerceptualDistance(net.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        distance: Tensor = LITE0_SCALE * self.distance(a, b)
-        return distance
+        return self.compare(a, self.describe(b))
+
+    def describe(self, b: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return self.distance.features(b)
+
+    def compare(self, a: Tensor, described: list[Tensor]) -> Tensor:
+        return LITE0_SCALE * self.distance.between(self.distance.features(a), described)
 
 
 def lpips_missing(allow_pull: bool = False) -> str | None:

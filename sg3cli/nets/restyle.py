@@ -26,15 +26,25 @@ def restyle_steps(
     `avg_image` [1, 3, S, S] is `average_image(G, S)`, given by callers that have many batches.
     """
     size = encoder.config.input_size
-    target = _pool(x, size)
     current = average_image(G, size) if avg_image is None else avg_image
     current = current.expand(len(x), -1, -1, -1)
     ws = G.mapping.w_avg.expand(len(x), G.num_ws, -1)
     for step in range(steps):
-        ws = ws + encoder(torch.cat([target, current], dim=1))
+        ws = restyle_pass(encoder, x, ws, current)
         yield ws
         if step + 1 < steps:
-            current = _pool(_upright(G, ws), size)
+            current = reconstruction(G, ws, size)
+
+
+def restyle_pass(encoder: Encoder, x: Tensor, ws: Tensor, current: Tensor) -> Tensor:
+    """Codes [N, num_ws, w_dim] that one pass makes of `ws`, whose images are `current` [N, 3, S, S]."""
+    updated: Tensor = ws + encoder(torch.cat([_pool(x, encoder.config.input_size), current], dim=1))
+    return updated
+
+
+def reconstruction(G: Generator, ws: Tensor, size: int) -> Tensor:
+    """What the encoder is shown of codes `ws`: their aligned images [N, 3, size, size]."""
+    return _pool(_upright(G, ws), size)
 
 
 def restyle_codes(encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None) -> Tensor:

@@ -52,16 +52,16 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
 
 
 def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks) -> None:
-    """Codes of the frames that `chunks` does not hold yet. Chunks are whole batches, so a resumed run is the same."""
+    """Codes of the frames that `chunks` does not hold yet. Chunks are whole blocks, so a resumed run is the same."""
     config = job.settings.invert
     device = choose_device(job.device, job.console)
     G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
-    rows = config.batch * -(-CHUNK // config.batch)
+    whole = inversion.block_frames(G)
     with VideoReader(job.project.source(), rate=job.project.rate) as reader:
         crops = crops_.aligned_crops(reader.frames(chunks.rows), track, encoder.config.input_size)
-        codes = inversion.invert(crops, G, encoder, config)
+        codes = inversion.invert(crops, G, encoder, config, first=chunks.rows)
         shown = job.console.progress(codes, len(track.pts), "invert", chunks.rows)
-        for chunk in in_chunks(shown, rows, config.batch):
+        for chunk in in_chunks(shown, CHUNK, whole):
             chunks.append({"ws": np.stack(chunk)}, len(chunk))
 
 

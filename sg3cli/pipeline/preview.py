@@ -281,8 +281,8 @@ class Viewer:
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
-        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.settings.invert)))
         rows = np.array([frame.index for frame in near])
+        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.settings.invert, first=int(rows[0]))))
         ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
         smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
         codes = np.zeros((len(track), *smooth.shape[1:]), np.float32)

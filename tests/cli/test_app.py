@@ -68,6 +68,22 @@ def test_run_takes_every_setting_by_its_stage_and_short_where_one_stage_has_it()
     assert {"--crf", "--face", "--lr", "--view"} <= flags and not {"--steps", "--batch"} & flags
 
 
+@pytest.mark.parametrize(("given", "taken"), [(None, "passive"), ("active", "active")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None, taken: str) -> None:
+    """torch's OpenMP reads the environment when it is loaded, so it must not have been."""
+    around = environment() if given is None else environment(OMP_WAIT_POLICY=given)
+    if given is None:
+        around.pop("OMP_WAIT_POLICY", None)
+    script = """
+import os, sys
+from sg3cli import cli
+cli.run = lambda argv: print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules) or 0
+cli.main()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], env=around, capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stdout.split() == [taken, "False"]
+
+
 def test_precedence_is_flag_environment_folder_user_default(here: Path) -> None:
     def steps(flags: setting_sources.Values, environ: dict[str, str]) -> int:
         return resolve(flags, ambient(here, environ), NO_VALUES, ("invert",)).invert.steps

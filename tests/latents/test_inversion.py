@@ -14,7 +14,7 @@ from tiny import RESOLUTION, tiny_encoder, tiny_generator
 
 from sg3cli.errors import InputError, UsageError
 from sg3cli.faces.crops import aligned_crops, window_crops
-from sg3cli.latents.inversion import fill_absent, invert, refine, smooth_codes
+from sg3cli.latents.inversion import GROUP, block_frames, fill_absent, find_leaders, invert, refine, smooth_codes
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.settings import InvertConfig
 
@@ -46,18 +46,68 @@ def test_frames_without_a_face_are_not_encoded():
     seen: list[int] = []
     encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     codes = np.stack(list(invert(faces(8, absent=(1, 3, 4, 5)), G, encoder, replace(CONFIG, steps=1))))
-    assert seen == [2, 2]  # batches of frames 0-2, 3-5 (no face at all), 6-7
+    assert seen == [3, 1]  # frames 0, 2, 6 and 7, three at once
     assert np.isfinite(codes).all()
     w_avg = G.mapping.w_avg.numpy()
     assert [bool((code == w_avg).all()) for code in codes] == [i in (1, 3, 4, 5) for i in range(8)]
 
 
-def test_resume_at_a_multiple_of_the_batch_gives_the_same_bytes():
+def still_life(count: int, cut: int | None = None) -> list[np.ndarray]:
+    """A face that hardly changes from frame to frame; from the frame `cut` on another one."""
+    one, other = faces(2)
+    return [(one if cut is None or i < cut else other) + np.float32(1e-3 * i) for i in range(count)]
+
+
+def test_resume_at_the_end_of_a_block_gives_the_same_bytes():
     G, encoder = tiny_generator(), tiny_encoder()
-    crops = faces(8, absent=(4,))
+    block = block_frames(G)
+    crops: list[np.ndarray | None] = [*still_life(block), *faces(GROUP), *still_life(2 * GROUP)]
+    crops[3] = crops[block + 1] = None
     whole = np.stack(list(invert(crops, G, encoder, CONFIG)))
-    resumed = np.stack(list(invert(crops[3:], G, encoder, CONFIG)))
-    assert np.array_equal(whole[3:], resumed)
+    resumed = np.stack(list(invert(crops[block:], G, encoder, CONFIG, first=block)))
+    assert np.array_equal(whole[block:], resumed)
+
+
+def test_the_batch_changes_no_code():
+    G, encoder = tiny_generator(), tiny_encoder()
+    crops = [*still_life(GROUP + 3), *faces(4)]
+    three, all_at_once = (list(invert(crops, G, encoder, replace(CONFIG, batch=batch))) for batch in (3, 64))
+    assert np.abs(np.stack(three) - np.stack(all_at_once)).max() < 1e-5
+
+
+def test_a_frame_that_looks_like_its_neighbour_takes_one_pass_from_its_code():
+    G, encoder = tiny_generator(), tiny_encoder()
+    crops = still_life(GROUP)
+    codes = np.stack(list(invert(crops, G, encoder, replace(CONFIG, steps=3))))
+    x = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+    led = restyle_codes(encoder, G, x[GROUP // 2 :][:1], steps=2)
+    image = G.synthesis(led, transform=torch.eye(3))
+    expected = led + encoder(torch.cat([x, image.expand(GROUP, -1, -1, -1)], dim=1))
+    assert np.abs(codes - expected.numpy()).max() < 1e-5
+    alone = np.stack(list(invert(crops, G, encoder, replace(CONFIG, steps=3, start="average"))))
+    assert np.abs(alone - restyle_codes(encoder, G, x, steps=3).numpy()).max() < 1e-4
+    others = np.arange(GROUP) != GROUP // 2
+    assert np.abs(alone - codes)[others].max() > 1e-4 > np.abs(alone - codes)[~others].max()
+
+
+def test_only_leaders_are_drawn():
+    G, encoder = tiny_generator(), tiny_encoder()
+    drawn: list[int] = []
+    G.synthesis.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
+    list(invert(still_life(2 * GROUP, cut=GROUP + 2), G, encoder, replace(CONFIG, steps=3)))
+    assert drawn == [1, 3, 3]  # the average face; then the leader of the first group and two beside the cut, twice
+
+
+def test_leaders_are_of_the_same_group_and_look_alike():
+    crops = np.stack(still_life(20, cut=11))
+    leaders = find_leaders(crops, np.arange(100, 120), limit=0.03)  # groups 96-103, 104-111, 112-119
+    assert leaders[:4].tolist() == [0] * 4  # 100 is the middle of its group
+    assert leaders[4:11].tolist() == [8] * 7 and leaders[11] == 11  # 108 leads up to the cut
+    assert leaders[12:].tolist() == [16] * 8
+    gap = np.array([100, 101, 102, 103, 104, 111])  # 111 is nearer to 107.75 than 104; who is absent leads nobody
+    assert find_leaders(crops[:6], gap, limit=0.03).tolist() == [0, 0, 0, 0, 5, 5]
+    assert find_leaders(crops, np.arange(20), limit=-1).tolist() == list(range(20))
+    assert find_leaders(crops[:3] * [[[[1]]], [[[2]]], [[[3]]]], np.arange(3), 0.03).tolist() == [0, 1, 2]
 
 
 def test_crops_are_taken_lazily():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.latents.pivotal_tuning import (
+    Described,
     PivotalTuner,
     Plateau,
     Targets,
@@ -85,6 +86,37 @@ def test_restored_tuner_goes_on_bit_for_bit():
     assert [s.step for s in second.run()] == list(range(6, 13))
     assert same(second.state(), whole.state())
     assert same(second.delta(), whole.delta())
+
+
+class Counting(StructuralLoss):
+    """Describes a target by its double, and remembers how many it was asked for at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def describe(self, b):
+        self.asked.append(len(b))
+        return [2 * b, b.mean((1, 2, 3))]
+
+
+def test_targets_are_described_once_and_each_by_itself():
+    targets = torch.rand(3, 3, 8, 8)
+    loss = Counting()
+    kept = Described(loss, limit=2 * (3 * 8 * 8 + 1) * 4)  # bytes of two
+    for chosen in ([2, 0], [0, 2], [1, 2], [1]):
+        doubles, means = kept.of(np.array(chosen), targets[chosen])
+        assert torch.equal(doubles, 2 * targets[chosen]) and torch.allclose(means, targets[chosen].mean((1, 2, 3)))
+    assert loss.asked == [1] * 4 and sorted(kept.kept) == [0, 2]  # the third is over the limit: described twice
+
+
+def test_a_tuning_describes_each_of_its_targets_once():
+    loss = Counting()
+    loss.compare = lambda image, described: (image - described[0] / 2).abs().mean((1, 2, 3))
+    G = tiny_generator()
+    steps = list(PivotalTuner(G, *clip(G), CONFIG, loss).run())
+    assert len(steps) * CONFIG.batch > FRAMES and len(loss.asked) == FRAMES
+    assert steps[-1].perceptual < steps[0].perceptual
 
 
 def test_state_survives_safetensors(tmp_path):

@@ -82,6 +82,8 @@ def test_lite0_is_a_distance_and_is_chosen_where_lpips_is_not(monkeypatch, tmp_p
         leaf = blurred[0].clone().requires_grad_()
         loss(leaf, x).sum().backward()
         assert leaf.grad.abs().sum() > 0
+        described = [torch.cat(maps) for maps in zip(*(loss.describe(image[None]) for image in x), strict=True)]
+        assert torch.allclose(loss.compare(blurred[0], described), values[1], rtol=1e-4)
     monkeypatch.setenv("SG3_MODELS", str(tmp_path))
     assert make_perceptual("auto").name == "structural"
     with pytest.raises(ModelError, match="perceptual"):

@@ -40,6 +40,14 @@ TUNING = ["--finetune-steps=6", "--finetune-batch=2", "--loss=structural", "--sa
 ARRAYS = ("align/track.safetensors", "invert/ws.npy", "finetune/delta.safetensors")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_blocks() -> Iterator[None]:
+    """A clip of twelve frames is inverted in two blocks, so that a signal comes between them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sg3cli.latents.inversion.BLOCK_PIXELS", 128)
+        yield
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, talk: Path, tiny_bundle: Path) -> Path:
     """A folder in which `sg3 run` has made `out.mp4` of `talk.mp4`, as an unbroken run does."""
