@@ -23,7 +23,7 @@ from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.direction_file import find_direction
 from sg3cli.weights.loaded_nets import LoadedNets
 
-REVISION = {"align": 2, "invert": 2, "finetune": 1, "render": 3}  # raised when a stage's results change
+REVISION = {"align": 2, "invert": 2, "finetune": 2, "render": 3}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
 
