@@ -82,18 +82,31 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def main_video(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover image, with frame and slice threads on."""
-    for stream in container.streams.video:
-        if not is_cover(stream):
-            if stream.codec_context is None:
-                raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
-            check_size(stream.codec_context, path)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            stream.thread_type = "AUTO"
-            return stream
+    """The video stream that is meant (see `video_streams`), with frame and slice threads on."""
+    for stream in video_streams(container)[:1]:
+        if stream.codec_context is None:
+            raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
+        check_size(stream.codec_context, path)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.thread_type = "AUTO"
+        return stream
     kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
     what = "only sound" if kinds == ["audio"] else "no video stream"
     raise InputError(f"{path} holds {what}", "give a file with a picture")
+
+
+def video_streams(container: Any) -> list[Any]:
+    """The video streams but cover images, first that which is shown: marked so, then large, then of many frames.
+
+    A preview may come before the video it is of, an animated AVIF begins with a still.
+    """
+
+    def rank(stream: Any) -> tuple[bool, int, int, int]:
+        context, marked = stream.codec_context, stream.disposition & av.stream.Disposition.default
+        pixels = context.width * context.height if context is not None else 0
+        return (not marked, -pixels, -stream.frames, stream.index)
+
+    return sorted((stream for stream in container.streams.video if not is_cover(stream)), key=rank)
 
 
 def check_size(context: Any, path: Path) -> None:

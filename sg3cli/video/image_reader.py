@@ -12,11 +12,11 @@ import numpy as np
 
 from sg3cli.errors import InputError
 from sg3cli.time_ranges import parse_rate
-from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packets
+from sg3cli.video.color_profile import ColorProfile
+from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packets, video_streams
+from sg3cli.video.image_file import fault_of, kind_of, profile_of
 from sg3cli.video.image_sequence import DEFAULT_RATE, images_of
 from sg3cli.video.info import Timeline, VideoInfo, describe_image
-
-FORMATS = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 
 
 def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, list[Path]]:
@@ -25,7 +25,7 @@ def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, l
     each = parse_rate(rate or DEFAULT_RATE)
     first = read_still(files[0])
     if first is None:
-        raise InputError(f"{files[0]} is not a picture that can be read", "the file is damaged or of another kind")
+        raise _not_read(files[0])
     pts = np.arange(len(files), dtype=np.int64) * each.denominator
     timeline = Timeline(pts, np.full(len(files), each.denominator, np.int64))
     info = VideoInfo(
@@ -40,9 +40,36 @@ def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, l
         variable_rate=False,
         sample_aspect_ratio=Fraction(1),
         stream=DRAWN,
+        notes=_profile_notes(files),
         **describe_image(first),
     )
     return info, timeline, files
+
+
+def _not_read(path: Path) -> InputError:
+    if name := fault_of(path):
+        return InputError(
+            f"{path} is {name}, which is not read", "convert it to PNG or JPEG first, what is animated to a video"
+        )
+    return InputError(f"{path} is not a picture that can be read", "the file is damaged or of another kind")
+
+
+def _profile_notes(files: list[Path]) -> tuple[str, ...]:
+    """What becomes of the colour profiles of the images, one sentence for each profile."""
+    notes = []
+    for data in dict.fromkeys(profile_of(path) for path in files):
+        profile = ColorProfile(data)
+        if data and not profile.convertible:
+            notes.append(f"the colour profile ({profile.name}) is of a kind that is not converted; sRGB is assumed")
+        elif data and not profile.is_srgb:
+            notes.append(f"the colours are converted from the profile {profile.name} to sRGB")
+    return tuple(notes)
+
+
+def profile_to_convert(path: Path) -> ColorProfile | None:
+    """The colour profile of an image file whose numbers mean other colours than in sRGB."""
+    profile = ColorProfile(profile_of(path))
+    return profile if profile.convertible and not profile.is_srgb else None
 
 
 def stills(files: list[Path], timeline: Timeline, start: int) -> Iterator[tuple[int, Any]]:
@@ -57,13 +84,12 @@ def stills(files: list[Path], timeline: Timeline, start: int) -> Iterator[tuple[
 
 def read_still(path: Path) -> Any:
     """The decoded image in a file, None when there is none."""
+    kind = kind_of(path)  # by its bytes: FFmpeg would go by the name, and take a number in it for a pattern
+    if not kind or fault_of(path):
+        return None
     try:
-        with av.open(
-            str(path.absolute()),
-            options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"format_whitelist": FORMATS},
-        ) as container:
-            stream = container.streams.video[0]
+        with av.open(str(path.absolute()), format=kind, options={"max_pixels": str(MAX_PIXELS)}) as container:
+            stream = video_streams(container)[0]
             check_size(stream.codec_context, path)
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             return next(decoded(packets(container, stream, path)), None)

@@ -77,6 +77,7 @@ class VideoInfo:
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
     metadata: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # sentences about what is read otherwise than the file says
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fractions as text `num/den`."""
@@ -148,4 +149,6 @@ def _is_transparent(frame: Any) -> bool:
     """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose image uses it."""
     if not has_alpha(frame.format):
         return False
-    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255
+    if not (frame.format.is_rgb or frame.format.has_palette):
+        return True
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)

@@ -17,7 +17,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from sg3cli.video.chroma_siting import CENTER, is_subsampled, shifted
 from sg3cli.video.color import FULL, RGB, ColorTags, resolve
-from sg3cli.video.info import VideoInfo, has_alpha
+from sg3cli.video.color_profile import ColorProfile
+from sg3cli.video.info import VideoInfo, has_alpha, orientation_of
 from sg3cli.video.tone_mapping import to_sdr
 
 # swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
@@ -42,20 +43,24 @@ class ToRgb:
 
     def __init__(self, info: VideoInfo) -> None:
         self._reformatter = VideoReformatter()
-        self._orientation = info.orientation
+        self._orientation, self._rotation = info.orientation, info.rotation
         self._size = stored_size(info)
         self._colors = stored_colors(info)
         self._hdr = info.color.hdr
         self.scaled = 0  # images of another size than the stream's first
 
-    def __call__(self, image: Any) -> tuple[np.ndarray, Stored | None]:
-        """RGB `[H, W, 3]` uint8, and the image to keep; None when it was scaled or tone-mapped."""
-        fits = (image.width, image.height) == self._size
+    def __call__(self, image: Any, profile: ColorProfile | None = None) -> tuple[np.ndarray, Stored | None]:
+        """RGB `[H, W, 3]` uint8, and the image to keep; None when it was scaled, tone-mapped or had a `profile`."""
+        orientation = self._orientation
+        if image.rotation % 360 != self._rotation:  # among images in files of their own
+            orientation = orientation_of(image)
+        size = self._size[::-1] if orientation[0] != self._orientation[0] else self._size
+        fits = (image.width, image.height) == size
         self.scaled += not fits
         matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
         values = self._reformatter.reformat(
             image,
-            *self._size,
+            *size,
             format="rgb48le" if self._hdr else "rgb24",
             src_colorspace=matrix,
             src_color_range=self._colors.range,
@@ -63,9 +68,11 @@ class ToRgb:
             interpolation=EXACT,
             threads=1,
         ).to_ndarray()
-        rgb = np.ascontiguousarray(turned(to_sdr(values, self._colors) if self._hdr else values, self._orientation))
+        rgb = np.ascontiguousarray(turned(to_sdr(values, self._colors) if self._hdr else values, orientation))
+        if profile is not None:
+            return profile.to_srgb(rgb), None
         keeps = fits and not self._hdr
-        return rgb, Stored(upright(image, self._orientation), rgb, self._colors) if keeps else None
+        return rgb, Stored(upright(image, orientation), rgb, self._colors) if keeps else None
 
 
 def stored_size(info: VideoInfo) -> tuple[int, int]:

@@ -17,8 +17,9 @@ import numpy as np
 
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.color import HLG
+from sg3cli.video.color_profile import ColorProfile
 from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
-from sg3cli.video.image_reader import examine_stills, stills
+from sg3cli.video.image_reader import examine_stills, profile_to_convert, stills
 from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
@@ -129,7 +130,7 @@ class VideoReader:
             self.repeated += image is None
             if held is None:
                 continue
-            rgb, stored = to_rgb(held)
+            rgb, stored = to_rgb(held, self._profile(index))
             for i in waiting:
                 pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
                 yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts, stored)
@@ -137,6 +138,10 @@ class VideoReader:
         if waiting:
             raise self._damaged(waiting[0])
         self._announce(to_rgb)
+
+    def _profile(self, index: int) -> ColorProfile | None:
+        """Of an image in a file of its own: the colour profile that is to be converted."""
+        return profile_to_convert(self._files[index]) if self._files and self.info.notes else None
 
     def _matched(self, start: int) -> Iterator[tuple[int, Any]]:
         """(index, image) for every index of the timeline from a key frame at or before `start`; None: no image."""
@@ -214,7 +219,7 @@ class VideoReader:
 
 
 def _reading_notices(info: VideoInfo) -> list[str]:
-    notices = []
+    notices = list(info.notes)
     if info.color.hdr:
         curve = "HLG" if info.color.transfer == HLG else "PQ"
         notices.append(f"the source is HDR ({curve}); it is tone-mapped to standard range, BT.709")
