@@ -26,15 +26,19 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why."""
+def open_media(path: Path, patient: bool = False) -> Iterator[Any]:
+    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why.
+
+    `patient`: look at the whole file, if need be, for what its streams are; not only at its first five seconds.
+    """
     _check_readable(path)
+    looked = {"probesize": str(1 << 40), "analyzeduration": str(1 << 50)} if patient else {}
     try:
         # An absolute path cannot be taken for a protocol ("concat:a|b").
         container = av.open(
             str(path.absolute()),
             options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"format_whitelist": FORMATS, "fflags": "+genpts"},
+            container_options={"format_whitelist": FORMATS, "fflags": "+genpts", **looked},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -118,6 +122,13 @@ def check_size(context: Any, path: Path) -> None:
         )
 
 
+def begins_late(container: Any) -> bool:
+    """Whether what is known of some sound is not enough to copy it: it was not met where FFmpeg looked."""
+    return any(
+        stream.codec_context is not None and not (stream.rate and stream.channels) for stream in container.streams.audio
+    )
+
+
 def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
@@ -139,6 +150,8 @@ def packets(container: Any, streams: Any, path: Path) -> Iterator[Any]:
 def decoded(stream_packets: Iterable[Any], decoder: Any = None) -> Iterator[Any]:
     """Every frame of the packets, the decoder's tail included; packets that do not decode are passed over."""
     for packet in stream_packets:
+        if not packet.size and packet.dts is not None:
+            continue  # AVI's way to show the image before once more; to a decoder it would be the end
         try:
             yield from decoder.decode(packet if packet.size else None) if decoder else packet.decode()
         except (av.FFmpegError, MemoryError):

@@ -23,6 +23,8 @@ class AudioInfo:
     rate: int
     channels: int
     language: str
+    packets: int = 0
+    goes_back: float = 0.0  # seconds by which its times go back while the video's go on
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,34 @@ class SubtitleInfo:
     index: int
     codec: str
     language: str
+    packets: int = 0
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
+    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the video's time base.
 
-    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them. `dropped` counts
-    frames before the first key frame (a recording that was joined late), which no player can show.
+    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them; otherwise a frame
+    is known by its place in the decoder's order, from the file's beginning. `dropped` counts frames that no decoder
+    shows (a recording that was joined late has some before its first key frame). The video's time base is that of the
+    stream divided by `scale`. `breaks` are the numbers of the packets with which the file's times start again.
     """
 
     pts: np.ndarray
     durations: np.ndarray
     seekable: bool = True
     dropped: int = 0
+    scale: int = 1
+    breaks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shift:
+    """From its packet number `first` on, a stream's times are `seconds` later than they say (the last one counts)."""
+
+    stream: int
+    first: int
+    seconds: Fraction
 
 
 @dataclass(frozen=True)
@@ -77,13 +93,17 @@ class VideoInfo:
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
     metadata: dict[str, str] = field(default_factory=dict)
+    shifts: tuple[Shift, ...] = ()  # where the file's times start again
+    lead: Fraction = Fraction(0)  # seconds by which an output's times are to be earlier
+    patient: bool = False  # all of the file has to be looked at to know its streams: one begins late
     notes: tuple[str, ...] = ()  # sentences about what is read otherwise than the file says
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fractions as text `num/den`."""
         plain = asdict(self)
         plain |= {"path": str(self.path), "color": self.color.to_dict()}
-        for name in ("time_base", "average_rate", "sample_aspect_ratio"):
+        plain["shifts"] = [{**asdict(shift), "seconds": str(shift.seconds)} for shift in self.shifts]
+        for name in ("time_base", "average_rate", "sample_aspect_ratio", "lead"):
             plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
         return plain
 

@@ -18,13 +18,14 @@ import numpy as np
 from sg3cli.errors import InputError, UsageError
 from sg3cli.video.color import HLG
 from sg3cli.video.color_profile import ColorProfile
-from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
+from sg3cli.video.container import MAX_MISSING, check_head, main_video, open_media, packets
 from sg3cli.video.image_reader import examine_stills, profile_to_convert, stills
 from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
 from sg3cli.video.prefetch import Prefetch
-from sg3cli.video.probe import examine, frame_timestamp
+from sg3cli.video.probe import examine
+from sg3cli.video.timeline import in_parts
 
 QUEUE_FRAMES = 4
 HEAD = 1 << 23  # bytes of standard input by which it is recognised
@@ -77,9 +78,8 @@ class VideoReader:
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:
-            self._notice(
-                f"{self.timeline.dropped} frames before the first key frame cannot be decoded and are left out"
-            )
+            where = " before the first key frame" if self.timeline.seekable else ""
+            self._notice(f"{self.timeline.dropped} frames{where} cannot be decoded and are left out")
 
     def __enter__(self) -> VideoReader:
         return self
@@ -190,15 +190,11 @@ class VideoReader:
             if first is None or not first.is_keyframe or first.pts is None or first.pts > key_before:
                 return
             stream_packets = chain([first], stream_packets)
-        images = self._stamped(decoded(stream_packets, decoder_of(stream)), stream)
+        plain = in_parts(stream_packets, stream, self.timeline.breaks)
+        images: Iterator[tuple[int, Any]] = zip(self.timeline.pts.tolist(), plain, strict=False)
+        if self.timeline.seekable:
+            images = ((int(image.pts), image) for image in plain if image.pts is not None)
         yield from deinterlaced(images) if self.info.interlaced else images
-
-    @staticmethod
-    def _stamped(images: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
-        stamp = None
-        for image in images:
-            stamp = frame_timestamp(image, stamp, stream)
-            yield stamp, image
 
     def _damaged(self, index: int) -> InputError:
         seconds = float((self.timeline.pts[index] - self.timeline.pts[0]) * self.info.time_base)
