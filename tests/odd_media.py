@@ -101,6 +101,8 @@ def with_sound(path: Path, codec: str, layout: str = "stereo", rate: int = 44100
         stream = out.add_stream(video, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if video == "mjpeg" else "yuv420p"
         sound = out.add_stream(codec, rate=rate, layout=layout)
+        if codec.startswith("wma"):
+            sound.bit_rate = 64000
         resampler = av.AudioResampler(sound.codec_context.format, layout, rate, frame_size=sound.frame_size or None)
         tone = (np.sin(np.arange(rate * frames // 25) * 2 * np.pi * 440 / rate) * 9000).astype(np.int16)
         channels = av.AudioLayout(layout).nb_channels
@@ -112,6 +114,50 @@ def with_sound(path: Path, codec: str, layout: str = "stereo", rate: int = 44100
         for piece in [*resampler.resample(wave), *resampler.resample(None)]:
             out.mux(sound.encode(piece))
         out.mux(sound.encode(None))
+    return path
+
+
+def late_sound(path: Path, seconds: int = 8, begin: int = 7) -> Path:
+    """Sound that begins where nobody looks for it any more: FFmpeg reads five seconds to know a file's streams."""
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("libx264", rate=25), out.add_stream("aac", rate=48000, layout="mono")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        packets = []
+        for index in range(25 * seconds):
+            packets += video.encode(av.VideoFrame.from_ndarray(numbered(index), format="rgb24"))
+        packets += video.encode(None)
+        wave = np.sin(np.arange(48000 * (seconds - begin)) / 20).astype(np.float32)[None] * 0.3
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, begin * 48000, Fraction(1, 48000)
+        packets += [*sound.encode(frame), *sound.encode(None)]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            out.mux(packet)
+    return path
+
+
+def empty_track(path: Path, codec: str = "aac") -> Path:
+    """A sound track that the header announces and that has no packets."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        out.add_stream(codec, rate=48000, layout="stereo")
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for index in range(6):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(numbered(index), format="rgb24")))
+        out.mux(video.encode(None))
+    return path
+
+
+def raw_dv(path: Path, frames: int = 2) -> Path:
+    """DV as cameras write it to tape: no container, and a rate that its header says in a way of its own."""
+    context = av.CodecContext.create("dvvideo", "w")
+    context.width, context.height, context.pix_fmt = 720, 480, "yuv411p"
+    context.time_base, context.framerate = Fraction(1001, 30000), Fraction(30000, 1001)
+    data = b""
+    for index in range(frames):
+        frame = av.VideoFrame.from_ndarray(numbered(index, 720, 480), format="rgb24").reformat(format="yuv411p")
+        frame.pts = index
+        data += b"".join(bytes(packet) for packet in context.encode(frame))
+    path.write_bytes(data + b"".join(bytes(packet) for packet in context.encode(None)))
     return path
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ def timing(source: Path, output: Path) -> Figures:
     Timestamps are compared as exact fractions of a second; `audio_equal` is None when neither has sound.
     """
     before, after = probe(source), probe(output)
-    times = [[pts * info.time_base for pts in frame_pts(info.path)] for info in (before, after)]
+    # An output begins earlier by `lead` where the source's clock begins in hours or below zero.
+    times = [
+        [pts * info.time_base - lead for pts in frame_pts(info.path)]
+        for info, lead in ((before, before.lead), (after, Fraction(0)))
+    ]
     differences = [abs(a - b) for a, b in zip(*times, strict=False)]
     sound = [packet_digest(info.path, "audio") for info in (before, after)]
     return {

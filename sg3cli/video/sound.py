@@ -11,6 +11,8 @@ import av
 
 from sg3cli.video.muxing import UNNAMED_LAYOUTS
 
+BLOCK = 4096  # samples at once
+SLACK = 0.05  # seconds by which times may be off the count of the samples: containers round
 BITRATE = 96_000  # of AAC, for each channel
 RATES = {"aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350), "flac": ()}
 
@@ -18,7 +20,7 @@ RATES = {"aac": (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 
 class SoundEncoder:
     """Packets of a source's sound track in, packets of `codec` (aac, flac) for a new `stream` of the container out.
 
-    A sound's time is that of its packets; what does not decode is silence of its length.
+    Samples are counted from the first one's time; where the source's times leave a gap there is silence.
     """
 
     def __init__(self, container: Any, source: Any, codec: str) -> None:
@@ -37,32 +39,66 @@ class SoundEncoder:
             context.format = "s32" if deep else "s16"
         context.time_base = Fraction(1, rate)
         context.open()
-        self._base = Fraction(1, rate)
-        self._resampler = av.AudioResampler(context.format, layout, rate, frame_size=context.frame_size or None)
+        self._rate, self._size = rate, context.frame_size or BLOCK
+        self._shape = (context.format.name, layout, rate)
+        self._resampler = av.AudioResampler(context.format, layout, rate)
+        self._fifo = av.AudioFifo()
         self._moved = 0
+        self._begin: int | None = None  # the first sample's time, in samples
+        self._taken = self._given = 0  # samples that came in, and that went to the encoder
 
     def encoded(self, packet: Any, moved: int) -> Iterator[Any]:
         """What is ready after this packet of the source, whose times are moved by so many units of its stream."""
         self._moved = moved
         with suppress(av.FFmpegError):
-            yield from self._through(packet.decode())
+            for frame in packet.decode():
+                yield from self._through(frame)
 
     def rest(self) -> Iterator[Any]:
         """What is left inside."""
         with suppress(av.FFmpegError):
-            yield from self._through(self._source.decode(None))
-        yield from self._packets(self._resampler.resample(None))
+            for frame in self._source.decode(None):
+                yield from self._through(frame)
+        for piece in self._resampler.resample(None):
+            self._take(piece)
+        yield from self._ready(last=True)
         yield from self._tied(self.stream.encode(None))
 
-    def _through(self, frames: Iterable[Any]) -> Iterator[Any]:
-        for frame in frames:
-            if frame.pts is not None:
-                frame.pts += round(self._moved * self._source.time_base / frame.time_base)
-            yield from self._packets(self._resampler.resample(frame))
+    def _through(self, frame: Any) -> Iterator[Any]:
+        if frame.pts is not None:
+            seconds = frame.pts * frame.time_base + self._moved * Fraction(self._source.time_base)
+            at = round(seconds * self._rate)
+            self._begin = at if self._begin is None else self._begin
+            gap = at - self._begin - self._taken
+            if gap < -self._rate * SLACK:
+                return  # this time has been heard already
+            if gap > self._rate * SLACK:
+                yield from self._silence(gap)
+        for piece in self._resampler.resample(frame):
+            self._take(piece)
+        yield from self._ready()
 
-    def _packets(self, frames: Iterable[Any]) -> Iterator[Any]:
-        for frame in frames:
-            yield from self._tied(self.stream.encode(frame))
+    def _silence(self, samples: int) -> Iterator[Any]:
+        """What is ready when so many samples of silence come in."""
+        for start in range(0, samples, BLOCK):
+            piece = av.AudioFrame(*self._shape[:2], samples=min(BLOCK, samples - start))
+            piece.sample_rate = self._rate
+            for plane in piece.planes:
+                plane.update(bytes(plane.buffer_size))
+            self._take(piece)
+            yield from self._ready()
+
+    def _take(self, piece: Any) -> None:
+        piece.pts = None  # times are counted here
+        self._fifo.write(piece)
+        self._taken += piece.samples
+
+    def _ready(self, last: bool = False) -> Iterator[Any]:
+        """Packets of the samples that fill one, or (`last`) of all."""
+        while (piece := self._fifo.read(self._size, partial=last)) is not None:
+            piece.pts, piece.time_base = (self._begin or 0) + self._given, Fraction(1, self._rate)
+            self._given += piece.samples
+            yield from self._tied(self.stream.encode(piece))
 
     def _tied(self, made: Iterable[Any]) -> Iterator[Any]:
         for packet in made:

@@ -14,7 +14,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import EncodeConfig
 from sg3cli.video.container import DRAWN, open_media, packets
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.muxing import COPYABLE, UNNAMED_LAYOUTS, add_copy, works
+from sg3cli.video.muxing import COPYABLE, UNNAMED_LAYOUTS, WAVE_TAGS, add_copy, needs_wave_header, works
 from sg3cli.video.output_file import IMAGES
 from sg3cli.video.sound import SoundEncoder
 
@@ -32,7 +32,8 @@ class Copied:
     plain: bool = False  # packets lose MP4's length prefix and styles
     encoder: SoundEncoder | None = None  # None: copied as they are
     read: int = 0
-    written: int = 0
+    written: int = 0  # packets
+    size: int = 0  # bytes in them
     last: int | None = None  # time of decoding of the last packet, in units of the source's stream
     late: int = 0  # packets whose times went back
     step: int = 0  # duration of the last packet
@@ -52,8 +53,11 @@ class SourcePackets:
     none. Raises `UsageError` that names the stream which the container cannot hold and a container that can.
     """
 
-    def __init__(self, source: VideoInfo, container: Any, stack: ExitStack, encode: EncodeConfig) -> None:
+    def __init__(
+        self, source: VideoInfo, container: Any, stack: ExitStack, encode: EncodeConfig, piped: bool = False
+    ) -> None:
         self.notices: list[str] = []
+        self._piped = piped
         self.streams: dict[int, Copied] = {}
         self._source, self._encode, self._container = source, encode, container
         self._next: Any = None
@@ -139,12 +143,18 @@ class SourcePackets:
             if layout is None:
                 self._refuse(stream)
                 return
-        copy = container.add_mux_stream("subrip") if plain else add_copy(container, stream, layout)
+        copy = (
+            container.add_mux_stream("subrip")
+            if plain
+            else add_copy(container, stream, self._heads[stream.index], layout or "")
+        )
         self._keep(stream, Copied(copy, stream, self._moves(stream), plain))
 
     def _layout_that_works(self, stream: Any) -> str | None:
         """The channel layout with which the container takes the stream: empty for its own, None for no way."""
         name, heads = self._container.format.name, self._heads[stream.index]
+        if self._piped and needs_wave_header(name, stream):
+            return None  # its name is written into the finished file
         if works(name, stream, heads):
             return ""
         guess = UNNAMED_LAYOUTS.get(stream.channels, "") if stream.type == "audio" else ""
@@ -241,6 +251,15 @@ class SourcePackets:
             for copied in self.streams.values():
                 if copied.encoder is not None:
                     yield from ((made, copied) for made in copied.encoder.rest())
+
+    def wave_headers(self) -> list[bool]:
+        """For every track that the muxer calls MP2: whether it is none, and has a WAV file's header."""
+        kind, tracks = self._container.format.name, self.streams.values()
+        return [
+            needs_wave_header(kind, c.source)
+            for c in tracks
+            if c.encoder is None and c.source.codec_context.name in (*WAVE_TAGS, "mp2", "mp2float")
+        ]
 
     def closing_notices(self) -> list[str]:
         """What had to be changed on the way."""

@@ -17,10 +17,10 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import EncodeConfig
 from sg3cli.video.encoder_settings import choose, color_notices
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.muxing import Sink
+from sg3cli.video.muxing import Sink, name_wave_headers
 from sg3cli.video.output_file import Output
 from sg3cli.video.pixel_conversion import FromRgb
-from sg3cli.video.read_back import Written, check
+from sg3cli.video.read_back import Written, check, check_images
 from sg3cli.video.reader import Frame
 from sg3cli.video.source_packets import Copied, SourcePackets
 
@@ -44,6 +44,9 @@ CONTAINER_TAGS = {
     "encoder",
     "duration",
 }  # of the file, not the video
+
+
+MOST_RATE = 255  # frames a second of a time code, which counts them in a byte
 
 
 class VideoWriter:
@@ -74,6 +77,11 @@ class VideoWriter:
         self._started = False  # the header is written
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
+        if "timecode" in self._tags and self._output.format in ("mp4", "mov") and source.average_rate > MOST_RATE:
+            del self._tags["timecode"]  # the muxer would refuse at the very end
+            self.notices.append(
+                f"a time code cannot count {float(source.average_rate):g} frames a second; it is left out"
+            )
         self._encoder = choose(self.encode, source, self.size, self._output.image)
         self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
         if self._output.single and source.frames > 1:
@@ -206,7 +214,7 @@ class VideoWriter:
             ) from error
         self._container.metadata.update(self._tags)
         self._stream = self._video_stream()
-        self._copied = SourcePackets(self.source, self._container, self._stack, self.encode)
+        self._copied = SourcePackets(self.source, self._container, self._stack, self.encode, self._output.piped)
         self.notices += self._copied.notices
 
     def _video_stream(self) -> Any:
@@ -251,7 +259,8 @@ class VideoWriter:
         """Copy the source's other packets up to this time, None: all the rest."""
         for packet, copied in self._copied.until(seconds):
             self._mux(packet, copied)
-            copied.written += 1
+            copied.written += bool(packet.size)
+            copied.size += packet.size
 
     def _mux(self, packet: Any, copied: Copied | None = None) -> None:
         """Hand a packet to the muxer; of the image, or of a stream that is `copied`."""
@@ -299,15 +308,24 @@ class VideoWriter:
         if not self.count:
             raise InputError(f"not one frame was written to {self._output.name}", "the range or the input is empty")
         self._copy_until(None)
+        waves = self._copied.wave_headers()
         self._guard(self._container.close)
         self._stack.close()
+        if any(waves) and self._output.finished is not None:
+            name_wave_headers(self._output.finished, waves)
         for notice in self._copied.closing_notices():
             self._notice(notice)
-        if self._output.finished is not None and self._output.image is None:
-            check(self._output.finished, self._written, self._copied.streams.values(), self._output.name)
+        if self._output.finished is not None:
+            self._read_back(self._output.finished)
         if self.before_publish is not None and self._output.finished is not None:
             self.before_publish(self._output.finished)
         self._guard(self._output.commit)
+
+    def _read_back(self, finished: Path) -> None:
+        if self._output.image is None:
+            check(finished, self._written, self._copied.streams.values(), self._output.name)
+        else:
+            check_images(finished, self._written, self._output.name)
 
     def _abort(self) -> None:
         """Leave nothing behind; the muxer must not finish a file that is not whole."""
