@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from sg3cli.video.heif import facts_of
+
 HEAD = 64
 ICC_TAG, TILE_TAG, COMPRESSION_TAG, COLOURS_TAG, NUMBERS_TAG = 34675, 322, 259, 262, 339  # of a TIFF
 MOST_PROFILE = 1 << 22  # bytes of a colour profile, unpacked
@@ -50,6 +52,10 @@ def fault_of(path: Path) -> str:
     with suppress(OSError, struct.error):
         if kind == "tiff_pipe":
             return _tiff_fault(path)
+    if kind == "mov":
+        facts = facts_of(path)
+        if facts.kind in ("iovl", "iden") or (facts.kind == "grid" and facts.grid is None):
+            return "a HEIF image that is composed of others in a way"
     return next((name for magic, name in NAMES if head.startswith(magic)), "")
 
 
@@ -61,7 +67,7 @@ def is_animated(path: Path) -> bool:
         return any(name == b"acTL" for name, _ in _png_chunks(path))
     if kind == "webp_pipe":
         return head[12:16] == b"VP8X" and bool(head[20] & 2)
-    return kind == "gif" or (kind == "mov" and head[8:12] not in (b"avif", b"heic", b"heix", b"mif1"))
+    return kind == "gif" or (kind == "mov" and head[8:12] not in (b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1"))
 
 
 def profile_of(path: Path) -> bytes:
