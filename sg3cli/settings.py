@@ -160,6 +160,10 @@ class InputConfig(StageSettings):
             parse=parse_rate,
         ),
     ] = None
+    # of several video streams, counted from 0; None: as the project has it, else the one that players show
+    video_track: Annotated[
+        int | None, Option("Which video of the file, counted from 0. [default: the one that players show]")
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     networks = {name: digest for name, digest in models.items() if not is_image_file(name)}
     found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
     embedder = make_embedder(config.embedder)
-    with VideoReader(project.source(), rate=project.rate) as reader:
+    with VideoReader(project.source(), **project.reading) as reader:
         detect(job, reader, found, embedder)
         job.report("align", reader.notices)
         size = (reader.info.height, reader.info.width)

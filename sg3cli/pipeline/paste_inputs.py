@@ -46,7 +46,7 @@ def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
     path = job.settings.render.mask
     if path is None:
         return None
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         return UserMask(Path(path), reader.info.width, reader.info.height, len(face.track.pts))
 
 
@@ -69,7 +69,7 @@ def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, in
 def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks) -> None:
     """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
     batch = paster.config.batch
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         count = len(paster.track.pts)
         frames = job.console.progress(reader.frames(chunks.rows), count, "render: masks", chunks.rows)
         for maps in in_chunks(computed_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from sg3cli.errors import InputError
+from sg3cli.errors import InputError, UsageError
 
 MAX_MISSING = 8  # consecutive frames without an image that are bridged
 DRAWN = -1  # stream number of a video that has no file
@@ -85,9 +85,21 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def main_video(container: Any, path: Path) -> Any:
-    """The video stream that is meant (see `video_streams`), with frame and slice threads on."""
-    for stream in video_streams(container)[:1]:
+def main_video(container: Any, path: Path, track: int | None = None, index: int | None = None) -> Any:
+    """The video stream that is meant, with frame and slice threads on.
+
+    That of number `track` among the videos as the file has them, or with the stream number `index`; else the one that
+    is shown (see `video_streams`).
+    """
+    streams = video_streams(container)
+    if track is not None and streams:
+        if track >= len(streams):
+            many = f"{len(streams)} video" + ("s" if len(streams) != 1 else "")
+            raise UsageError(f"there is no video {track}: {path} has {many}", "--video-track counts from 0")
+        streams = sorted(streams, key=lambda stream: int(stream.index))[track:]
+    elif index is not None:
+        streams = [stream for stream in streams if stream.index == index]
+    for stream in streams[:1]:
         if stream.codec_context is None:
             raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
         check_size(stream.codec_context, path)

@@ -32,16 +32,17 @@ from sg3cli.video.timeline import Row, Track, shifts_of, timeline_of, tracks_of
 LATEST = 10  # seconds at which an output may begin; a broadcaster's clock can say 26 hours
 
 
-def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
+def probe(path: str | Path, rate: str | None = None, track: int | None = None) -> VideoInfo:
     """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file.
 
-    `rate` is that of images that have files of their own (see `sequence`), in frames a second.
+    `rate` is that of images that have files of their own (see `sequence`), in frames a second; `track` the number of
+    the video in a file of several, None: the one that players show.
     """
     if is_image_sequence(Path(path)):
         from sg3cli.video.image_reader import examine_stills  # which needs this module
 
         return examine_stills(Path(path), rate)[0]
-    return examine(path)[0]
+    return examine(path, track)[0]
 
 
 def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
@@ -69,14 +70,14 @@ def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
     )
 
 
-def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:
-    """Facts and timeline of the first video stream. Reads every packet once, decodes one frame."""
+def examine(path: str | Path, track: int | None = None) -> tuple[VideoInfo, Timeline]:
+    """Facts and timeline of a video stream (see `main_video`). Reads every packet once, decodes one frame."""
     path = Path(path)
     with open_media(path) as container:
-        stream, patient = main_video(container, path), begins_late(container)
+        stream, patient = main_video(container, path, track), begins_late(container)
         first = _first_frame(container, stream, path)
     with open_media(path, patient) as container:
-        stream = main_video(container, path)
+        stream = main_video(container, path, track)
         tracks = tracks_of(container, path)
         _check_complete(container, stream, tracks[stream.index].rows, path)
         shifts = shifts_of(tracks, stream.index, path)
@@ -233,14 +234,14 @@ def _other_streams(container: Any, video: Any, tracks: dict[int, Track]) -> dict
     return {"audio": tuple(audio), "subtitles": tuple(subtitles), "others": tuple(others)}
 
 
-def frame_pts(path: str | Path) -> list[int]:
+def frame_pts(path: str | Path, track: int | None = None) -> list[int]:
     """The pts of every frame of the video in display order, by decoding all of them."""
     path = Path(path)
-    _, timeline = examine(path)
+    _, timeline = examine(path, track)
     if not timeline.seekable:  # made by decoding
         return [int(pts) for pts in timeline.pts]
     with open_media(path) as container:
-        stream = main_video(container, path)
+        stream = main_video(container, path, track)
         return [int(frame.pts) for frame in decoded(packets(container, stream, path), decoder_of(stream))]
 
 

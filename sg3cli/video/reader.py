@@ -57,19 +57,22 @@ class VideoReader:
     """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
 
     `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
-    It may be an image, a folder of images or a pattern (see `sequence`), shown at `rate` frames a second.
+    It may be an image, a folder of images or a pattern (see `sequence`), shown at `rate` frames a second; of a
+    file of several videos that of number `track`, by default the one that players show.
     `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
     or 10-bit values narrowed). Errors are `InputError`.
     """
 
-    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None, track: int | None = None
+    ) -> None:
         self._spool = spool() if str(path) == "-" else None
         self._files: list[Path] = []
         try:
             if self._spool is None and is_image_sequence(Path(path)):
                 self.info, self.timeline, self._files = examine_stills(Path(path), rate)
             else:
-                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
+                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path, track)
         except BaseException:
             self.close()
             raise
@@ -171,7 +174,7 @@ class VideoReader:
         second = round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:
-                stream = main_video(container, self.info.path)
+                stream = main_video(container, self.info.path, index=self.info.stream)
                 container.seek(target - back * second, stream=stream)
                 images = self._decode(container, stream, key_before=target)
                 first = next(images, None)
@@ -180,7 +183,7 @@ class VideoReader:
                     yield from images
                     return
         with open_media(self.info.path) as container:
-            yield from self._decode(container, main_video(container, self.info.path))
+            yield from self._decode(container, main_video(container, self.info.path, index=self.info.stream))
 
     def _decode(self, container: Any, stream: Any, key_before: int | None = None) -> Iterator[tuple[int, Any]]:
         """(pts, image) from here on; nothing when the first packet is no key frame at or before `key_before`."""

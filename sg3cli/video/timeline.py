@@ -238,7 +238,7 @@ def _has_display_times(stream: Any) -> bool:
 def _by_decoding(track: Track, shifts: tuple[Shift, ...], one_each: bool, path: Path) -> Timeline:
     """The frames in the order in which they are decoded, with their packets' times as far as these can be true."""
     with open_media(path) as container:
-        stream = main_video(container, path)
+        stream = main_video(container, path, index=track.index)
         numbers = list(_numbers(container, stream, track, path))
         times, rate = _times(numbers, track, shifts, _has_display_times(stream)), _rate(stream)
     if not numbers:
