@@ -127,7 +127,7 @@ def describe_image(first: Any) -> dict[str, Any]:
     }
 
 
-def _side_data(frame: Any) -> Any:
+def side_data(frame: Any) -> Any:
     """The side data of a frame, in spite of two faults of PyAV 18.
 
     It gives up all of it for a kind that it does not know (a photograph's Exif), so unknown kinds get a name here. And
@@ -151,7 +151,7 @@ def _side_data(frame: Any) -> Any:
 
 def orientation_of(frame: Any) -> tuple[bool, bool, bool]:
     """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    data = _side_data(frame).get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sg3cli.errors import InputError, UsageError
+from sg3cli.video.captions import SPEAKING, captions_of
 from sg3cli.video.color import HLG
 from sg3cli.video.color_profile import ColorProfile
 from sg3cli.video.container import MAX_MISSING, check_head, main_video, open_media, packets
@@ -46,6 +47,7 @@ class Frame:
     duration: int
     start_pts: int = 0
     stored: Stored | None = field(default=None, repr=False, compare=False)
+    captions: bytes = field(default=b"", repr=False)  # closed captions, see `captions`
 
     @property
     def time(self) -> float:
@@ -134,9 +136,12 @@ class VideoReader:
             if held is None:
                 continue
             rgb, stored = to_rgb(held, self._profile(index))
+            captions = captions_of(image) if image is not None and info.codec in SPEAKING else b""
             for i in waiting:
                 pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
-                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts, stored)
+                yield Frame(
+                    i, pts, info.time_base, rgb, duration, info.start_pts, stored, captions if i == index else b""
+                )
             waiting.clear()
         if waiting:
             raise self._damaged(waiting[0])
