@@ -17,8 +17,8 @@ from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packe
 from sg3cli.video.heif import Grid, facts_of
 from sg3cli.video.image_file import fault_of, kind_of, profile_of
 from sg3cli.video.image_sequence import DEFAULT_RATE, images_of
-from sg3cli.video.info import Timeline, VideoInfo, describe_image
-from sg3cli.video.pixel_conversion import is_planar, planes, upright
+from sg3cli.video.info import Timeline, VideoInfo, describe_image, tags_of
+from sg3cli.video.pixel_conversion import is_planar, planes, refuse_matrix, upright
 
 
 def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, list[Path]]:
@@ -28,6 +28,7 @@ def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, l
     first = read_still(files[0])
     if first is None:
         raise _not_read(files[0])
+    refuse_matrix(tags_of(first), first.format.name, files[0])
     pts = np.arange(len(files), dtype=np.int64) * each.denominator
     timeline = Timeline(pts, np.full(len(files), each.denominator, np.int64))
     info = VideoInfo(

@@ -112,7 +112,6 @@ def describe_image(first: Any) -> dict[str, Any]:
     """Those fields of `VideoInfo` that a decoded image tells."""
     orientation = orientation_of(first)
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
-    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
     return {
         "pix_fmt": first.format.name,
         "bit_depth": max((component.bits for component in first.format.components), default=8),
@@ -120,11 +119,16 @@ def describe_image(first: Any) -> dict[str, Any]:
         "height": height,
         "rotation": int(first.rotation) % 360,
         "orientation": orientation,
-        "color": ColorTags(*(int(tag) for tag in tags)),
+        "color": tags_of(first),
         "interlaced": bool(first.interlaced_frame),
         "alpha": _is_transparent(first),
         "chroma": location_of(first),
     }
+
+
+def tags_of(image: Any) -> ColorTags:
+    """The colour tags of a decoded image."""
+    return ColorTags(int(image.colorspace), int(image.color_primaries), int(image.color_trc), int(image.color_range))
 
 
 def side_data(frame: Any) -> Any:

@@ -26,7 +26,17 @@ from sg3cli.video.container import (
     packets,
 )
 from sg3cli.video.image_sequence import is_image_sequence
-from sg3cli.video.info import AudioInfo, Shift, SubtitleInfo, Timeline, VideoInfo, describe_image, orientation_of
+from sg3cli.video.info import (
+    AudioInfo,
+    Shift,
+    SubtitleInfo,
+    Timeline,
+    VideoInfo,
+    describe_image,
+    orientation_of,
+    tags_of,
+)
+from sg3cli.video.pixel_conversion import refuse_matrix
 from sg3cli.video.timeline import Row, Track, shifts_of, timeline_of, tracks_of
 
 LATEST = 10  # seconds at which an output may begin; a broadcaster's clock can say 26 hours
@@ -82,6 +92,7 @@ def examine(path: str | Path, track: int | None = None) -> tuple[VideoInfo, Time
         _check_complete(container, stream, tracks[stream.index].rows, path)
         shifts = shifts_of(tracks, stream.index, path)
         timeline = timeline_of(container, stream, tracks[stream.index], shifts, path)
+        refuse_matrix(tags_of(first), first.format.name, path)
         info = replace(_describe(container, stream, first, timeline, path), shifts=shifts, patient=patient)
         info = replace(info, **_other_streams(container, stream, tracks), notes=_time_notes(info, timeline, shifts))
         return replace(info, lead=_lead(info, tracks)), timeline

@@ -23,7 +23,7 @@ from sg3cli.video.container import MAX_MISSING, check_head, main_video, open_med
 from sg3cli.video.image_reader import examine_stills, profile_to_convert, stills
 from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
+from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced, may_be_interlaced
 from sg3cli.video.prefetch import Prefetch
 from sg3cli.video.probe import examine
 from sg3cli.video.timeline import in_parts
@@ -80,6 +80,8 @@ class VideoReader:
             raise
         # Few images ahead where they are large: 8192x8192 takes 300 MB.
         self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
+        self._fields = may_be_interlaced(self.info)
+        self.interlaced = 0  # frames that are
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:
@@ -122,7 +124,7 @@ class VideoReader:
     def _produce(self, start: int) -> Iterator[Frame]:
         """Frames from `start`; a frame that did not decode shows the image before it, or the first one there is."""
         info, timeline, to_rgb = self.info, self.timeline, ToRgb(self.info)
-        held, missing, self.repeated = None, 0, 0
+        held, missing, self.repeated, self.interlaced = None, 0, 0, 0
         waiting: list[int] = []
         for index, image in self._matched(start):
             missing = missing + 1 if image is None else 0
@@ -175,7 +177,7 @@ class VideoReader:
             yield from stills(self._files, self.timeline, start)
             return
         # Deinterlacing looks at the image before as well.
-        target = int(self.timeline.pts[max(0, start - self.info.interlaced)])
+        target = int(self.timeline.pts[max(0, start - self._fields)])
         second = round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:
@@ -202,7 +204,12 @@ class VideoReader:
         images: Iterator[tuple[int, Any]] = zip(self.timeline.pts.tolist(), plain, strict=False)
         if self.timeline.seekable:
             images = ((int(image.pts), image) for image in plain if image.pts is not None)
-        yield from deinterlaced(images) if self.info.interlaced else images
+        yield from deinterlaced(self._counted(images)) if self._fields else images
+
+    def _counted(self, images: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        for stamp, image in images:
+            self.interlaced += bool(image.interlaced_frame)
+            yield stamp, image
 
     def _damaged(self, index: int) -> InputError:
         seconds = float((self.timeline.pts[index] - self.timeline.pts[0]) * self.info.time_base)
@@ -214,6 +221,10 @@ class VideoReader:
     def _announce(self, to_rgb: ToRgb) -> None:
         if self.repeated:
             self._notice(f"{self.repeated} damaged frames show the picture before them")
+        if self.interlaced and not self.info.interlaced:
+            self._notice(f"{self.interlaced} frames of the source are interlaced; these are deinterlaced (bwdif)")
+        if to_rgb.recolored:
+            self._notice(f"{to_rgb.recolored} frames have other colour tags than the first; each is read by its own")
         if to_rgb.scaled:
             self._notice(f"{to_rgb.scaled} frames of another size were scaled to {self.info.width}x{self.info.height}")
 

@@ -76,6 +76,7 @@ class VideoWriter:
         self.before_publish: Callable[[Path], None] | None = None  # is told the file that is about to get its name
         self._container: Any = None
         self._started = False  # the header is written
+        self._given = 0  # frames to the encoder
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
         if "timecode" in self._tags and self._output.format in ("mp4", "mov") and source.average_rate > MOST_RATE:
@@ -123,7 +124,10 @@ class VideoWriter:
     def encoded(self, frame: Frame | None) -> list[Any]:
         """The packets that are ready after this frame, their durations exact; after None, all that are left."""
         packets = self._guard(self._stream.encode, None if frame is None else self._timed_image(frame))
+        self._given += frame is not None
         for packet in packets:
+            if frame is None and self._given == 1:
+                packet.dts = packet.pts  # x265 says something random of an image that is alone
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
         return [self._captioned(packet) for packet in packets]
