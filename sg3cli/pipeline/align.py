@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
 FACES = "align/faces"
-FORMAT = 2  # of the chunks
+FORMAT = 3  # of the chunks; 3: faces upside down are found
 CHUNK = 32  # frames between two saves
 APPEARANCE_EVERY = 0.1  # seconds between two appearances taken of a face
 
