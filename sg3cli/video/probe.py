@@ -90,7 +90,10 @@ def examine(path: str | Path, track: int | None = None) -> tuple[VideoInfo, Time
         stream = main_video(container, path, track)
         tracks = tracks_of(container, path)
         _check_complete(container, stream, tracks[stream.index].rows, path)
-        shifts = shifts_of(tracks, stream.index, path)
+        # Pieces of an MP4's edit list are each track's own; in files that were joined all streams start again.
+        alone = container.format.name.startswith("mov")
+        joined = {stream.index: tracks[stream.index]} if alone else tracks
+        shifts = shifts_of(joined, stream.index, path)
         timeline = timeline_of(container, stream, tracks[stream.index], shifts, path)
         refuse_matrix(tags_of(first), first.format.name, path)
         info = replace(_describe(container, stream, first, timeline, path), shifts=shifts, patient=patient)
@@ -114,7 +117,7 @@ def _lead(info: VideoInfo, tracks: dict[int, Track]) -> Fraction:
 def _time_notes(info: VideoInfo, timeline: Timeline, shifts: tuple[Shift, ...]) -> tuple[str, ...]:
     """What of the file's own times is not taken as it is, in sentences."""
     notes = list(info.notes)
-    if shifts:
+    if shifts and not info.format.startswith("mov"):  # where it is FFmpeg's fault with pieces of an edit list
         parts = len(timeline.breaks) + 1
         notes.append(f"the source's times start again ({parts} parts): each part goes on where the one before ends")
     if timeline.scale > 1:

@@ -72,8 +72,9 @@ class Track:
         return max((a - b for a, b in pairwise(known)), default=0) * self.time_base
 
     def span(self, first: int, last: int) -> tuple[Fraction, Fraction] | None:
-        """Seconds at which the packets `first` to `last` begin and end; None when they do not say."""
-        times = [(row.pts if row.pts is not None else row.dts, row.duration) for row in self.rows[first:last]]
+        """Seconds at which what the packets `first` to `last` show begins and ends; None when they do not say."""
+        rows = [row for row in self.rows[first:last] if not row.discard] or self.rows[first:last]
+        times = [(row.pts if row.pts is not None else row.dts, row.duration) for row in rows]
         known = [(time, duration) for time, duration in times if time is not None]
         if not known:
             return None
