@@ -26,13 +26,20 @@ class Written:
     first: int | None = None
     last: int = 0
     end: int = 0
+    first_dts: int = 0
 
     def add(self, packet: Any) -> None:
         """Count a packet."""
+        self.first_dts = packet.dts if not self.packets else self.first_dts
         self.packets += 1
         self.first = packet.pts if self.first is None else min(self.first, packet.pts)
         self.last = max(self.last, packet.pts)
         self.end = max(self.end, packet.pts + (packet.duration or 0))
+
+    @property
+    def length(self) -> int:
+        """From the first image to the last one's end."""
+        return self.end - (self.first or 0)
 
 
 def check(path: Path, written: Written, copied: Collection[Copied], name: str) -> None:

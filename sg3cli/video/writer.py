@@ -76,6 +76,7 @@ class VideoWriter:
         self.before_publish: Callable[[Path], None] | None = None  # is told the file that is about to get its name
         self._container: Any = None
         self._started = False  # the header is written
+        self._held: Any = None  # the packet that is to be written next
         self._given = 0  # frames to the encoder
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
@@ -273,9 +274,27 @@ class VideoWriter:
         packet.stream, packet.time_base = self._stream, self._stream.codec_context.time_base
         self.count += 1
         self._check_exact(packet)
-        self._copy_until(float(packet.dts * packet.time_base))
         self._written.add(packet)
+        held, self._held = self._held, packet
+        if held is not None:
+            self._put(held)
+
+    def _put(self, packet: Any) -> None:
+        """Write an image's packet, after what comes beside it until then."""
+        self._copy_until(float(packet.dts * packet.time_base))
         self._mux(packet)
+
+    def _put_last(self) -> None:
+        """Write the packet that is last in the order of decoding.
+
+        MP4 measures a track in that order: what this packet lasts decides whether all images fit into it.
+        """
+        if self._held is None:
+            return
+        if self._output.format in ("mp4", "mov"):
+            needed = self._written.length - (self._held.dts - self._written.first_dts)
+            self._held.duration = max(self._held.duration, needed)
+        self._put(self._held)
 
     def _copy_until(self, seconds: float | None) -> None:
         """Copy the source's other packets up to this time, None: all the rest."""
@@ -329,6 +348,7 @@ class VideoWriter:
             self.write_packet(packet)
         if not self.count:
             raise InputError(f"not one frame was written to {self._output.name}", "the range or the input is empty")
+        self._put_last()
         self._copy_until(None)
         waves = self._copied.wave_headers()
         self._guard(self._container.close)

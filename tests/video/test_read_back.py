@@ -103,3 +103,29 @@ def test_a_video_of_pieces_is_read_back_too(source: Path, tmp_path: Path) -> Non
             for frame in reader:
                 writer.write(frame)
     assert not (tmp_path / "out.mp4").exists() and len(list(cut.folder.glob("*.bin"))) == 4  # the work is kept
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(
+    "steps", [(1, 1, 1, 1, 3, 3, 3, 3), (3, 3, 3, 3, 1, 1, 1, 1), (1,) * 7 + (20,), (20,) + (1,) * 7]
+)
+def test_images_of_unequal_lengths_all_fit_into_the_track(
+    tmp_path: Path, suffix: str, codec: str, steps: tuple[int, ...]
+) -> None:
+    """MP4 says how long a track is by the order of decoding: the last image shown came to lie outside."""
+    steps = steps * 2
+    pts = [512 * sum(steps[:k]) for k in range(len(steps))]
+    source = make_clip(tmp_path / "in.mkv", len(pts), pts=pts, time_base=Fraction(1, 12800), codec="ffv1")
+    out = tmp_path / f"out{suffix}"
+    with VideoReader(source) as reader, VideoWriter(out, reader.info, EncodeConfig(codec)) as writer:
+        for frame in reader:
+            writer.write(frame)
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        times = sorted(packet.pts for packet in container.demux(stream) if packet.size)
+        if suffix != ".mkv":
+            end = (stream.start_time + stream.duration) * stream.time_base
+            assert float(end) == pytest.approx(reader.info.duration, abs=2e-3) and times[-1] * stream.time_base < end
+    with VideoReader(out) as again:
+        assert len(again) == len(pts) and again.info.duration == pytest.approx(reader.info.duration, abs=2e-3)
