@@ -140,15 +140,16 @@ def _check_complete(container: Any, stream: Any, rows: list[Row], path: Path) ->
         raise InputError(f"{path} holds no frames", "the file is damaged or cut off; copy it again")
     name = container.format.name.split(",")[0]
     if name == "mov" and len(stream.index_entries):
-        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        places = [entry.pos + entry.size for entry in stream.index_entries]
         size = path.stat().st_size
         if _index_end(path) > size:
             raise _cut_off(path, "its index ends before it should")
-        missing = sum(end > size for end in ends)
+        missing = sum(end > size for end in places)
         if missing:
-            raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
-    if name == "matroska" and container.duration and rows[-1].pts is not None:
-        end = float((rows[-1].pts + rows[-1].duration) * stream.time_base)
+            raise _cut_off(path, f"{missing} of {len(places)} frames are missing")
+    ends = [row.pts + row.duration for row in rows if row.pts is not None]  # the last one to be shown may come earlier
+    if name == "matroska" and container.duration and ends:
+        end = float(max(ends) * stream.time_base)
         declared = container.duration / av.time_base
         if declared - end > _slack(declared) and not _others_reach(container, path, declared):
             raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")

@@ -67,7 +67,7 @@ def check(path: Path, written: Written, copied: Collection[Copied], name: str) -
             for index, stream in others.items():
                 if sizes.get(index) != stream.size:  # MP4 cuts plain samples into other packets
                     _compare(stream.name, counts.get(index, 0), stream.written, name)
-            _compare_times(times, _stated_end(video), Fraction(video.time_base), written, name)
+            _compare_times(times, _stated_end(container, video), Fraction(video.time_base), written, name)
             shown = sum(1 for packet in [*tail, None] for _ in video.decode(packet))
             if shown < len(tail):
                 raise _not_whole(name, f"only {shown} of its last {len(tail)} pictures can be decoded")
@@ -86,15 +86,14 @@ def _compare(what: str, found: int, meant: int, name: str) -> None:
         raise _not_whole(name, f"it holds {found} of {meant} packets of {what}")
 
 
-def _stated_end(video: Any) -> int | None:
-    """Of a track, by its header; MP4's packets say how long they are in the order of decoding only."""
-    in_mp4 = video.container.format.name.startswith("mov")
-    return None if not (in_mp4 and video.duration) else video.duration + (video.start_time or 0)
+def _stated_end(container: Any, video: Any) -> Fraction:
+    """Seconds at which the track ends by its header, or (not in MP4) the whole file, in which sound may last longer."""
+    if container.format.name.startswith("mov") and video.duration:
+        return Fraction((video.duration + (video.start_time or 0)) * video.time_base)
+    return Fraction(container.duration or 0, av.time_base)
 
 
-def _compare_times(
-    times: list[tuple[int, int]], stated: int | None, base: Fraction, written: Written, name: str
-) -> None:
+def _compare_times(times: list[tuple[int, int]], stated: Fraction, base: Fraction, written: Written, name: str) -> None:
     """First and last image are shown when they should be, and the last for as long."""
     slack = SLACK + 2 * base
     pts = [time for time, _ in times]
@@ -106,11 +105,9 @@ def _compare_times(
             f"its pictures are shown from {float(begin):.3f} to {float(last):.3f} s "
             f"and not from {float(meant[0]):.3f} to {float(meant[1]):.3f} s",
         )
-    end = (stated if stated is not None else max(time + duration for time, duration in times)) * base
-    if abs(end - written.end * written.time_base) > slack and max(duration for _, duration in times):
-        raise _not_whole(
-            name, f"it ends at {float(end):.3f} s and not at {float(written.end * written.time_base):.3f} s"
-        )
+    end = written.end * written.time_base
+    if stated < end - slack:
+        raise _not_whole(name, f"it ends at {float(stated):.3f} s and not at {float(end):.3f} s")
 
 
 def _not_whole(name: str, why: str) -> InputError:

@@ -222,7 +222,11 @@ class SourcePackets:
             copied.late += packet.dts < copied.last
             packet.dts = copied.last + strict
             packet.pts = max(packet.pts, packet.dts)
-        copied.last, copied.step = packet.dts, packet.duration or copied.step
+        passed = 0 if copied.last is None else packet.dts - copied.last
+        copied.step = packet.duration or _length(copied.source, packet) or passed or copied.step
+        if strict:  # MP4 ends a track where its last packet does
+            packet.duration = copied.step
+        copied.last = packet.dts
 
     # ---- the packets
 
@@ -291,6 +295,17 @@ class SourcePackets:
             f"the {copied.name} of {self._source.path} cannot be written after {copied.written} packets ({why})",
             "--audio aac encodes the sound anew, --audio none leaves it out; or try another container, as .mkv",
         )
+
+
+def _length(stream: Any, packet: Any) -> int:
+    """Units of its stream that a packet of sound lasts, where the container does not say it; 0: not known."""
+    context = stream.codec_context
+    if stream.type != "audio" or not stream.rate:
+        return 0
+    samples = context.frame_size
+    if context.name.startswith("pcm_") and context.format is not None:
+        samples = packet.size // max(1, context.format.bytes * stream.channels)
+    return round(Fraction(samples, stream.rate) / Fraction(stream.time_base))
 
 
 def _plain_text(packet: Any) -> Any:

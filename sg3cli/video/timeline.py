@@ -104,7 +104,7 @@ def tracks_of(container: Any, path: Path) -> dict[int, Track]:
 def _breaks(rows: Sequence[Row], stream: Any, leaps: bool) -> list[int]:
     """Numbers of the packets whose time of decoding is before that of the one before, or a leap after it."""
     found, last, base = [], None, Fraction(stream.time_base)
-    decoding = any(row.dts is not None for row in rows)
+    decoding = stream.type == "video" or any(row.dts is not None for row in rows)  # images go back in time of display
     for number, row in enumerate(rows):
         time = row.dts if decoding else row.pts
         if time is None:

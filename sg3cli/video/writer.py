@@ -127,8 +127,8 @@ class VideoWriter:
         packets = self._guard(self._stream.encode, None if frame is None else self._timed_image(frame))
         self._given += frame is not None
         for packet in packets:
-            if frame is None and self._given == 1:
-                packet.dts = packet.pts  # x265 says something random of an image that is alone
+            if frame is None and self._given <= 2:
+                packet.dts = packet.pts  # x265 says something random of one or two images
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
         return [self._captioned(packet) for packet in packets]

@@ -251,3 +251,16 @@ def test_real_mp2_beside_sound_under_a_wave_header(tmp_path: Path) -> None:
         assert [s.codec_context.name for s in container.streams.audio] == ["pcm_alaw", "mp2"]
     assert np.array_equal(samples(tmp_path / "out.mkv", 0), samples(first))
     assert packet_digest(tmp_path / "out.mkv") == packet_digest(both)
+
+
+@pytest.mark.parametrize("codec", ["flac", "libopus", "ac3", "pcm_s16le", "libmp3lame"])
+def test_the_last_packet_is_heard_where_the_source_says_no_durations(tmp_path: Path, codec: str) -> None:
+    source = make_clip(tmp_path / "in.nut", codec="ffv1", frames=5, audio=[codec])
+    with av.open(str(source)) as container:
+        packets = sum(bool(packet.size) for packet in container.demux(audio=0))
+    write(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        found = [packet for packet in container.demux(audio=0) if packet.size]
+    assert len(found) == packets or codec.startswith("pcm")
+    if codec != "flac":  # NUT ends it with an empty packet, which its decoder does not take
+        assert samples(tmp_path / "out.mp4").shape[1] >= samples(source).shape[1] - 1024
