@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SUFFIX = ".sg3"
 MANIFEST = "project.json"
+RETIMED = ("avi", "mpegts", "mpeg", "mpegvideo")  # containers
 LOCK, OWNER = ".lock", ".owner.json"
 LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
@@ -57,7 +58,8 @@ def _plain(part: Any) -> Any:
 class Source:
     """The clip that a project belongs to. Identity is size and sha256; the path only says where it was last seen.
 
-    Images (a folder, a pattern, a still) have a `rate`, which belongs to their identity.
+    Images (a folder, a pattern, a still) have a `rate`, which belongs to their identity. `track` is the number of the
+    video in a file of several, None: the one that players show.
     """
 
     path: Path
@@ -65,19 +67,20 @@ class Source:
     sha256: str
     mtime_ns: int
     rate: str | None = None
+    track: int | None = None
 
     @classmethod
-    def of(cls, path: Path, rate: str | None = None) -> Source:
+    def of(cls, path: Path, rate: str | None = None, track: int | None = None) -> Source:
         """Identity of what is at `path`; raises `InputError` when it cannot be read."""
         rate = (rate or DEFAULT_RATE) if is_image_sequence(path) else None
         try:
-            return cls(path.resolve(), *fingerprint(path, rate), rate)
+            return cls(path.resolve(), *fingerprint(path, rate), rate, track)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
 
     def to_dict(self) -> dict[str, Any]:
         plain = {**asdict(self), "path": str(self.path)}
-        return plain if self.rate else {key: value for key, value in plain.items() if key != "rate"}
+        return {key: value for key, value in plain.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,27 @@ class Project:
         return cls(path, manifest)
 
     @classmethod
-    def of_source(cls, source: Path, path: Path | None, stream: Mapping[str, Any], rate: str | None = None) -> Project:
+    def of_source(
+        cls,
+        source: Path,
+        path: Path | None,
+        stream: Mapping[str, Any],
+        rate: str | None = None,
+        track: int | None = None,
+    ) -> Project:
         """The project of the clip at `source`, made if there is none; `stream` are the clip's facts.
 
-        `rate` is that of images, None: as it was.
+        `rate` is that of images, `track` the number of the video; None: as it was.
 
         A folder that belongs to another clip is an error, because its codes would be pasted onto the wrong person.
         """
         path = path or default_path(source)
         if (path / MANIFEST).is_file():
             project = cls.open(path)
-            project._adopt(Source.of(source, rate or project.rate))
+            project._adopt(Source.of(source, rate or project.rate, project.video_track if track is None else track))
+            project.manifest["stream"] |= stream
             return project
-        identity = Source.of(source, rate)
+        identity = Source.of(source, rate, track)
         if not is_vacant(path):
             raise UsageError(f"{path} exists and is not a project", "choose another place with --project PATH")
         manifest = {"schema": SCHEMA, "source": identity.to_dict(), "stream": dict(stream), "stages": {}, "edits": []}
@@ -169,13 +180,31 @@ class Project:
         stream = self.manifest["stream"]
         tone_mapped = stream.get("color", {}).get("transfer") in (PQ, HLG)
         changed = tone_mapped or stream.get("interlaced")
-        return self.manifest["source"]["sha256"] + (" read 2" if changed else "")
+        read = " read 2" if changed else ""
+        # Whose frames and times are told apart in another way than early projects had them.
+        read = " read 3" if str(stream.get("format", "")).split(",")[0] in RETIMED else read
+        return (
+            self.manifest["source"]["sha256"]
+            + read
+            + (f" video {self.video_track}" if self.video_track is not None else "")
+        )
 
     @property
     def rate(self) -> str | None:
         """Frames a second of images, None for a video."""
         rate = self.manifest["source"].get("rate")
         return None if rate is None else str(rate)
+
+    @property
+    def video_track(self) -> int | None:
+        """Number of the video in a file of several, None: the one that players show."""
+        track = self.manifest["source"].get("track")
+        return None if track is None else int(track)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How `VideoReader` and `probe` are to read the clip."""
+        return {"rate": self.rate, "track": self.video_track}
 
     def source(self) -> Path:
         """Where the clip is; raises `InputError` when it is gone or no longer the same file."""
@@ -187,7 +216,7 @@ class Project:
                 f"give its new place once: sg3 align CLIP --project {self.path}",
             )
         if outside(path) != (known["size"], known["mtime_ns"]):
-            identity = Source.of(path, self.rate)
+            identity = Source.of(path, self.rate, self.video_track)
             if identity.sha256 != known["sha256"]:
                 hint = f"restore it, or start over: sg3 align {path} --project OTHER{SUFFIX}"
                 raise InputError(f"{path} is not the clip that {self.path} was made from", hint)
@@ -348,7 +377,10 @@ class Project:
             known = self.manifest["source"]
             self.manifest = Project.open(self.path).manifest
             self._adopt(
-                Source(Path(known["path"]), known["size"], known["sha256"], known["mtime_ns"], known.get("rate"))
+                Source(
+                    *(Path(known["path"]), known["size"], known["sha256"], known["mtime_ns"]),
+                    *(known.get("rate"), known.get("track")),
+                )
             )
 
 

@@ -57,6 +57,15 @@ def smoothing_sigma(text: str) -> float:
     return sigma
 
 
+def parse_track(text: str) -> int | None:
+    """A track's number, None for `all`; raises `UsageError` for anything else."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"unknown track {text!r}", "say all, or a number counted from 0")
+    return int(text)
+
+
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +159,10 @@ class InputConfig(StageSettings):
             unit="frames a second",
             parse=parse_rate,
         ),
+    ] = None
+    # of several video streams, counted from 0; None: as the project has it, else the one that players show
+    video_track: Annotated[
+        int | None, Option("Which video of the file, counted from 0. [default: the one that players show]")
     ] = None
 
 
@@ -316,6 +329,15 @@ class EncodeConfig(StageSettings):
     segment: Annotated[
         float, Option("Seconds of video that a killed render keeps; 0 writes the video in one piece.", unit="seconds")
     ] = 10.0
+    # copy | aac | flac | none: what becomes of the source's sound
+    audio: Annotated[
+        Literal["copy", "aac", "flac", "none"],
+        Option("The source's sound: copied packet by packet, encoded anew as aac or flac, or left out."),
+    ] = "copy"
+    # all | N, counted from 0
+    audio_track: Annotated[
+        str, Option("Which sound track is kept: all, or a number counted from 0.", parse=parse_track)
+    ] = "all"
     # container; None: by the output's suffix, Matroska for `-`
     format: Annotated[str | None, Option("Container, if the output's suffix does not say it.")] = None
 

@@ -316,7 +316,8 @@ def show_outlook(
     from sg3cli.pipeline.dry_run import outlook
 
     where = find_project.find_target(argument, session.project, session.console)
-    project = find_project.open_target(where, session.project, session.flags.get("input", {}).get("rate"))
+    read = session.flags.get("input", {})
+    project = find_project.open_target(where, session.project, read.get("rate"), read.get("video_track"))
     wanted = setting_sources.of_project(project, session.flags, session.own)
     job = Job(project, wanted, session.console, device=session.device, nets=session.nets)
     found = outlook(job, last, output, edits)
@@ -329,10 +330,11 @@ def show_outlook(
 def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
     """A locked project, and the job on it."""
     where = find_project.find_target(argument, session.project, session.console)
-    rate = session.flags.get("input", {}).get("rate")
+    read = session.flags.get("input", {})
+    rate = read.get("rate")
     if rate is None and is_image_sequence(Path(where)):  # a rate that surrounds the command is no error beside a video
         rate = setting_sources.from_here()["input"].get("rate")
-    project = find_project.open_target(where, session.project, rate)
+    project = find_project.open_target(where, session.project, rate, read.get("video_track"))
     wanted = setting_sources.of_project(project, session.flags, session.own)
     from sg3cli.pipeline import Job
 

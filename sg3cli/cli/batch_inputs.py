@@ -20,7 +20,7 @@ from sg3cli.errors import InputError, Sg3Error, UsageError
 from sg3cli.files import write_error
 from sg3cli.latents.edits import Edit
 from sg3cli.project import MANIFEST, SUFFIX, Project, default_path, is_vacant
-from sg3cli.video.image_sequence import SUFFIXES, is_pattern, natural_key
+from sg3cli.video.image_sequence import STILLS, is_pattern, natural_key
 
 VIDEOS = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),
@@ -118,7 +118,7 @@ def _expand(text: str, out_dir: Path | None, console: Console) -> list[str]:
     found = [Path(name) for name in glob.glob(text, recursive=True)]
     named = not WILD.search(Path(text).suffix) and Path(text).suffix != ""
     if not named:  # `clips/*` is not meant to take records and projects that lie there
-        found = [p for p in found if (p.is_dir() and not _is_project(p)) or p.suffix.lower() in (*VIDEOS, *SUFFIXES)]
+        found = [p for p in found if (p.is_dir() and not _is_project(p)) or p.suffix.lower() in (*VIDEOS, *STILLS)]
     found = _without_results(sorted(found, key=natural_key), out_dir, console)
     folders = {p: _of_folder(p, str(p), out_dir, console) for p in found if p.is_dir() and not _is_project(p)}
     return [name for p in found for name in folders.get(p, [str(p)])] or [text]
@@ -131,7 +131,7 @@ def _of_folder(path: Path, text: str, out_dir: Path | None, console: Console) ->
     except OSError as error:
         raise InputError(f"cannot read {text}: {error.strerror}", "check the folder's permissions") from error
     videos = [p for p in inside if p.suffix.lower() in VIDEOS]
-    images = [p for p in inside if p.suffix.lower() in SUFFIXES]
+    images = [p for p in inside if p.suffix.lower() in STILLS]
     if videos and images and out_dir is not None:
         what = f"{text} holds videos and pictures ({videos[0].name}, {images[0].name})"
         raise UsageError(what, f"say which with a quoted pattern, as in '{text.rstrip('/')}/*{videos[0].suffix}'")

@@ -57,13 +57,13 @@ def read_piped(console: Console) -> str:
     return line
 
 
-def open_target(target: str, option: Path | None, rate: str | None = None) -> Project:
+def open_target(target: str, option: Path | None, rate: str | None = None, track: int | None = None) -> Project:
     """`open_project`, where `-` is a video on standard input (which is not kept when it is none)."""
     if target != "-":
-        return open_project(Path(target), option, rate)
+        return open_project(Path(target), option, rate, track)
     path, known = stored_stdin(option)
     try:
-        return open_project(path, option, rate)
+        return open_project(path, option, rate, track)
     except Sg3Error:
         if not known:
             path.unlink(missing_ok=True)

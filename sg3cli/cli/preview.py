@@ -201,7 +201,7 @@ def draw(job: Job, request: PreviewRequest) -> tuple[dict[str, Any], np.ndarray,
     from sg3cli.pipeline.preview import Viewer
     from sg3cli.video import VideoReader
 
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         viewer = Viewer(job, reader, bundle, job.settings.finetune.steps > 0)
         indices = [viewer.index_at(seconds) for seconds in request.times] or [viewer.best_index()]
         rows, shown = [], []

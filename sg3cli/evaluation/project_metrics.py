@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
         if stage not in done:
             job.console.notice(f"evaluate: {stage} is {project.status(stage)}, what needs it is not computed")
     source = project.source()
-    figures: Figures = {"timing": [timing(source, Path(out)) for out in outputs]}
+    figures: Figures = {"timing": [timing(source, Path(out), project.video_track) for out in outputs]}
     figures["faces"] = face_figures(project.track()) if "align" in done else None
     images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside", "transfer"))
     if "invert" in done:
@@ -71,13 +72,17 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
 # ---- timing and faces ----------------------------------------------------------------------------------------------
 
 
-def timing(source: Path, output: Path) -> Figures:
+def timing(source: Path, output: Path, track: int | None = None) -> Figures:
     """Whether frames, timestamps, duration and sound of `output` are the source's.
 
     Timestamps are compared as exact fractions of a second; `audio_equal` is None when neither has sound.
     """
-    before, after = probe(source), probe(output)
-    times = [[pts * info.time_base for pts in frame_pts(info.path)] for info in (before, after)]
+    before, after = probe(source, track=track), probe(output)
+    # An output begins earlier by `lead` where the source's clock begins in hours or below zero.
+    times = [
+        [pts * info.time_base - lead for pts in frame_pts(info.path, of)]
+        for info, lead, of in ((before, before.lead, track), (after, Fraction(0), None))
+    ]
     differences = [abs(a - b) for a, b in zip(*times, strict=False)]
     sound = [packet_digest(info.path, "audio") for info in (before, after)]
     return {
@@ -194,7 +199,7 @@ def face_batches(
 ) -> Iterator[tuple[list[Frame], list[np.ndarray]]]:
     """Those of `frames [K]` (indices) that show the face, with their aligned crops; one batch in memory."""
     wanted = set(frames[track.status[frames] != ABSENT].tolist())
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         passing = (frame for frame in reader if frame.index in wanted)
         shown = iter(job.console.progress(passing, len(wanted), label))
         while batch := list(islice(shown, job.settings.render.batch)):

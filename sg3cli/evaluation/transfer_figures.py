@@ -44,7 +44,7 @@ def inputs_of(job: Job, face: FaceEdits, G: Generator, config: RenderConfig) -> 
     maker = map_maker(config.transfer, job.bundle(), job.nets)
     if maker is None or not paster.transfers:
         return CompositingInputs(maker=maker)
-    source = partial(VideoReader, job.project.source(), rate=job.project.rate)
+    source = partial(VideoReader, job.project.source(), **job.project.reading)
     return CompositingInputs(maker=maker, transfers=SteadyTransfers(source, face, paster, G, None, maker))
 
 
@@ -59,7 +59,7 @@ def transfer_figures(
     track = with_smooth_landmarks(face.track)
     inputs, tally = inputs_of(job, face, G, config), _Tally()
     try:
-        with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+        with VideoReader(job.project.source(), **job.project.reading) as reader:
             for first in pairs_in_a_row(track, frames):
                 pair = list(islice(reader.frames(first), 2))
                 results = [frame.rgb for frame in compose(iter(pair), face, G, config, inputs)]

@@ -58,6 +58,15 @@ class BlazeFace:
                 found += self._detect_at(rgb[y : y + side, x : x + side], x, y, MIN_TILE_SCORE)
         return suppress(found)
 
+    def turned(self, rgb: np.ndarray) -> list[Detection]:
+        """Faces that are large in the frame and upside down or on their side: those of the turn that shows one best."""
+        found = []
+        for turns in (1, 2, 3):
+            image = np.ascontiguousarray(np.rot90(rgb, turns))
+            seen = [d for d in self.whole(image) if d.score >= MIN_TILE_SCORE]
+            found.append([turned_back(d, turns, rgb.shape[1], rgb.shape[0]) for d in seen])
+        return max(found, key=lambda faces: max((face.score for face in faces), default=0.0))
+
     def _detect_at(self, rgb: np.ndarray, x: int, y: int, min_score: float) -> list[Detection]:
         """Raw detections in an image whose top left corner lies at (x, y) of the frame."""
         height, width = rgb.shape[:2]
@@ -74,6 +83,18 @@ class BlazeFace:
         half = raw[:, 2:4] / 2 / scale
         boxes = np.concatenate([centre - half, centre + half], axis=1)
         return [Detection(b, p, float(s)) for b, p, s in zip(boxes, points, scores[keep], strict=True)]
+
+
+def turned_back(detection: Detection, turns: int, width: int, height: int) -> Detection:
+    """What was found in a frame (of this size) turned left by 90 degrees `turns` times, where it is in the frame."""
+
+    def back(points: np.ndarray) -> np.ndarray:
+        x, y = points[:, 0], points[:, 1]
+        return np.stack(((width - y, x), (width - x, height - y), (y, height - x))[turns - 1], axis=1)
+
+    corners = back(detection.box.reshape(2, 2))
+    box = np.concatenate([corners.min(0), corners.max(0)])
+    return Detection(box, back(detection.points), detection.score)
 
 
 def anchors() -> np.ndarray:

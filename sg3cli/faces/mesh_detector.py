@@ -26,6 +26,8 @@ SEARCH_EVERY = 0.5  # seconds between searches for new people
 SWEEP_EVERY = 4.0  # seconds between searches for small faces beside known ones
 SEARCH_FOR = 1.0  # seconds for which a lost face is looked for in every frame
 FAST = 0.12  # face sizes from one frame to the next beyond which a face is looked at twice
+SURE = 0.85  # score of a detection that needs no second look with the frame turned
+SAME_PLACE = 0.2  # overlap of two boxes that show one face
 ALL_LEVELS = 99
 DEFAULT_RATE = 25.0  # frames a second when no times are given
 
@@ -117,6 +119,8 @@ class MeshDetector:
         if sweep:
             self.swept = time
         self._add(rgb, time, fits, self.detector.tiled(rgb, levels=ALL_LEVELS if sweep else 1 if fits else None))
+        if not fits:  # a camera that was held upside down; the mesh finds its way from there
+            self._add(rgb, time, fits, self.detector.turned(rgb))
 
     def _add(self, rgb: np.ndarray, time: float, fits: dict[int, _Fit], found: list[Detection]) -> None:
         """Take up the detections that show none of `fits`."""
@@ -125,9 +129,19 @@ class MeshDetector:
                 break
             if any(_covered(detection, fit.roi) for fit in fits.values()):
                 continue
+            if detection.score < SURE:
+                detection = self._best_turned(rgb, detection)
             fit = self._fit_detection(rgb, detection)
             if fit is not None and not any(same_place(fit.roi, other.roi) for other in fits.values()):
                 fits[self.tracks.number(fit.roi, time, fits)] = fit
+
+    def _best_turned(self, rgb: np.ndarray, detection: Detection) -> Detection:
+        """The detection, or what is seen better in its place when the frame is turned.
+
+        A face upside down can be taken for one that is not, with its eyes where the mouth is.
+        """
+        there = [found for found in self.detector.turned(rgb) if iou(found.box, detection.box) > SAME_PLACE]
+        return max([detection, *there], key=lambda found: found.score)
 
     def _fit(self, rgb: np.ndarray, roi: Roi) -> _Fit | None:
         mesh, score = self.mesh(rgb, roi)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
 FACES = "align/faces"
-FORMAT = 2  # of the chunks
+FORMAT = 3  # of the chunks; 3: faces upside down are found
 CHUNK = 32  # frames between two saves
 APPEARANCE_EVERY = 0.1  # seconds between two appearances taken of a face
 
@@ -102,7 +102,7 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     networks = {name: digest for name, digest in models.items() if not is_image_file(name)}
     found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
     embedder = make_embedder(config.embedder)
-    with VideoReader(project.source(), rate=project.rate) as reader:
+    with VideoReader(project.source(), **project.reading) as reader:
         detect(job, reader, found, embedder)
         job.report("align", reader.notices)
         size = (reader.info.height, reader.info.width)

@@ -72,7 +72,8 @@ def edit_video(
     wanted = settings or Settings()
     read = None if edits is None else _edits(edits)
     console = CallbackConsole(progress, notice)
-    found = open_project(Path(source), None if project is None else Path(project), wanted.input.rate)
+    where = None if project is None else Path(project)
+    found = open_project(Path(source), where, wanted.input.rate, wanted.input.video_track)
     with found.lock("edit_video"):
         job = Job(found, wanted, console, pull, device)
         job.run(os.fspath(output), read, force)

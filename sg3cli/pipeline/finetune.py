@@ -72,7 +72,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     crops_of_face, pivots, transforms = [], [], []
     for face, track in enumerate(tracks):
         frames = select_targets(track.status != ABSENT, G.img_resolution, TARGET_BYTES // len(tracks))
-        with VideoReader(project.source(), rate=project.rate) as reader:
+        with VideoReader(project.source(), **project.reading) as reader:
             crops = window_crops(reader.frames(), track, G.img_resolution)
             seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
         codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face)

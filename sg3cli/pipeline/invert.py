@@ -57,7 +57,7 @@ def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks) -> None:
     device = choose_device(job.device, job.console)
     G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
     whole = inversion.block_frames(G)
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         crops = crops_.aligned_crops(reader.frames(chunks.rows), track, encoder.config.input_size)
         codes = inversion.invert(crops, G, encoder, config, first=chunks.rows)
         shown = job.console.progress(codes, len(track.pts), "invert", chunks.rows)

@@ -11,12 +11,12 @@ from sg3cli.time_ranges import parse_rate
 from sg3cli.video.image_sequence import is_image_sequence, is_pattern
 
 
-def open_project(path: Path, where: Path | None = None, rate: str | None = None) -> Project:
+def open_project(path: Path, where: Path | None = None, rate: str | None = None, track: int | None = None) -> Project:
     """The project that `path` is or, when it is a clip, the clip's project, made if there is none.
 
-    A clip is a video, an image, a folder of images or a pattern; `rate` is that of images; `where` is the
-    project's folder, None: `<stem>.sg3` here. Raises `InputError` for a clip that cannot be used and `UsageError` for
-    what is neither clip nor project.
+    A clip is a video, an image, a folder of images or a pattern; `rate` is that of images, `track` the number of the
+    video in a file of several; `where` is the project's folder, None: `<stem>.sg3` here. Raises `InputError` for a
+    clip that cannot be used and `UsageError` for what is neither clip nor project.
     """
     if path.is_dir() and ((path / "project.json").is_file() or path.suffix == SUFFIX):
         return Project.open(path)
@@ -33,8 +33,8 @@ def open_project(path: Path, where: Path | None = None, rate: str | None = None)
         if not is_image_sequence(path):
             raise UsageError(f"--rate is for pictures, and {path} has times of its own", "leave it out")
     known = where or default_path(path)
-    if (known / "project.json").is_file():
+    if track is None and (known / "project.json").is_file():
         return Project.of_source(path, where, {}, rate)
     from sg3cli.video.probe import probe
 
-    return Project.of_source(path, where, probe(path, rate).to_dict(), rate)
+    return Project.of_source(path, where, probe(path, rate, track).to_dict(), rate, track)

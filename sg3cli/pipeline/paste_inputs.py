@@ -47,7 +47,7 @@ def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> C
     seam = seam_generator(job, face, paster, G, keys[1])
     transfers = None
     if paster.transfers and maker is not None:
-        source = partial(VideoReader, job.project.source(), rate=job.project.rate)
+        source = partial(VideoReader, job.project.source(), **job.project.reading)
         transfers = SteadyTransfers(source, face, paster, G, seam, maker)
     return CompositingInputs(maps, mask, seam, maker, transfers)
 
@@ -65,7 +65,7 @@ def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
     path = job.settings.render.mask
     if path is None:
         return None
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         return UserMask(Path(path), reader.info.width, reader.info.height, len(face.track.pts))
 
 
@@ -88,7 +88,7 @@ def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, in
 def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks) -> None:
     """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
     batch = paster.config.batch
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         count = len(paster.track.pts)
         frames = job.console.progress(reader.frames(chunks.rows), count, "render: masks", chunks.rows)
         for maps in in_chunks(computed_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):

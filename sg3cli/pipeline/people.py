@@ -82,7 +82,7 @@ def write_sheet(job: Job, clip: Clip, path: Path) -> None:
     for row in (int(row) for found in rows.values() for row in found):
         wanted.setdefault(int(clip.candidates.seen.frames[row]), []).append(row)
     images: dict[int, np.ndarray] = {}
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         for frame in reader.frames(min(wanted, default=0)):
             for row in wanted.get(frame.index, ()):
                 images[row] = contact_sheet.crop(frame.rgb, clip.candidates.seen.landmarks[row])

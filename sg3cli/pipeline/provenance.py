@@ -43,7 +43,7 @@ def _check_encoder(project: Project, out: str, encode: EncodeConfig) -> None:
     from sg3cli.video import VideoWriter
     from sg3cli.video.probe import probe
 
-    VideoWriter(out, probe(project.source(), project.rate), encode).rehearse()
+    VideoWriter(out, probe(project.source(), **project.reading), encode).rehearse()
 
 
 def check_folder(path: Path) -> None:

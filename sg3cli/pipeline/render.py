@@ -84,7 +84,7 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     G.synthesis.set_precision(config.precision)
     faces = rendered_faces(job, plan, G)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
-    with VideoReader(project.source(), rate=project.rate) as reader, ExitStack() as stack:
+    with VideoReader(project.source(), **project.reading) as reader, ExitStack() as stack:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
         length = chunk_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
         cut = Cut(chunk_folder(project, plan.key), plan.key, len(reader), length)

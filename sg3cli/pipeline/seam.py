@@ -71,7 +71,7 @@ def seam_tuner(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, tuni
     images = np.empty((len(chosen), size, size, 3), np.uint8)
     masks = np.empty((len(chosen), size, size), np.uint8)
     rows = {int(index): row for row, index in enumerate(chosen)}
-    with VideoReader(job.project.source(), rate=job.project.rate) as reader:
+    with VideoReader(job.project.source(), **job.project.reading) as reader:
         frames = job.console.progress(reader.frames(), len(track.pts), "render: reading")
         wanted = (frame for frame in frames if frame.index in rows)
         while part := list(islice(wanted, config.batch)):

@@ -23,6 +23,18 @@ RGB_FORMATS = ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "x2r
 LIMITED, FULL = 1, 2  # range; 0 is unspecified
 
 MATRICES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
+# Matrices that are no weights of R, G and B in gamma-coded light: not converted, and not to be taken for others.
+UNHANDLED = {
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "Y'D'zD'x (SMPTE 2085)",
+    12: "of its primaries",
+    13: "of its primaries with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 RANGES = {0: "unspecified", 1: "limited", 2: "full"}
 
 # H.273 table 4: Kr and Kb of R'G'B' -> Y'CbCr.
@@ -63,8 +75,8 @@ RGB_FULL = ColorTags(matrix=RGB, primaries=BT709, transfer=BT709, range=FULL)
 def resolve(tags: ColorTags, width: int, height: int, pix_fmt: str = "") -> ColorTags:
     """Fill in what a stream does not say: BT.601 up to standard definition, BT.709 above; limited range.
 
-    `yuvj*` formats are full range by name. A matrix that has no Kr/Kb form here (YCgCo, ICtCp, constant luminance) is
-    treated as unspecified. RGB stays RGB.
+    `yuvj*` formats are full range by name. A matrix that H.273 does not define is treated as unspecified. RGB
+    stays RGB. Those that have no Kr/Kb form (`UNHANDLED`) are for the caller to refuse.
     """
     if pix_fmt.startswith(RGB_FORMATS):
         return ColorTags(RGB, BT709, BT709, FULL)

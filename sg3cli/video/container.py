@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from sg3cli.errors import InputError
+from sg3cli.errors import InputError, UsageError
 
 MAX_MISSING = 8  # consecutive frames without an image that are bridged
 DRAWN = -1  # stream number of a video that has no file
@@ -26,15 +26,19 @@ ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why."""
+def open_media(path: Path, patient: bool = False) -> Iterator[Any]:
+    """An open input container; what FFmpeg cannot read becomes an `InputError` that says why.
+
+    `patient`: look at the whole file, if need be, for what its streams are; not only at its first five seconds.
+    """
     _check_readable(path)
+    looked = {"probesize": str(1 << 40), "analyzeduration": str(1 << 50)} if patient else {}
     try:
         # An absolute path cannot be taken for a protocol ("concat:a|b").
         container = av.open(
             str(path.absolute()),
             options={"max_pixels": str(MAX_PIXELS)},
-            container_options={"format_whitelist": FORMATS, "fflags": "+genpts"},
+            container_options={"format_whitelist": FORMATS, "fflags": "+genpts", **looked},
             metadata_errors="replace",
         )
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -81,19 +85,44 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def main_video(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover image, with frame and slice threads on."""
-    for stream in container.streams.video:
-        if not is_cover(stream):
-            if stream.codec_context is None:
-                raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
-            check_size(stream.codec_context, path)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            stream.thread_type = "AUTO"
-            return stream
+def main_video(container: Any, path: Path, track: int | None = None, index: int | None = None) -> Any:
+    """The video stream that is meant, with frame and slice threads on.
+
+    That of number `track` among the videos as the file has them, or with the stream number `index`; else the one that
+    is shown (see `video_streams`).
+    """
+    streams = video_streams(container)
+    if track is not None and streams:
+        if track >= len(streams):
+            many = f"{len(streams)} video" + ("s" if len(streams) != 1 else "")
+            raise UsageError(f"there is no video {track}: {path} has {many}", "--video-track counts from 0")
+        streams = sorted(streams, key=lambda stream: int(stream.index))[track:]
+    elif index is not None:
+        streams = [stream for stream in streams if stream.index == index]
+    for stream in streams[:1]:
+        if stream.codec_context is None:
+            raise InputError(f"{path}: there is no decoder for its video", "convert it to H.264 first")
+        check_size(stream.codec_context, path)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.thread_type = "AUTO"
+        return stream
     kinds = sorted({stream.type for stream in container.streams if stream.type != "video"})
     what = "only sound" if kinds == ["audio"] else "no video stream"
     raise InputError(f"{path} holds {what}", "give a file with a picture")
+
+
+def video_streams(container: Any) -> list[Any]:
+    """The video streams but cover images, first that which is shown: marked so, then large, then of many frames.
+
+    A preview may come before the video it is of, an animated AVIF begins with a still.
+    """
+
+    def rank(stream: Any) -> tuple[bool, int, int, int]:
+        context, marked = stream.codec_context, stream.disposition & av.stream.Disposition.default
+        pixels = context.width * context.height if context is not None else 0
+        return (not marked, -pixels, -stream.frames, stream.index)
+
+    return sorted((stream for stream in container.streams.video if not is_cover(stream)), key=rank)
 
 
 def check_size(context: Any, path: Path) -> None:
@@ -103,6 +132,13 @@ def check_size(context: Any, path: Path) -> None:
             f"{path} says that its pictures have {context.width}x{context.height} pixels, more than can be edited",
             "scale it to at most 8192x8192; if it is not that large, its header is damaged",
         )
+
+
+def begins_late(container: Any) -> bool:
+    """Whether what is known of some sound is not enough to copy it: it was not met where FFmpeg looked."""
+    return any(
+        stream.codec_context is not None and not (stream.rate and stream.channels) for stream in container.streams.audio
+    )
 
 
 def is_cover(stream: Any) -> bool:
@@ -126,6 +162,8 @@ def packets(container: Any, streams: Any, path: Path) -> Iterator[Any]:
 def decoded(stream_packets: Iterable[Any], decoder: Any = None) -> Iterator[Any]:
     """Every frame of the packets, the decoder's tail included; packets that do not decode are passed over."""
     for packet in stream_packets:
+        if not packet.size and packet.dts is not None:
+            continue  # AVI's way to show the image before once more; to a decoder it would be the end
         try:
             yield from decoder.decode(packet if packet.size else None) if decoder else packet.decode()
         except (av.FFmpegError, MemoryError):

@@ -12,8 +12,10 @@ from pathlib import Path
 from sg3cli.errors import InputError
 from sg3cli.files import digest_of
 from sg3cli.time_ranges import parse_rate
+from sg3cli.video.image_file import is_animated, kind_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+STILLS = (*SUFFIXES, ".avif", ".heic", ".heif")  # what else is read as footage
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 DEFAULT_RATE = "25"
 IN_FOLDER = "%06d.png"  # names of the images that are written into a folder
@@ -25,9 +27,9 @@ def is_pattern(path: str | Path) -> bool:
 
 
 def is_image_sequence(path: Path) -> bool:
-    """Whether the input is images rather than a video."""
+    """Whether the input is images rather than a video, which an animated PNG is."""
     if path.is_file():
-        return path.suffix.lower() in SUFFIXES
+        return path.suffix.lower() in STILLS and not (is_animated(path) and kind_of(path) != "webp_pipe")
     return path.is_dir() or is_pattern(path)
 
 
@@ -36,10 +38,10 @@ def images_of(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        found = [p for p in path.iterdir() if p.suffix.lower() in STILLS and not p.name.startswith(".")]
         if not found:
             raise InputError(
-                f"{path} is a folder, not a video, and holds no pictures", f"pictures end in {', '.join(SUFFIXES)}"
+                f"{path} is a folder, not a video, and holds no pictures", f"pictures end in {', '.join(STILLS)}"
             )
     else:
         found = matching(path)

@@ -23,6 +23,8 @@ class AudioInfo:
     rate: int
     channels: int
     language: str
+    packets: int = 0
+    goes_back: float = 0.0  # seconds by which its times go back while the video's go on
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,34 @@ class SubtitleInfo:
     index: int
     codec: str
     language: str
+    packets: int = 0
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the stream's time base.
+    """Identity of every frame: `pts [T]` ascending and `durations [T]`, int64, in units of the video's time base.
 
-    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them. `dropped` counts
-    frames before the first key frame (a recording that was joined late), which no player can show.
+    `seekable`: the timestamps are those of the packets, so that a seek can be checked against them; otherwise a frame
+    is known by its place in the decoder's order, from the file's beginning. `dropped` counts frames that no decoder
+    shows (a recording that was joined late has some before its first key frame). The video's time base is that of the
+    stream divided by `scale`. `breaks` are the numbers of the packets with which the file's times start again.
     """
 
     pts: np.ndarray
     durations: np.ndarray
     seekable: bool = True
     dropped: int = 0
+    scale: int = 1
+    breaks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shift:
+    """From its packet number `first` on, a stream's times are `seconds` later than they say (the last one counts)."""
+
+    stream: int
+    first: int
+    seconds: Fraction
 
 
 @dataclass(frozen=True)
@@ -77,12 +93,17 @@ class VideoInfo:
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
     metadata: dict[str, str] = field(default_factory=dict)
+    shifts: tuple[Shift, ...] = ()  # where the file's times start again
+    lead: Fraction = Fraction(0)  # seconds by which an output's times are to be earlier
+    patient: bool = False  # all of the file has to be looked at to know its streams: one begins late
+    notes: tuple[str, ...] = ()  # sentences about what is read otherwise than the file says
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; fractions as text `num/den`."""
         plain = asdict(self)
         plain |= {"path": str(self.path), "color": self.color.to_dict()}
-        for name in ("time_base", "average_rate", "sample_aspect_ratio"):
+        plain["shifts"] = [{**asdict(shift), "seconds": str(shift.seconds)} for shift in self.shifts]
+        for name in ("time_base", "average_rate", "sample_aspect_ratio", "lead"):
             plain[name] = f"{plain[name].numerator}/{plain[name].denominator}"
         return plain
 
@@ -91,7 +112,6 @@ def describe_image(first: Any) -> dict[str, Any]:
     """Those fields of `VideoInfo` that a decoded image tells."""
     orientation = orientation_of(first)
     width, height = (first.height, first.width) if orientation[0] else (first.width, first.height)
-    tags = (first.colorspace, first.color_primaries, first.color_trc, first.color_range)
     return {
         "pix_fmt": first.format.name,
         "bit_depth": max((component.bits for component in first.format.components), default=8),
@@ -99,14 +119,19 @@ def describe_image(first: Any) -> dict[str, Any]:
         "height": height,
         "rotation": int(first.rotation) % 360,
         "orientation": orientation,
-        "color": ColorTags(*(int(tag) for tag in tags)),
+        "color": tags_of(first),
         "interlaced": bool(first.interlaced_frame),
         "alpha": _is_transparent(first),
         "chroma": location_of(first),
     }
 
 
-def _side_data(frame: Any) -> Any:
+def tags_of(image: Any) -> ColorTags:
+    """The colour tags of a decoded image."""
+    return ColorTags(int(image.colorspace), int(image.color_primaries), int(image.color_trc), int(image.color_range))
+
+
+def side_data(frame: Any) -> Any:
     """The side data of a frame, in spite of two faults of PyAV 18.
 
     It gives up all of it for a kind that it does not know (a photograph's Exif), so unknown kinds get a name here. And
@@ -130,7 +155,7 @@ def _side_data(frame: Any) -> Any:
 
 def orientation_of(frame: Any) -> tuple[bool, bool, bool]:
     """The display matrix as (transpose, mirror columns, mirror rows): all that multiples of 90 degrees need."""
-    data = _side_data(frame).get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return (False, False, False)
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()  # x' = a x + c y, y' = b x + d y
@@ -148,4 +173,6 @@ def _is_transparent(frame: Any) -> bool:
     """Y'CbCr has an alpha plane on purpose; of RGB formats only those are meant whose image uses it."""
     if not has_alpha(frame.format):
         return False
-    return not (frame.format.is_rgb or frame.format.has_palette) or frame.to_ndarray(format="rgba")[..., 3].min() < 255
+    if not (frame.format.is_rgb or frame.format.has_palette):
+        return True
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)

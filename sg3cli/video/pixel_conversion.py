@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from sg3cli.errors import InputError
 from sg3cli.video.chroma_siting import CENTER, is_subsampled, shifted
-from sg3cli.video.color import FULL, RGB, ColorTags, resolve
-from sg3cli.video.info import VideoInfo, has_alpha
+from sg3cli.video.color import FULL, KR_KB, RGB, RGB_FORMATS, SMPTE170M, UNHANDLED, UNSPECIFIED, ColorTags, resolve
+from sg3cli.video.color_profile import ColorProfile
+from sg3cli.video.info import VideoInfo, has_alpha, orientation_of, tags_of
 from sg3cli.video.tone_mapping import to_sdr
 
 # swscale's default chroma upsampling and rounding are off by up to 3 levels, this is exact to rounding.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}  # H.273 matrix -> swscale's name for it
+GREY = 6  # levels by which R, G and B differ where chroma is off neutral by one
 BLOCK, MARGIN = 32, 8  # pixels, of the part of an image that is converted
 
 Orientation = tuple[bool, bool, bool]
@@ -42,30 +47,60 @@ class ToRgb:
 
     def __init__(self, info: VideoInfo) -> None:
         self._reformatter = VideoReformatter()
-        self._orientation = info.orientation
-        self._size = stored_size(info)
-        self._colors = stored_colors(info)
-        self._hdr = info.color.hdr
+        self._orientation, self._rotation = info.orientation, info.rotation
+        self._size, self._tags, self._path = stored_size(info), info.color, info.path
         self.scaled = 0  # images of another size than the stream's first
+        self.recolored = 0  # images with other colour tags than it
 
-    def __call__(self, image: Any) -> tuple[np.ndarray, Stored | None]:
-        """RGB `[H, W, 3]` uint8, and the image to keep; None when it was scaled or tone-mapped."""
-        fits = (image.width, image.height) == self._size
+    def __call__(self, image: Any, profile: ColorProfile | None = None) -> tuple[np.ndarray, Stored | None]:
+        """RGB `[H, W, 3]` uint8, and the image to keep; None when it was scaled, tone-mapped or had a `profile`."""
+        orientation = self._orientation
+        if image.rotation % 360 != self._rotation:  # among images in files of their own
+            orientation = orientation_of(image)
+        size = self._size[::-1] if orientation[0] != self._orientation[0] else self._size
+        fits = (image.width, image.height) == size
         self.scaled += not fits
-        matrix = None if self._colors.matrix == RGB else SWS_MATRIX[self._colors.matrix]
+        tags = self._tags_of(image)
+        colors = resolve(tags, *self._size, image.format.name)
+        matrix = None if colors.matrix == RGB else SWS_MATRIX[colors.matrix]
         values = self._reformatter.reformat(
             image,
-            *self._size,
-            format="rgb48le" if self._hdr else "rgb24",
+            *size,
+            format="rgb48le" if tags.hdr else "rgb24",
             src_colorspace=matrix,
-            src_color_range=self._colors.range,
+            src_color_range=colors.range,
             dst_color_range=FULL,
             interpolation=EXACT,
             threads=1,
         ).to_ndarray()
-        rgb = np.ascontiguousarray(turned(to_sdr(values, self._colors) if self._hdr else values, self._orientation))
-        keeps = fits and not self._hdr
-        return rgb, Stored(upright(image, self._orientation), rgb, self._colors) if keeps else None
+        rgb = np.ascontiguousarray(turned(to_sdr(values, colors) if tags.hdr else values, orientation))
+        if profile is not None:
+            return profile.to_srgb(rgb), None
+        keeps = fits and not tags.hdr
+        return rgb, Stored(upright(image, orientation), rgb, colors) if keeps else None
+
+    def _tags_of(self, image: Any) -> ColorTags:
+        """The image's own tags, those of the stream's first image where it has none."""
+        own = tags_of(image)
+        filled = ColorTags(
+            self._tags.matrix if own.matrix == UNSPECIFIED else own.matrix,
+            self._tags.primaries if own.primaries == UNSPECIFIED else own.primaries,
+            self._tags.transfer if own.transfer == UNSPECIFIED else own.transfer,
+            own.range or self._tags.range,
+        )
+        if filled != self._tags:
+            self.recolored += 1
+            refuse_matrix(filled, image.format.name, self._path)
+        return filled
+
+
+def refuse_matrix(tags: ColorTags, pix_fmt: str, path: Path) -> None:
+    """Raise `InputError` for colours that are stored in a way that is not converted."""
+    if tags.matrix in UNHANDLED and not pix_fmt.startswith((*RGB_FORMATS, "gray", "ya")):
+        raise InputError(
+            f"{path} stores its colours as {UNHANDLED[tags.matrix]}, which is not read",
+            "convert it to BT.709 first, for example with the zscale filter of ffmpeg",
+        )
 
 
 def stored_size(info: VideoInfo) -> tuple[int, int]:
@@ -194,6 +229,26 @@ class FromRgb:
         )
 
 
+def as_grey_as_its_source(rgb: np.ndarray, stored: Stored | None) -> np.ndarray:
+    """An edited image `[H, W, 3]`, without colours where the image that it was made of has none."""
+    if stored is None or rgb is stored.rgb or not is_grey(stored.rgb):
+        return rgb
+    return greyed(rgb, stored.colors)
+
+
+def is_grey(rgb: np.ndarray) -> bool:
+    """Whether no pixel of `[H, W, 3]` has a colour, but for what rounding and coding make of grey."""
+    return all(int(np.ptp(part.astype(np.int16), axis=-1).max()) <= GREY for part in (rgb[::16, ::16], rgb))
+
+
+def greyed(rgb: np.ndarray, colors: ColorTags) -> np.ndarray:
+    """`[H, W, 3]` with its brightness alone, as the source's matrix weighs it."""
+    kr, kb = KR_KB.get(colors.matrix, KR_KB[SMPTE170M])
+    light = rgb @ np.array([kr, 1 - kr - kb, kb], np.float32)
+    coloured = np.ptp(rgb.astype(np.int16), axis=-1) > 0
+    return np.where(coloured[..., None], np.rint(light)[..., None].astype(np.uint8), rgb)
+
+
 def surrounding(touched: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns around what is set in `touched [H, W]`, on whole blocks, with room for chroma's filters."""
     bounds = []
@@ -245,6 +300,41 @@ def deinterlaced(stream_images: Iterator[tuple[int, Any]]) -> Iterator[tuple[int
         graph[1].push(image)
         yield from _available(graph, stamps)
     yield from _drained(graph, stamps)
+
+
+FIELDED = {
+    "mpeg2video",
+    "h264",
+    "hevc",
+    "vc1",
+    "mpeg4",
+    "dvvideo",
+    "prores",
+    "dnxhd",
+    "mjpeg",
+    "ffv1",
+    "rawvideo",
+    "v210",
+}
+
+
+def may_be_interlaced(info: VideoInfo) -> bool:
+    """Whether some images may be, though the first one is not; the filter lets those through that are not."""
+    return info.interlaced or (info.codec in FIELDED and _is_filtered_as(info.pix_fmt))
+
+
+@cache
+def _is_filtered_as(pix_fmt: str) -> bool:
+    """Whether the filter takes images of this format and gives them back in it."""
+    image = av.VideoFrame(64, 64, pix_fmt)
+    try:
+        graph = _bwdif(image)
+        for pts in (0, 1):
+            image.pts = pts
+            graph.push(image)
+        return str(graph.pull().format.name) == pix_fmt
+    except (av.FFmpegError, ValueError):
+        return False
 
 
 def _bwdif(image: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,44 @@ import numpy as np
 
 from sg3cli.errors import InputError
 from sg3cli.video.color import BT709_LIMITED
-from sg3cli.video.container import DRAWN, MAX_MISSING, decoded, decoder_of, is_cover, main_video, open_media, packets
+from sg3cli.video.container import (
+    DRAWN,
+    begins_late,
+    decoded,
+    decoder_of,
+    is_cover,
+    main_video,
+    open_media,
+    packets,
+)
 from sg3cli.video.image_sequence import is_image_sequence
-from sg3cli.video.info import AudioInfo, SubtitleInfo, Timeline, VideoInfo, describe_image, orientation_of
+from sg3cli.video.info import (
+    AudioInfo,
+    Shift,
+    SubtitleInfo,
+    Timeline,
+    VideoInfo,
+    describe_image,
+    orientation_of,
+    tags_of,
+)
+from sg3cli.video.pixel_conversion import refuse_matrix
+from sg3cli.video.timeline import Row, Track, shifts_of, timeline_of, tracks_of
 
-# Codecs of which every packet is one frame in these containers, so that counting packets counts frames. VP8 has
-# packets that show nothing, AVI hides the display order: those are counted by decoding.
-ONE_FRAME_CODECS = {"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1", "dnxhd", "png", "rawvideo", "mpeg4"}
-ONE_FRAME_CONTAINERS = {"mov", "matroska", "nut", "mpegts"}
+LATEST = 10  # seconds at which an output may begin; a broadcaster's clock can say 26 hours
 
 
-def probe(path: str | Path, rate: str | None = None) -> VideoInfo:
+def probe(path: str | Path, rate: str | None = None, track: int | None = None) -> VideoInfo:
     """Read the facts of the video at `path`; errors (`InputError`) name what is wrong with the file.
 
-    `rate` is that of images that have files of their own (see `sequence`), in frames a second.
+    `rate` is that of images that have files of their own (see `sequence`), in frames a second; `track` the number of
+    the video in a file of several, None: the one that players show.
     """
     if is_image_sequence(Path(path)):
         from sg3cli.video.image_reader import examine_stills  # which needs this module
 
         return examine_stills(Path(path), rate)[0]
-    return examine(path)[0]
+    return examine(path, track)[0]
 
 
 def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
@@ -61,16 +80,52 @@ def drawn(width: int, height: int, rate: Fraction, frames: int) -> VideoInfo:
     )
 
 
-def examine(path: str | Path) -> tuple[VideoInfo, Timeline]:
-    """Facts and timeline of the first video stream. Reads every packet once, decodes one frame."""
+def examine(path: str | Path, track: int | None = None) -> tuple[VideoInfo, Timeline]:
+    """Facts and timeline of a video stream (see `main_video`). Reads every packet once, decodes one frame."""
     path = Path(path)
     with open_media(path) as container:
-        stream = main_video(container, path)
+        stream, patient = main_video(container, path, track), begins_late(container)
         first = _first_frame(container, stream, path)
-    with open_media(path) as container:
-        stream = main_video(container, path)
-        timeline = _timeline(container, stream, path)
-        return _describe(container, stream, first, timeline, path), timeline
+    with open_media(path, patient) as container:
+        stream = main_video(container, path, track)
+        tracks = tracks_of(container, path)
+        _check_complete(container, stream, tracks[stream.index].rows, path)
+        # Pieces of an MP4's edit list are each track's own; in files that were joined all streams start again.
+        alone = container.format.name.startswith("mov")
+        joined = {stream.index: tracks[stream.index]} if alone else tracks
+        shifts = shifts_of(joined, stream.index, path)
+        timeline = timeline_of(container, stream, tracks[stream.index], shifts, path)
+        refuse_matrix(tags_of(first), first.format.name, path)
+        info = replace(_describe(container, stream, first, timeline, path), shifts=shifts, patient=patient)
+        info = replace(info, **_other_streams(container, stream, tracks), notes=_time_notes(info, timeline, shifts))
+        return replace(info, lead=_lead(info, tracks)), timeline
+
+
+def _lead(info: VideoInfo, tracks: dict[int, Track]) -> Fraction:
+    """Seconds before which an output has nothing to show: it cannot begin below zero and should not begin in hours.
+
+    In whole units of the video's time.
+    """
+    begins = info.start_pts * info.time_base
+    if begins < 0:
+        return begins
+    spans = [track.span(0, len(track.rows)) for track in tracks.values() if track.kind == "audio"]
+    first = min([begins, *(span[0] for span in spans if span)])
+    return first // info.time_base * info.time_base if first > LATEST else Fraction(0)
+
+
+def _time_notes(info: VideoInfo, timeline: Timeline, shifts: tuple[Shift, ...]) -> tuple[str, ...]:
+    """What of the file's own times is not taken as it is, in sentences."""
+    notes = list(info.notes)
+    if shifts and not info.format.startswith("mov"):  # where it is FFmpeg's fault with pieces of an edit list
+        parts = len(timeline.breaks) + 1
+        notes.append(f"the source's times start again ({parts} parts): each part goes on where the one before ends")
+    if timeline.scale > 1:
+        notes.append(
+            f"frames of the source share their times, which count {1 / (info.time_base * timeline.scale)} a second; "
+            "they are told apart and shown one after the other"
+        )
+    return tuple(notes)
 
 
 def _first_frame(container: Any, stream: Any, path: Path) -> Any:
@@ -79,82 +134,22 @@ def _first_frame(container: Any, stream: Any, path: Path) -> Any:
     raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
 
 
-def _timeline(container: Any, stream: Any, path: Path) -> Timeline:
-    """Timestamps of all frames, from the packets where one packet is one frame, else by decoding."""
-    rows = [
-        (packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
-        for packet in packets(container, stream, path)
-        if packet.size
-    ]
-    _check_complete(container, stream, rows, path)
-    by_packets = container.format.name.split(",")[0] in ONE_FRAME_CONTAINERS and stream.codec.name in ONE_FRAME_CODECS
-    if not by_packets or any(pts is None for pts, *_ in rows):
-        return _decoded_timeline(path)
-    shown = {pts: duration for pts, duration, _, discard in rows if not discard}
-    first_key = next((pts for pts, _, key, _ in rows if key), rows[0][0])
-    dropped = sum(pts < first_key for pts in shown)
-    if dropped > MAX_MISSING:
-        shown = {pts: duration for pts, duration in shown.items() if pts >= first_key}
-    else:
-        dropped = 0  # few enough to show the first image in their place
-    if not shown:
-        return _decoded_timeline(path)
-    pts = np.array(sorted(shown), np.int64)
-    return Timeline(pts, _display_durations(pts, shown[int(pts[-1])], stream), dropped=dropped)
-
-
-def _decoded_timeline(path: Path) -> Timeline:
-    with open_media(path) as container:
-        stream = main_video(container, path)
-        last, pts = None, []
-        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
-            last = frame_timestamp(frame, last, stream)
-            pts.append(last)
-        unique = np.unique(np.array(pts, np.int64))
-        return Timeline(unique, _display_durations(unique, int(frame.duration or 0), stream), seekable=False)
-
-
-def frame_timestamp(frame: Any, previous: int | None, stream: Any) -> int:
-    """The frame's pts; where the file gives none (raw streams), one frame after `previous`."""
-    if frame.pts is not None:
-        return int(frame.pts)
-    return 0 if previous is None else previous + _nominal_duration(stream)
-
-
-def _nominal_duration(stream: Any) -> int:
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return max(1, round(1 / (rate * stream.time_base)))
-
-
-def _display_durations(pts: np.ndarray, last: int, stream: Any) -> np.ndarray:
-    """Time to the next frame. For the last one what the file says, else the median, else the nominal duration.
-
-    The track's stated end comes before the packet's `last`, which FFmpeg takes from the order of decoding.
-    """
-    steps = np.diff(pts)
-    stated = (stream.start_time or 0) + (stream.duration or 0) - int(pts[-1])
-    if len(steps) and 0 < stated <= 4 * int(steps.max()):
-        last = stated
-    if last <= 0:
-        last = int(np.median(steps)) if len(steps) else _nominal_duration(stream)
-    return np.append(steps, last).astype(np.int64)
-
-
-def _check_complete(container: Any, stream: Any, rows: list[Any], path: Path) -> None:
+def _check_complete(container: Any, stream: Any, rows: list[Row], path: Path) -> None:
     """A file whose index or header promises more than is there was cut off: say so instead of editing a part."""
     if not rows:
         raise InputError(f"{path} holds no frames", "the file is damaged or cut off; copy it again")
     name = container.format.name.split(",")[0]
     if name == "mov" and len(stream.index_entries):
-        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        places = [entry.pos + entry.size for entry in stream.index_entries]
         size = path.stat().st_size
         if _index_end(path) > size:
             raise _cut_off(path, "its index ends before it should")
-        missing = sum(end > size for end in ends)
+        missing = sum(end > size for end in places)
         if missing:
-            raise _cut_off(path, f"{missing} of {len(ends)} frames are missing")
-    if name == "matroska" and container.duration and rows[-1][0] is not None:
-        end = float((rows[-1][0] + rows[-1][1]) * stream.time_base)
+            raise _cut_off(path, f"{missing} of {len(places)} frames are missing")
+    ends = [row.pts + row.duration for row in rows if row.pts is not None]  # the last one to be shown may come earlier
+    if name == "matroska" and container.duration and ends:
+        end = float(max(ends) * stream.time_base)
         declared = container.duration / av.time_base
         if declared - end > _slack(declared) and not _others_reach(container, path, declared):
             raise _cut_off(path, f"it ends at {end:.1f} s of {declared:.1f} s")
@@ -200,15 +195,15 @@ def _cut_off(path: Path, detail: str) -> InputError:
 
 def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path: Path) -> VideoInfo:
     pts, durations = timeline.pts, timeline.durations
-    span = int(pts[-1] - pts[0] + durations[-1])
+    span, base = int(pts[-1] - pts[0] + durations[-1]), Fraction(stream.time_base) / timeline.scale
     return VideoInfo(
         path=path,
         format=container.format.name,
         codec=stream.codec.name,
-        time_base=Fraction(stream.time_base),
-        average_rate=_average_rate(stream, len(pts), span * Fraction(stream.time_base)),
+        time_base=base,
+        average_rate=_average_rate(stream, len(pts), span * base),
         start_pts=int(pts[0]),
-        duration=float(span * stream.time_base),
+        duration=float(span * base),
         frames=len(pts),
         # A coarse time base (1/1000 in Matroska) makes the steps of a constant rate differ by one unit.
         variable_rate=len(pts) > 2 and int(np.ptp(durations[:-1])) > 1,
@@ -216,13 +211,18 @@ def _describe(container: Any, stream: Any, first: Any, timeline: Timeline, path:
         stream=stream.index,
         metadata=dict(container.metadata),
         **describe_image(first),
-        **_other_streams(container, stream),
     )
 
 
 def _average_rate(stream: Any, frames: int, seconds: Fraction) -> Fraction:
-    """Frames a second: as stated, else counted; in numbers that fit the libraries, however odd the times are."""
-    rate = Fraction(stream.average_rate or (frames / seconds).limit_denominator(1_000_000))
+    """Frames a second: as stated in one way or another if that is about what is counted, else as counted.
+
+    In numbers that fit the libraries, however odd the times are.
+    """
+    counted = frames / seconds
+    stated = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    near = [rate for rate in stated if counted / 2 < rate < counted * 2]
+    rate = near[0] if near else counted.limit_denominator(1_000_000)
     return rate if 0 < rate < 1 << 31 else Fraction(25)
 
 
@@ -231,29 +231,33 @@ def _aspect(stream: Any, swap: bool) -> Fraction:
     return 1 / ratio if swap else ratio
 
 
-def _other_streams(container: Any, video: Any) -> dict[str, Any]:
+def _other_streams(container: Any, video: Any, tracks: dict[int, Track]) -> dict[str, Any]:
     audio, subtitles, others = [], [], []
     for stream in container.streams:
         name = stream.codec_context.name if stream.codec_context else "unknown"
         language = stream.metadata.get("language", "und")
         if stream.type == "audio" and stream.codec_context:
-            audio.append(AudioInfo(stream.index, name, stream.rate, stream.channels, language))
+            track = tracks[stream.index]
+            back = 0.0 if tracks[video.index].breaks else max(0.0, float(track.goes_back()))
+            facts = (stream.rate, stream.channels, language, len(track.rows), back)
+            audio.append(AudioInfo(stream.index, name, *facts))
         elif stream.type == "subtitle":
-            subtitles.append(SubtitleInfo(stream.index, name, language))
+            count = len(tracks[stream.index].rows) if stream.index in tracks else 0
+            subtitles.append(SubtitleInfo(stream.index, name, language, count))
         elif stream.index != video.index:
             others.append(f"{'cover' if is_cover(stream) else stream.type} {name}")
     return {"audio": tuple(audio), "subtitles": tuple(subtitles), "others": tuple(others)}
 
 
-def frame_pts(path: str | Path) -> list[int]:
-    """The pts of every frame of the first video stream in display order, by decoding all of them."""
+def frame_pts(path: str | Path, track: int | None = None) -> list[int]:
+    """The pts of every frame of the video in display order, by decoding all of them."""
     path = Path(path)
+    _, timeline = examine(path, track)
+    if not timeline.seekable:  # made by decoding
+        return [int(pts) for pts in timeline.pts]
     with open_media(path) as container:
-        stream = main_video(container, path)
-        stamps: list[int] = []
-        for frame in decoded(packets(container, stream, path), decoder_of(stream)):
-            stamps.append(frame_timestamp(frame, stamps[-1] if stamps else None, stream))
-        return stamps
+        stream = main_video(container, path, track)
+        return [int(frame.pts) for frame in decoded(packets(container, stream, path), decoder_of(stream))]
 
 
 def packet_digest(path: str | Path, kind: str = "audio") -> list[str]:

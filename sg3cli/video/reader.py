@@ -16,14 +16,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sg3cli.errors import InputError, UsageError
+from sg3cli.video.captions import SPEAKING, captions_of
 from sg3cli.video.color import HLG
-from sg3cli.video.container import MAX_MISSING, check_head, decoded, decoder_of, main_video, open_media, packets
-from sg3cli.video.image_reader import examine_stills, stills
+from sg3cli.video.color_profile import ColorProfile
+from sg3cli.video.container import MAX_MISSING, check_head, main_video, open_media, packets
+from sg3cli.video.image_reader import examine_stills, profile_to_convert, stills
 from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced
+from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced, may_be_interlaced
 from sg3cli.video.prefetch import Prefetch
-from sg3cli.video.probe import examine, frame_timestamp
+from sg3cli.video.probe import examine
+from sg3cli.video.timeline import in_parts
 
 QUEUE_FRAMES = 4
 HEAD = 1 << 23  # bytes of standard input by which it is recognised
@@ -44,6 +47,7 @@ class Frame:
     duration: int
     start_pts: int = 0
     stored: Stored | None = field(default=None, repr=False, compare=False)
+    captions: bytes = field(default=b"", repr=False)  # closed captions, see `captions`
 
     @property
     def time(self) -> float:
@@ -55,30 +59,34 @@ class VideoReader:
     """The frames of a video, in display order: `for frame in reader`, or `reader.frames(start=k)`.
 
     `path` may be `-`: standard input is first copied to a temporary file, because a stage may read it more than once.
-    It may be an image, a folder of images or a pattern (see `sequence`), shown at `rate` frames a second.
+    It may be an image, a folder of images or a pattern (see `sequence`), shown at `rate` frames a second; of a
+    file of several videos that of number `track`, by default the one that players show.
     `notices` says in plain sentences what is not as it was in the file (frames repeated in place of damaged ones, HDR
     or 10-bit values narrowed). Errors are `InputError`.
     """
 
-    def __init__(self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, depth: int = QUEUE_FRAMES, rate: str | None = None, track: int | None = None
+    ) -> None:
         self._spool = spool() if str(path) == "-" else None
         self._files: list[Path] = []
         try:
             if self._spool is None and is_image_sequence(Path(path)):
                 self.info, self.timeline, self._files = examine_stills(Path(path), rate)
             else:
-                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path)
+                self.info, self.timeline = examine(Path(self._spool.name) if self._spool else path, track)
         except BaseException:
             self.close()
             raise
         # Few images ahead where they are large: 8192x8192 takes 300 MB.
         self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
+        self._fields = may_be_interlaced(self.info)
+        self.interlaced = 0  # frames that are
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:
-            self._notice(
-                f"{self.timeline.dropped} frames before the first key frame cannot be decoded and are left out"
-            )
+            where = " before the first key frame" if self.timeline.seekable else ""
+            self._notice(f"{self.timeline.dropped} frames{where} cannot be decoded and are left out")
 
     def __enter__(self) -> VideoReader:
         return self
@@ -116,7 +124,7 @@ class VideoReader:
     def _produce(self, start: int) -> Iterator[Frame]:
         """Frames from `start`; a frame that did not decode shows the image before it, or the first one there is."""
         info, timeline, to_rgb = self.info, self.timeline, ToRgb(self.info)
-        held, missing, self.repeated = None, 0, 0
+        held, missing, self.repeated, self.interlaced = None, 0, 0, 0
         waiting: list[int] = []
         for index, image in self._matched(start):
             missing = missing + 1 if image is None else 0
@@ -129,14 +137,21 @@ class VideoReader:
             self.repeated += image is None
             if held is None:
                 continue
-            rgb, stored = to_rgb(held)
+            rgb, stored = to_rgb(held, self._profile(index))
+            captions = captions_of(image) if image is not None and info.codec in SPEAKING else b""
             for i in waiting:
                 pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
-                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts, stored)
+                yield Frame(
+                    i, pts, info.time_base, rgb, duration, info.start_pts, stored, captions if i == index else b""
+                )
             waiting.clear()
         if waiting:
             raise self._damaged(waiting[0])
         self._announce(to_rgb)
+
+    def _profile(self, index: int) -> ColorProfile | None:
+        """Of an image in a file of its own: the colour profile that is to be converted."""
+        return profile_to_convert(self._files[index]) if self._files and self.info.notes else None
 
     def _matched(self, start: int) -> Iterator[tuple[int, Any]]:
         """(index, image) for every index of the timeline from a key frame at or before `start`; None: no image."""
@@ -162,11 +177,11 @@ class VideoReader:
             yield from stills(self._files, self.timeline, start)
             return
         # Deinterlacing looks at the image before as well.
-        target = int(self.timeline.pts[max(0, start - self.info.interlaced)])
+        target = int(self.timeline.pts[max(0, start - self._fields)])
         second = round(1 / self.info.time_base)
         for back in (0, 2, 10) if start and self.timeline.seekable else ():
             with open_media(self.info.path) as container:
-                stream = main_video(container, self.info.path)
+                stream = main_video(container, self.info.path, index=self.info.stream)
                 container.seek(target - back * second, stream=stream)
                 images = self._decode(container, stream, key_before=target)
                 first = next(images, None)
@@ -175,7 +190,7 @@ class VideoReader:
                     yield from images
                     return
         with open_media(self.info.path) as container:
-            yield from self._decode(container, main_video(container, self.info.path))
+            yield from self._decode(container, main_video(container, self.info.path, index=self.info.stream))
 
     def _decode(self, container: Any, stream: Any, key_before: int | None = None) -> Iterator[tuple[int, Any]]:
         """(pts, image) from here on; nothing when the first packet is no key frame at or before `key_before`."""
@@ -185,14 +200,15 @@ class VideoReader:
             if first is None or not first.is_keyframe or first.pts is None or first.pts > key_before:
                 return
             stream_packets = chain([first], stream_packets)
-        images = self._stamped(decoded(stream_packets, decoder_of(stream)), stream)
-        yield from deinterlaced(images) if self.info.interlaced else images
+        plain = in_parts(stream_packets, stream, self.timeline.breaks)
+        images: Iterator[tuple[int, Any]] = zip(self.timeline.pts.tolist(), plain, strict=False)
+        if self.timeline.seekable:
+            images = ((int(image.pts), image) for image in plain if image.pts is not None)
+        yield from deinterlaced(self._counted(images)) if self._fields else images
 
-    @staticmethod
-    def _stamped(images: Iterator[Any], stream: Any) -> Iterator[tuple[int, Any]]:
-        stamp = None
-        for image in images:
-            stamp = frame_timestamp(image, stamp, stream)
+    def _counted(self, images: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        for stamp, image in images:
+            self.interlaced += bool(image.interlaced_frame)
             yield stamp, image
 
     def _damaged(self, index: int) -> InputError:
@@ -205,6 +221,10 @@ class VideoReader:
     def _announce(self, to_rgb: ToRgb) -> None:
         if self.repeated:
             self._notice(f"{self.repeated} damaged frames show the picture before them")
+        if self.interlaced and not self.info.interlaced:
+            self._notice(f"{self.interlaced} frames of the source are interlaced; these are deinterlaced (bwdif)")
+        if to_rgb.recolored:
+            self._notice(f"{to_rgb.recolored} frames have other colour tags than the first; each is read by its own")
         if to_rgb.scaled:
             self._notice(f"{to_rgb.scaled} frames of another size were scaled to {self.info.width}x{self.info.height}")
 
@@ -214,7 +234,7 @@ class VideoReader:
 
 
 def _reading_notices(info: VideoInfo) -> list[str]:
-    notices = []
+    notices = list(info.notes)
     if info.color.hdr:
         curve = "HLG" if info.color.transfer == HLG else "PQ"
         notices.append(f"the source is HDR ({curve}); it is tone-mapped to standard range, BT.709")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.files import atomic_path, read_arrays, write_arrays
 from sg3cli.settings import EncodeConfig
 from sg3cli.video.info import VideoInfo
+from sg3cli.video.pixel_conversion import as_grey_as_its_source
 from sg3cli.video.reader import Frame
 from sg3cli.video.writer import VideoWriter
 
@@ -92,7 +93,11 @@ class SegmentedWriter:
         return self
 
     def write(self, frame: Frame) -> None:
-        """Encode one frame; frames come in display order, the first is number `start`."""
+        """Encode one frame; frames come in display order, the first is number `start`.
+
+        What was drawn into a grey frame is written in grey.
+        """
+        frame = replace(frame, rgb=as_grey_as_its_source(frame.rgb, frame.stored))
         if not self._bounds:
             self._video.write(frame)
             return

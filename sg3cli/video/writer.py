@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import av
+import numpy as np
 from av.video.frame import PictureType
 
 from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import EncodeConfig
-from sg3cli.video.container import DRAWN, open_media, packets
+from sg3cli.video.captions import can_carry, with_captions
 from sg3cli.video.encoder_settings import choose, color_notices
 from sg3cli.video.info import VideoInfo
-from sg3cli.video.output_file import IMAGES, Output
+from sg3cli.video.muxing import Sink, name_wave_headers
+from sg3cli.video.output_file import Output
 from sg3cli.video.pixel_conversion import FromRgb
+from sg3cli.video.read_back import Written, check, check_images
 from sg3cli.video.reader import Frame
+from sg3cli.video.source_packets import Copied, SourcePackets
 
 # What an MP4 can say without the `mdta` extension; anything else needs it to survive.
 MP4_TAGS = {
@@ -41,6 +45,9 @@ CONTAINER_TAGS = {
     "encoder",
     "duration",
 }  # of the file, not the video
+
+
+MOST_RATE = 255  # frames a second of a time code, which counts them in a byte
 
 
 class VideoWriter:
@@ -68,8 +75,16 @@ class VideoWriter:
         self.count = 0
         self.before_publish: Callable[[Path], None] | None = None  # is told the file that is about to get its name
         self._container: Any = None
+        self._started = False  # the header is written
+        self._held: Any = None  # the packet that is to be written next
+        self._given = 0  # frames to the encoder
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
+        if "timecode" in self._tags and self._output.format in ("mp4", "mov") and source.average_rate > MOST_RATE:
+            del self._tags["timecode"]  # the muxer would refuse at the very end
+            self.notices.append(
+                f"a time code cannot count {float(source.average_rate):g} frames a second; it is left out"
+            )
         self._encoder = choose(self.encode, source, self.size, self._output.image)
         self.notices += [*color_notices(source, self._encoder.colors), *self._encoder.notices]
         if self._output.single and source.frames > 1:
@@ -78,6 +93,9 @@ class VideoWriter:
                 "number them, as in frames/%04d.png, or name a video",
             )
         self._durations: dict[int, int] = {}  # of frames inside the encoder
+        self._captions: dict[int, bytes] = {}  # of frames inside the encoder
+        self._lead = int(source.lead / source.time_base)  # units by which all is earlier than in the source
+        self._written = Written(source.time_base)
         self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors, self._encoder.chroma)
         self._stack = ExitStack()  # what is open besides the output: the source, for its packets
 
@@ -107,10 +125,24 @@ class VideoWriter:
     def encoded(self, frame: Frame | None) -> list[Any]:
         """The packets that are ready after this frame, their durations exact; after None, all that are left."""
         packets = self._guard(self._stream.encode, None if frame is None else self._timed_image(frame))
+        self._given += frame is not None
         for packet in packets:
+            if frame is None and self._given <= 2:
+                packet.dts = packet.pts  # x265 says something random of one or two images
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
-        return list(packets)
+        return [self._captioned(packet) for packet in packets]
+
+    def _captioned(self, packet: Any) -> Any:
+        """The packet with the closed captions of its frame."""
+        captions = self._captions.pop(packet.pts, b"")
+        if not captions:
+            return packet
+        data = with_captions(bytes(packet), captions, "264" not in self._encoder.name)
+        made = av.Packet(data)
+        made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
+        made.time_base, made.is_keyframe = packet.time_base, packet.is_keyframe
+        return made
 
     def _timed_image(self, frame: Frame) -> Any:
         width, height = self.size
@@ -118,14 +150,35 @@ class VideoWriter:
             raise ValueError(f"frame of shape {frame.rgb.shape}, expected {(height, width, 3)}")
         image = self._from_rgb(frame.rgb, frame.stored)
         image.pict_type = PictureType.NONE  # a decoded image's would be a command to the encoder
-        image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
-        self._durations[frame.pts] = frame.duration
+        image.pts, image.time_base, image.duration = frame.pts - self._lead, frame.time_base, frame.duration
+        self._durations[image.pts] = frame.duration
+        if frame.captions:
+            if can_carry(self._encoder.name):
+                self._captions[image.pts] = frame.captions
+            else:
+                self._notice(f"the source's closed captions are left out; {self._encoder.name} cannot carry them")
         return image
 
     def rehearse(self) -> None:
-        """Open the output and drop it: what it cannot hold shows before hours of work, not after them."""
+        """Write an output of one black image into the void, with header, the other streams' first packets and trailer.
+
+        What it cannot hold shows before hours of work, not after them.
+        """
         try:
-            self._open()
+            if self._output.image is not None:
+                self._open()
+                return
+            self._open(Sink())
+            width, height = self.size
+            source, black = self.source, np.zeros((height, width, 3), np.uint8)
+            step = max(1, round(1 / (source.average_rate * source.time_base)))
+            frame = Frame(0, source.start_pts, source.time_base, black, step, source.start_pts)
+            for packet in [*self.encoded(frame), *self.encoded(None)]:
+                packet.stream = self._stream
+                self._mux(packet)
+            for packet, copied in self._copied.heads():
+                self._mux(packet, copied)
+            self._guard(self._container.close)
         finally:
             self._abort()
 
@@ -157,12 +210,14 @@ class VideoWriter:
 
     # ---- the file
 
-    def _open(self) -> None:
+    def _open(self, instead: Sink | None = None) -> None:
+        """Open the output, or the file that is given `instead` of it."""
         options = {}
         if self._output.format in ("mp4", "mov"):
-            flags = "+faststart" if not self._output.piped else "+frag_keyframe+empty_moov+default_base_moof"
+            flags = "" if instead else "+faststart"
+            flags = flags if not self._output.piped else "+frag_keyframe+empty_moov+default_base_moof"
             flags += "" if set(self._tags) <= MP4_TAGS else "+use_metadata_tags"
-            options = {"movflags": flags, **_track_timescale(self.source)}
+            options = {**({"movflags": flags} if flags else {}), **_track_timescale(self.source)}
         elif self._output.format in ("matroska", "webm"):
             # Sound may begin before zero (AAC priming); by default the muxer would shift everything for its sake.
             # And it would number the file at random, so that no two of the same video were equal.
@@ -170,8 +225,10 @@ class VideoWriter:
         elif self._output.single:
             options = {"update": "1"}
         try:
-            self._output.prepare()
-            self._container = av.open(self._output.target, "w", format=self._output.format, container_options=options)
+            if not instead:
+                self._output.prepare()
+            target = instead or self._output.target
+            self._container = av.open(target, "w", format=self._output.format, container_options=options)
         except (av.FFmpegError, OSError) as error:
             raise self._output.failure(error) from error
         except ValueError as error:
@@ -180,7 +237,7 @@ class VideoWriter:
             ) from error
         self._container.metadata.update(self._tags)
         self._stream = self._video_stream()
-        self._copied = SourcePackets(self.source, self._container, self._stack)
+        self._copied = SourcePackets(self.source, self._container, self._stack, self.encode, self._output.piped)
         self.notices += self._copied.notices
 
     def _video_stream(self) -> Any:
@@ -217,21 +274,59 @@ class VideoWriter:
         packet.stream, packet.time_base = self._stream, self._stream.codec_context.time_base
         self.count += 1
         self._check_exact(packet)
+        self._written.add(packet)
+        held, self._held = self._held, packet
+        if held is not None:
+            self._put(held)
+
+    def _put(self, packet: Any) -> None:
+        """Write an image's packet, after what comes beside it until then."""
         self._copy_until(float(packet.dts * packet.time_base))
-        self._guard(self._container.mux, packet)
+        self._mux(packet)
+
+    def _put_last(self) -> None:
+        """Write the packet that is last in the order of decoding.
+
+        MP4 measures a track in that order: what this packet lasts decides whether all images fit into it.
+        """
+        if self._held is None:
+            return
+        if self._output.format in ("mp4", "mov"):
+            needed = self._written.length - (self._held.dts - self._written.first_dts)
+            self._held.duration = max(self._held.duration, needed)
+        self._put(self._held)
 
     def _copy_until(self, seconds: float | None) -> None:
         """Copy the source's other packets up to this time, None: all the rest."""
-        for packet in self._copied.until(seconds):
-            try:
-                self._guard(self._container.mux, packet)
-            except InputError as error:
-                if not isinstance(error.__cause__, ValueError):  # FFmpeg's "invalid data" and "invalid argument"
-                    raise
-                raise InputError(
-                    f"the sound or subtitles of {self.source.path} are damaged and cannot be copied",
-                    "remux the source first, or try .mkv as the output",
-                ) from error
+        for packet, copied in self._copied.until(seconds):
+            self._mux(packet, copied)
+            copied.written += bool(packet.size)
+            copied.size += packet.size
+
+    def _mux(self, packet: Any, copied: Copied | None = None) -> None:
+        """Hand a packet to the muxer; of the image, or of a stream that is `copied`."""
+        if not self._started:
+            self._start()
+        try:
+            self._guard(self._container.mux, packet)
+        except InputError as error:
+            # FFmpeg's "invalid data" and "invalid argument" are about the packet, others about the place.
+            if copied is None or not isinstance(error.__cause__, ValueError):
+                raise
+            raise self._copied.failure(copied, error.__cause__) from error
+
+    def _start(self) -> None:
+        """Write the header; without the source's time code where that does not fit the rate."""
+        self._started = True
+        try:
+            self._container.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            kept = ", ".join(["video", *(copied.name for copied in self._copied.streams.values())])
+            raise UsageError(
+                f"{self._output.format} does not take {kept} together ({why})",
+                "try another container, as .mkv or .mov; --audio none leaves the sound out",
+            ) from error
 
     def _check_exact(self, packet: Any) -> None:
         """Matroska counts milliseconds: say so once when that moves a frame."""
@@ -253,12 +348,26 @@ class VideoWriter:
             self.write_packet(packet)
         if not self.count:
             raise InputError(f"not one frame was written to {self._output.name}", "the range or the input is empty")
+        self._put_last()
         self._copy_until(None)
+        waves = self._copied.wave_headers()
         self._guard(self._container.close)
         self._stack.close()
+        if any(waves) and self._output.finished is not None:
+            name_wave_headers(self._output.finished, waves)
+        for notice in self._copied.closing_notices():
+            self._notice(notice)
+        if self._output.finished is not None:
+            self._read_back(self._output.finished)
         if self.before_publish is not None and self._output.finished is not None:
             self.before_publish(self._output.finished)
         self._guard(self._output.commit)
+
+    def _read_back(self, finished: Path) -> None:
+        if self._output.image is None:
+            check(finished, self._written, self._copied.streams.values(), self._output.name)
+        else:
+            check_images(finished, self._written, self._output.name)
 
     def _abort(self) -> None:
         """Leave nothing behind; the muxer must not finish a file that is not whole."""
@@ -274,92 +383,17 @@ class VideoWriter:
             self.notices.append(text)
 
 
-class SourcePackets:
-    """The packets of the source's sound and subtitles, each handed out when the video has come to its time.
-
-    They are copied as they are. Only MP4's timed text becomes plain text (SubRip) in Matroska, which has no MP4 form.
-    A video without a source (`drawn`) has none.
-    """
-
-    def __init__(self, source: VideoInfo, container: Any, stack: ExitStack) -> None:
-        self.notices: list[str] = []
-        self._streams: dict[int, Any] = {}
-        self._plain: set[int] = set()  # streams whose packets lose MP4's length prefix and styles
-        self._next: Any = None
-        if source.stream == DRAWN:
-            return
-        if container.format.name == IMAGES:
-            if source.audio or source.subtitles:
-                self.notices.append("pictures hold no sound and no subtitles; those of the source are left out")
-            return
-        origin = stack.enter_context(open_media(source.path))
-        for stream in origin.streams:
-            if stream.type in ("audio", "subtitle"):
-                self._add(stream, container)
-            elif stream.type == "attachment" and container.format.name == "matroska":
-                container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data)
-            elif stream.index != source.stream:
-                self._leave_out(stream, bool(origin.chapters()))
-        container.set_chapters(origin.chapters())
-        kept = [origin.streams[index] for index in self._streams]
-        self._packets = (p for p in (packets(origin, kept, source.path) if kept else ()) if p.size)
-        self._next = next(self._packets, None)
-
-    def _add(self, stream: Any, container: Any) -> None:
-        if stream.codec_context is None:
-            self.notices.append(f"stream {stream.index} ({stream.type}) of the source cannot be read and is left out")
-            return
-        name = stream.codec_context.name
-        try:
-            if name == "mov_text" and container.format.name == "matroska":
-                copy = container.add_mux_stream("subrip")
-                self._plain.add(stream.index)
-            else:
-                copy = container.add_stream_from_template(stream)
-        except (ValueError, av.FFmpegError) as error:
-            what = f"{container.format.name} cannot hold the source's {name} {stream.type} (stream {stream.index})"
-            if stream.type == "audio":
-                raise UsageError(what, "write to .mkv, which holds it unchanged") from error
-            self.notices.append(f"{what}: it is left out; .mkv keeps it")
-            return
-        copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
-        self._streams[stream.index] = copy
-
-    def _leave_out(self, stream: Any, chapters: bool) -> None:
-        if stream.type == "data" and chapters and stream.codec_context is None:
-            return  # how an MP4 stores its chapters, which are copied as such
-        name = stream.codec_context.name if stream.codec_context else "unknown"
-        self.notices.append(f"stream {stream.index} ({stream.type}, {name}) of the source is left out")
-
-    def until(self, seconds: float | None) -> Iterator[Any]:
-        """The packets up to this time of decoding, or (None) all that are left."""
-        while self._next is not None:
-            packet = self._next
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            if seconds is not None and stamp is not None and float(stamp * packet.time_base) > seconds:
-                return
-            if packet.stream.index in self._plain:
-                packet = _plain_text(packet)
-            packet.stream = self._streams[self._next.stream.index]
-            if packet.size:
-                yield packet
-            self._next = next(self._packets, None)
-
-
-def _plain_text(packet: Any) -> Any:
-    """A packet of MP4 timed text (3GPP TS 26.245: length, text, styles) -> the text alone."""
-    data = bytes(packet)
-    text = av.Packet(data[2 : 2 + int.from_bytes(data[:2], "big")])
-    text.pts, text.dts, text.duration, text.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
-    return text
-
-
 def _changes(source: VideoInfo) -> list[str]:
     """What the output shows otherwise than the source, whatever the settings."""
-    if source.orientation == (False, False, False):
-        return []
-    return [f"the source is stored rotated by {source.rotation} degrees; the output is stored upright"]
+    changes = []
+    if source.lead:
+        begin = float(source.start_pts * source.time_base)
+        changes.append(
+            f"the times of the source begin at {begin:.2f} s; the output begins at {begin - float(source.lead):.2f} s"
+        )
+    if source.orientation != (False, False, False):
+        changes.append(f"the source is stored rotated by {source.rotation} degrees; the output is stored upright")
+    return changes
 
 
 def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[str, str]:
@@ -375,5 +409,5 @@ def _track_timescale(source: VideoInfo) -> dict[str, str]:
     units, base = str(source.time_base.denominator), source.time_base
     if base.numerator != 1:
         return {}
-    whole = (source.start_pts * base * 1000).denominator == 1
+    whole = ((source.start_pts * base - source.lead) * 1000).denominator == 1
     return {"video_track_timescale": units} | ({} if whole else {"movie_timescale": units})

@@ -16,7 +16,7 @@ from schematic_faces import (
 
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.faces.association import Roi, Tracks
-from sg3cli.faces.blazeface import MIN_TILE, Detection, anchors, iou, suppress, tile_levels
+from sg3cli.faces.blazeface import MIN_TILE, Detection, anchors, iou, suppress, tile_levels, turned_back
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.landmarks68 import OFFSET_TABLE, VERTICES, landmarks_of_mesh
 from sg3cli.faces.mesh_detector import MeshDetector
@@ -59,6 +59,29 @@ def test_landmarks_are_close_to_the_exact_ones(people, detector, who, degrees):
     assert np.linalg.norm(x / np.linalg.norm(x) - true_x / np.linalg.norm(true_x)) < 0.06
     inside = (face.box[:2] - 3 <= face.landmarks).all() and (face.landmarks <= face.box[2:] + 3).all()
     assert inside
+
+
+@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize("degrees", [180, 165, -150, 90, -100])
+def test_a_face_upside_down_is_found_with_its_landmarks(people, detector, who, degrees):
+    """The camera hung from the ceiling; eyes stay this person's right and left."""
+    frame, (exact,) = scene(people, (who, 330, 180, 1.0, degrees))
+    for index in range(3):  # found, and followed
+        (face,) = detector.update(frame, index / 25)
+        assert face.track == 0
+        away = errors(face.landmarks, exact)
+        assert away[:2].max() < 0.08 and away[2:].max() < 0.12
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_what_is_found_in_a_turned_frame_is_where_it_is_in_the_frame(turns):
+    frame = np.zeros((60, 100), np.uint8)
+    frame[10:20, 30:70] = 1  # a box that no turn maps to itself
+    rows, columns = np.nonzero(np.rot90(frame, turns))
+    box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64)
+    back = turned_back(Detection(box, box.reshape(2, 2), 0.9), turns, 100, 60)
+    assert back.box.tolist() == [30, 10, 70, 20]
+    assert sorted(map(tuple, back.points.tolist())) in ([(30, 10), (70, 20)], [(30, 20), (70, 10)])
 
 
 def test_large_images_are_averaged_before_the_networks_see_them(people, detector):
