@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -134,7 +135,7 @@ def _first_frame(container: Any, stream: Any, path: Path) -> Any:
     raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
 
 
-def _check_complete(container: Any, stream: Any, rows: list[Row], path: Path) -> None:
+def _check_complete(container: Any, stream: Any, rows: Sequence[Row], path: Path) -> None:
     """A file whose index or header promises more than is there was cut off: say so instead of editing a part."""
     if not rows:
         raise InputError(f"{path} holds no frames", "the file is damaged or cut off; copy it again")

@@ -7,13 +7,15 @@ display, and a frame is known by its place in it.
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import av
 import numpy as np
@@ -41,6 +43,7 @@ ONE_FRAME_CODECS = {
 ONE_FRAME_CONTAINERS = {"mov", "matroska", "nut", "mpegts"}
 CLOCKS = {"mpegts", "mpeg"}  # whose times are those of a broadcaster's clock: a leap of it is no pause
 LEAP = 10  # seconds between two packets that such a clock leaps
+UNKNOWN, WIDTH = -(1 << 63), 6  # a time that is not there, and the numbers in a row
 FINEST = 1000  # parts of a unit of time into which equal times are spread
 
 
@@ -55,6 +58,43 @@ class Row(NamedTuple):
     place: int
 
 
+class Rows(Sequence[Row]):
+    """Rows in 8 bytes a number: a film has half a million packets."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+
+    def append(self, row: Row) -> None:
+        """Add a packet."""
+        self._numbers.extend(UNKNOWN if number is None else int(number) for number in row)
+
+    def __len__(self) -> int:
+        return len(self._numbers) // WIDTH
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        """One row, or several."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        at = index % len(self) * WIDTH
+        return _row(*self._numbers[at : at + WIDTH])
+
+    def __iter__(self) -> Iterator[Row]:
+        numbers = iter(self._numbers)
+        return itertools.starmap(_row, zip(*[numbers] * WIDTH, strict=True))
+
+
+def _row(pts: int, dts: int, duration: int, key: int, discard: int, place: int) -> Row:
+    return Row(
+        None if pts == UNKNOWN else pts, None if dts == UNKNOWN else dts, duration, bool(key), bool(discard), place
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Track:
     """The packets of a stream in their order, and the numbers of those with which its times start again."""
@@ -62,7 +102,7 @@ class Track:
     index: int
     kind: str
     time_base: Fraction
-    rows: list[Row]
+    rows: Sequence[Row]
     breaks: list[int]
 
     def goes_back(self) -> Fraction:
@@ -86,7 +126,7 @@ class Track:
 def tracks_of(container: Any, path: Path) -> dict[int, Track]:
     """Every packet of picture, sound and subtitles, read once."""
     streams = [s for s in container.streams if s.type in ("video", "audio", "subtitle") and s.codec_context is not None]
-    rows: dict[int, list[Row]] = {stream.index: [] for stream in streams}
+    rows: dict[int, Rows] = {stream.index: Rows() for stream in streams}
     place = -1
     for packet in packets(container, streams, path) if streams else ():
         if packet.size:
