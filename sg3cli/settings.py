@@ -226,10 +226,11 @@ class InvertConfig(StageSettings):
 class FinetuneConfig(StageSettings):
     """Pivotal tuning of the generator on the clip."""
 
-    steps: Annotated[int, Option("Most tuning steps.")] = 500
+    # where the curve of likeness over time bends (`examples/speed.md`); one frame a step gets there soonest
+    steps: Annotated[int, Option("Most tuning steps.")] = 200
     # 3e-4 for generators of 1024 px
-    lr: Annotated[float, Option("Learning rate of the tuning.", above=0)] = 3e-3
-    batch: Annotated[int, Option("Frames per tuning step.", above=0)] = 4
+    lr: Annotated[float, Option("Learning rate of the tuning.", above=0)] = 6e-3
+    batch: Annotated[int, Option("Frames per tuning step.", above=0)] = 1
     l2: Annotated[float, Option("Weight of the pixel loss.")] = 1.0
     perceptual: Annotated[float, Option("Weight of the perceptual loss.")] = 1.0
     loss: Annotated[Literal["auto", "lpips", "lite0", "structural"], Option("Perceptual loss.")] = "auto"
@@ -369,5 +370,5 @@ CONFIGS: Mapping[str, type] = {
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "draft": {"finetune": {"steps": 0}},  # the untuned generator: seconds instead of minutes, less alike
-    "quality": {"invert": {"steps": 5}, "finetune": {"steps": 1500, "patience": 300}},
+    "quality": {"invert": {"steps": 5}, "finetune": {"steps": 1000, "patience": 300}},
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CHAIN = ("align", "invert", "finetune", "render")
 # Of people-128 on two cores: seconds for each frame (of a tuning: for each step), and bytes at the peak.
-PACE = {"align": 1 / 60, "invert": 1 / 40, "finetune": 0.28, "render": 1 / 8}
+PACE = {"align": 1 / 60, "invert": 1 / 40, "finetune": 0.12, "render": 1 / 8}
 PEAK = {"align": 220 << 20, "invert": 700 << 20, "finetune": 1800 << 20, "render": 810 << 20}
 MEASURED = "people-128"
 
