@@ -303,7 +303,7 @@ class Viewer:
         return self._drawn(shown, [], detail=0.0)
 
     def edited(self, shown: PreviewFrame, edits: Sequence[Edit]) -> np.ndarray:
-        """What `render` would show with these edits."""
+        """What `render` would show with these edits, but for what steadies a clip over time."""
         return self._drawn(shown, edits)
 
     def _drawn(self, shown: PreviewFrame, edits: Sequence[Edit], **changes: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from sg3cli.cli.bench import entry_lines
 from sg3cli.errors import DeviceError, ModelError, UsageError
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.ops import cpu_kernel
-from sg3cli.settings import RenderConfig
+from sg3cli.settings import FinetuneConfig, RenderConfig
 
 SHAPE = {"config", "pass", "seconds", "cpu_seconds", "peak_rss_mb", "torch_path_seconds", "floor_share"}
 
@@ -210,7 +210,7 @@ def test_json_is_the_agreed_object(
     found = json.loads(out)
     assert set(found) == {"schema", "results"} and found["schema"] == 1
     assert [entry["pass"] for entry in found["results"]] == [FORWARD, RENDER, TUNING]
-    for entry, batch in zip(found["results"], (1, RenderConfig().batch, 4), strict=True):
+    for entry, batch in zip(found["results"], (1, RenderConfig().batch, FinetuneConfig().batch), strict=True):
         assert entry.keys() >= SHAPE and entry["config"] == str(tiny_bundle) and entry["batch"] == batch
         assert all(entry[name] > 0 for name in SHAPE - {"config", "pass"})
         assert entry["images_per_second"] == pytest.approx(batch / entry["seconds"])
@@ -218,7 +218,7 @@ def test_json_is_the_agreed_object(
         floor = entry["gflop"] / entry["conv_peak_gflops"]
         assert entry["floor_share"] == pytest.approx(floor / entry["seconds"])
     forward, _, tuning = found["results"]
-    assert tuning["gflop"] == pytest.approx(12 * forward["gflop"])
+    assert tuning["gflop"] == pytest.approx(3 * FinetuneConfig().batch * forward["gflop"])
     assert [(case.task, case.kernel) for case in in_process] == [
         ("peak", True),
         *((task, kernel) for task in (FORWARD, RENDER, TUNING) for kernel in (True, False)),

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sg3cli import cli
+from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.drawing.images import jpeg_bytes
 from sg3cli.drawing.labelled_grid import (
     GAP,
@@ -34,6 +35,7 @@ from sg3cli.faces.frame_quality import frame_quality
 from sg3cli.files import ArrayRows, digest_of
 from sg3cli.latents.edits import Edit, parse_edit
 from sg3cli.pipeline import Job
+from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.preview import CachedSynthesis
@@ -290,7 +292,8 @@ def test_a_finished_project_is_shown_as_it_will_be_rendered(
     with VideoReader(project.source()) as reader:
         frame = next(reader.frames(6))
     G = tuned_generator(project, bundle, True)
-    result = next(compose(iter([frame]), plan(job, bundle, True).of_face(track, codes), G, job.settings.render)).rgb
+    face, alone = plan(job, bundle, True).of_face(track, codes), CompositingInputs(maker=MapMaker())
+    result = next(compose(iter([frame]), face, G, job.settings.render, alone)).rgb
     image = cv2.imread("out.png")[..., ::-1].astype(int)
     assert np.abs(image - result).max() <= 1 and np.abs(image - frame.rgb).max() > 20
 

@@ -59,7 +59,9 @@ def _resample(x: Tensor, f: Tensor, up: tuple[int, int], down: tuple[int, int], 
     full = F.conv_transpose2d(x, f.expand(channels, 1, *f.shape), stride=(up[1], up[0]), groups=channels)
     # Sample 0 of the wanted range is sample taps - 1 - pad of the full convolution.
     left, top = pad[0] - f.shape[1] + 1, pad[2] - f.shape[0] + 1
-    full = F.pad(full, (left, size_x - left - full.shape[3], top, size_y - top - full.shape[2]))
+    pads = (left, size_x - left - full.shape[3], top, size_y - top - full.shape[2])
+    # Zeros first: what is cut off on one side may reach into what is added on the other.
+    full = F.pad(F.pad(full, [max(p, 0) for p in pads]), [min(p, 0) for p in pads])
     return full[:, :, :: down[1], :: down[0]]
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -170,12 +169,16 @@ def to_tensor(levels: np.ndarray) -> Tensor:
 
 def sized(image: np.ndarray, size: int) -> np.ndarray:
     """A square picture as float32 levels of `size` pixels a side."""
+    import cv2
+
     image = image.astype(np.float32)
     return image if len(image) == size else cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def softened(image: np.ndarray, sigma: float) -> np.ndarray:
     """Blurred by `sigma` pixels."""
+    import cv2
+
     result: np.ndarray = cv2.GaussianBlur(image, (0, 0), sigma)
     return result
 
@@ -209,6 +212,8 @@ def random_motion(rng: np.random.Generator) -> np.ndarray:
 
 def random_gain(rng: np.random.Generator) -> np.ndarray:
     """A smooth gain `[2n, 2n, 3]` around 1, somewhere on the picture."""
+    import cv2
+
     coarse = rng.normal(0, 0.12, (5, 5, 1)) + rng.normal(0, 0.05, (5, 5, 3))
     coarse[[0, -1]] = coarse[:, [0, -1]] = 0
     return np.exp(cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) * (rng.random() < 0.6))
@@ -216,6 +221,8 @@ def random_gain(rng: np.random.Generator) -> np.ndarray:
 
 def moved(image: np.ndarray, motion: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """`image [R, R, 3]` at x + motion, times the gain there."""
+    import cv2
+
     size = len(image)
     motion, gain = (
         m if len(m) == size else cv2.resize(m, (size, size), interpolation=cv2.INTER_AREA) for m in (motion, gain)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
@@ -52,6 +51,8 @@ class Case(NamedTuple):
 
 def cases(pictures: PictureSet, pairs: Pairs, drawn: tuple[np.ndarray, np.ndarray], regime: str) -> Iterator[Case]:
     """The pairs with their drawings of one kind."""
+    import cv2
+
     names = list(ATTRIBUTES)
     for k, rows in enumerate(pairs.rows):
         source, truth = (pictures.picture(int(row)) for row in rows)
@@ -79,6 +80,8 @@ def result(case: Case, method: str, makers: Mapping[str, MapMaker]) -> np.ndarra
 
 def measured(case: Case, image: np.ndarray, perceptual: PerceptualDistance) -> tuple[float, ...]:
     """The numbers of `COLUMNS`."""
+    import cv2
+
     size = len(image)
     mask = face_mask(torch.from_numpy(case.landmarks) * size, size).amax(0, keepdim=True)
     y, x = (torch.from_numpy(to_signed(i)).permute(2, 0, 1)[None] for i in (image, case.truth))
@@ -139,7 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON with all numbers")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    cv2.setNumThreads(given.threads)
     pictures = PictureSet(given.edits)
     pairs = first_of_each(make_pairs(pictures, split_groups(pictures, 0)[0]).alone(), given.count)
     drawn = draw_pairs(load_start(given.model, 0).eval(), pictures, pairs, given.drawings)

@@ -109,3 +109,11 @@ def test_large_convolutions_are_the_same_in_little_memory(
         slope = torch.randn(y.shape, generator=g)
         pairs = zip(*(torch.autograd.grad(out, (x, w), slope) for out in (y, expected)), strict=True)
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+
+
+def test_a_crop_that_reaches_into_what_is_padded_on_the_other_side() -> None:
+    """More is cut off on the left than the filtered image holds; the right is padded by more."""
+    x = torch.arange(4.0).reshape(1, 1, 2, 2)
+    y = ops.upfirdn2d(x, torch.ones(2), up=4, padding=(-9, 22, 4, 21))
+    wide = ops.upfirdn2d(x, torch.ones(2), up=4, padding=(0, 22, 4, 21))
+    assert torch.equal(y, wide[..., 9:])
