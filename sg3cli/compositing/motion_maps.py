@@ -20,6 +20,7 @@ LARGEST = 0.9  # logarithm of the largest factor
 PATCH = 2.0  # pixels over which one place is judged
 GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
 NOISE = 2.0  # levels that two drawings of one thing may differ by
+FOLDED = (0.1, 0.4)  # area that is left of a pixel: from here down nothing moves; below this less
 NOVEL = (24.0, 60.0)  # levels of edges left over: from here on something new; in full
 
 
@@ -27,7 +28,7 @@ def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRI
     """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
     motion = motion_between(np.rint(lit(p, q)).astype(np.uint8), q.astype(np.uint8), shape)
-    motion = motion * explained(p, q, read_moved(p, motion, GRID).clip(0, 255))[..., None]
+    motion = motion * (explained(p, q, read_moved(p, motion, GRID).clip(0, 255)) * unfolded(motion))[..., None]
     moved = read_moved(p, motion, GRID).clip(0, 255)
     gain = light(moved, q)
     new = novelty(q - (1 + gain) * moved)[..., None]
@@ -39,6 +40,16 @@ def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.nd
     still, after = (_around(np.abs(edited - lit(image, edited)).mean(axis=2)) for image in (plain, moved))
     share = np.clip((still - after - NOISE / 4) / GAINED, 0, 1)
     return _around(cv2.dilate(share, np.ones((5, 5), np.uint8)), 2 * PATCH)
+
+
+def unfolded(motion: np.ndarray) -> np.ndarray:
+    """0..1 `[n, n]`: 0 where `motion [n, n, 2]` (in shares of the side) folds the picture or draws it out to a thread,
+    which would tear it."""
+    place = motion * np.float32(GRID)
+    (dxx, dxy), (dyx, dyy) = (np.gradient(place[..., k], axis=(1, 0)) for k in (0, 1))
+    area = (1 + dxx) * (1 + dyy) - dxy * dyx  # of a pixel, where it is read
+    whole = np.clip((area - FOLDED[0]) / (FOLDED[1] - FOLDED[0]), 0, 1).astype(np.float32)
+    return _around(cv2.erode(whole, np.ones((3, 3), np.uint8)))
 
 
 def lit(image: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sg3cli.compositing.learned_maps import learned_maps
 from sg3cli.compositing.map_maker import MapMaker
-from sg3cli.compositing.motion_maps import motion_maps
+from sg3cli.compositing.motion_maps import motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
@@ -171,6 +171,16 @@ def test_the_source_follows_its_drawing(shift, degrees, zoom):
     middle = slice(60, -60)
     error = np.abs(result - warped(frame, matrix))[middle, middle].mean()
     assert error < 0.4 * np.abs(frame - warped(frame, matrix))[middle, middle].mean()
+
+
+def test_where_a_flow_folds_nothing_moves():
+    y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
+    turn = np.stack([0.05 * (y - 64), -0.05 * (x - 64)], -1) / GRID
+    assert unfolded(turn.astype(np.float32)).min() > 0.99
+    fold = np.zeros((GRID, GRID, 2), np.float32)
+    fold[..., 0] = np.where(x < 64, 6, -6) * np.exp(-((y - 64) ** 2 + (x - 64) ** 2) / 200) / GRID
+    share = unfolded(fold)
+    assert share[60:68, 63:65].max() < 0.4 and share[:20].min() > 0.99
 
 
 # ---- light ---------------------------------------------------------------------------------------------------------
