@@ -34,7 +34,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
-from sg3cli.pipeline.face_paster import CompositingInputs
+from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.paste_inputs import map_maker
@@ -300,7 +300,7 @@ def outside_differences(
     for frame, result in zip(frames, results, strict=True):
         window = track.windows[frame.index]
         alpha = np.ones((size, size), np.float32)
-        if maker is not None:
+        if maker is not None and FacePaster(track, config, size).transfers:
             alpha = edge_mask(size, config.feather)
         elif config.stitch == "paste":
             points = landmarks_in_window(track.landmarks[frame.index], window, size)

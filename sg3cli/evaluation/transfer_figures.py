@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
+from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.paste import warp_alpha
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.metrics.sharpness import frame_flow, sharpness, unrest
@@ -26,8 +27,6 @@ from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.transfer_maps import SteadyTransfers
 from sg3cli.settings import RenderConfig
 from sg3cli.video import Frame, VideoReader
-
-GRID = 128
 
 
 @dataclass

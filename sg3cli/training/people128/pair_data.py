@@ -11,12 +11,12 @@ seen. A thread decodes the next batches while a step is computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -191,6 +191,25 @@ class BatchConfig:
     seed: int = 0
 
 
+T = TypeVar("T")
+
+
+def made_ahead(make: Callable[[int], T], first: int, ahead: int = 3) -> Iterator[T]:
+    """`make(step)` for the steps from `first` on without end, `ahead` of them made beforehand on a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(make, first + k) for k in range(ahead)]
+        step = first + ahead
+        try:
+            while True:
+                done = waiting.pop(0)
+                waiting.append(pool.submit(make, step))
+                step += 1
+                yield done.result()
+        finally:
+            for job in waiting:
+                job.cancel()
+
+
 class BatchSource:
     """Batches by step from several sets of pairs and of photographs.
 
@@ -229,20 +248,9 @@ class BatchSource:
         changes = torch.from_numpy(np.array(delta, np.float32).reshape(-1, len(ATTRIBUTES)))
         return Batch(a, second.stacked(), photos, seen, changes, first.points(), second.points(), real.points())
 
-    def stream(self, first: int, ahead: int = 3) -> Iterator[Batch]:
-        """Batches from step `first` on without end, `ahead` of them decoded beforehand on a thread."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.batch, first + k) for k in range(ahead)]
-            step = first + ahead
-            try:
-                while True:
-                    done = waiting.pop(0)
-                    waiting.append(pool.submit(self.batch, step))
-                    step += 1
-                    yield done.result()
-            finally:
-                for job in waiting:
-                    job.cancel()
+    def stream(self, first: int) -> Iterator[Batch]:
+        """Batches from step `first` on without end, some decoded beforehand."""
+        return made_ahead(self.batch, first)
 
     def _draw_pair(self, rng: np.random.Generator) -> tuple[PictureSet, tuple[int, int], np.ndarray]:
         k = int(np.searchsorted(self._set_shares, rng.random()))

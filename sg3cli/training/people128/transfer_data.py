@@ -9,7 +9,6 @@ source, so that the network follows on real skin and hair too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from sg3cli.compositing.optical_flow import GRID, at_grid, motion_between
 from sg3cli.files import atomic_path
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.restyle import average_image, restyle_codes
-from sg3cli.training.people128.pair_data import Pairs, PictureSet
+from sg3cli.training.people128.pair_data import Pairs, PictureSet, made_ahead
 from sg3cli.training.people128.pair_trainer import PairNet
 
 SIZE = 2 * GRID
@@ -100,19 +99,8 @@ class ExampleSource:
         return stacked([self._example(rng) for _ in range(self.config.count)])
 
     def stream(self, first: int) -> Iterator[Example]:
-        """Batches from step `first` on without end, three of them made beforehand on a thread."""
-        with ThreadPoolExecutor(1) as pool:
-            waiting = [pool.submit(self.batch, first + k) for k in range(3)]
-            step = first + len(waiting)
-            try:
-                while True:
-                    done = waiting.pop(0)
-                    waiting.append(pool.submit(self.batch, step))
-                    step += 1
-                    yield done.result()
-            finally:
-                for job in waiting:
-                    job.cancel()
+        """Batches from step `first` on without end, some made beforehand."""
+        return made_ahead(self.batch, first)
 
     def _example(self, rng: np.random.Generator) -> list[np.ndarray]:
         real = rng.random() < self.config.photos
