@@ -21,7 +21,7 @@ PATCH = 2.0  # pixels over which one place is judged
 GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
 NOISE = 2.0  # levels that two drawings of one thing may differ by
 FOLDED = (0.1, 0.4)  # area that is left of a pixel: from here down nothing moves; below this less
-NOVEL = (24.0, 60.0)  # levels of edges left over: from here on something new; in full
+NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; in full
 
 
 def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)) -> Transfer:
