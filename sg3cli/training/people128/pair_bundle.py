@@ -26,7 +26,7 @@ from sg3cli.files import atomic_path, digest_of, write_json
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.training.people128.fit_mapping import fit_mapping
 from sg3cli.training.people128.pair_data import PictureSet, attribute_index, first_held_out_person, photo_rows
-from sg3cli.training.people128.pair_trainer import PairNet, load_start
+from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.photo_directions import COVARIATES, codes_of, partial_direction
 from sg3cli.weights.bundle import ATTRIBUTE_NET, load_model
 from sg3cli.weights.registry import PHOTO_CREDITS

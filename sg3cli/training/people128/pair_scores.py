@@ -36,7 +36,8 @@ from sg3cli.training.people128.pair_data import (
     photo_rows,
     split_groups,
 )
-from sg3cli.training.people128.pair_trainer import PairNet, change_mask, load_start
+from sg3cli.training.people128.pair_net import PairNet, load_start
+from sg3cli.training.people128.pair_trainer import change_mask
 from sg3cli.weights.bundle import load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sg3cli.files import atomic_path
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Pairs, PictureSet, attribute_index
-from sg3cli.training.people128.pair_trainer import PairNet
+from sg3cli.training.people128.pair_net import PairNet
 
 TITLE = 14  # pixels above each column
 PHOTO_EDITS: tuple[tuple[str, float], ...] = (

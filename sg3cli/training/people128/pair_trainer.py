@@ -5,6 +5,7 @@
     loss = d(y_A, A) + d(y_B, B) + d(G(E(photo)), photo)            d: weighted L1 at three scales + perceptual
          + |(y_B - y_A) - (B - A)|^2 / |B - A|^2 where A and B differ          each pair counts alike
          + spread of the codes over the layers - D(y)                       projected discriminator
+         + what a reader sees of G(E(photo) + delta . D)                    `read_edits`
 
 The weight is that of the face, more at eyes and mouth, and more where A and B differ: a wrinkle is a hundredth of the
 picture. The change term is what the paired-edit score measures; it asks that the drawing changes as the truth does,
@@ -17,28 +18,23 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sg3cli.errors import ModelError
-from sg3cli.files import atomic_path
-from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder, save_generator
 from sg3cli.nets.efficientnet_lite import PerceptualDistance, feature_channels, unit_length
-from sg3cli.nets.encoder import Encoder, with_detail
-from sg3cli.nets.generator import Generator
+from sg3cli.nets.face_reader import FaceReader
 from sg3cli.training.people128.autoencoder import face_weight, feature_weight
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Batch
+from sg3cli.training.people128.pair_net import PairNet
 from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
+from sg3cli.training.people128.read_edits import ReadEdits
 
 BALANCE_EVERY = 20  # steps
+EDIT_REALISM = 0.5  # weight of the discriminator on edited photographs, of which it says most, over all other drawings
 JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
-POSE = ("yaw", "pitch")  # only these may move the picture as a whole, which the first code does
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,7 @@ class PairConfig:
     perceptual: float = 1.5
     adversarial: float = 0.25  # length of its gradient at a drawing, over the perceptual term's; 0 for none
     change: float = 0.6  # weight of the change term
+    read: float = 0.4  # weight of what a reader sees of edits of photographs
     spread: float = 0.02  # of the codes over the layers
     landmarks: float = 3.0  # eyes and mouth count 1 + this
     changed: float = 6.0  # where A and B differ counts 1 + this
@@ -63,45 +60,6 @@ class PairConfig:
     detail: int = 16  # channels of the encoder's detail branch, 0 for none
     bf16: bool = False
     seed: int = 0
-
-
-class PairNet(nn.Module):
-    """Generator, encoder and directions [K,num_ws,w_dim]: strength 1 of attribute k adds D[k] to the codes."""
-
-    free: Tensor
-
-    def __init__(self, G: Generator, encoder: Encoder, directions: Tensor) -> None:
-        super().__init__()
-        if directions.shape != (len(ATTRIBUTES), G.num_ws, G.w_dim):
-            raise ModelError(f"directions of shape {list(directions.shape)} do not fit the generator", "")
-        self.G, self.encoder = G, encoder
-        self.directions = nn.Parameter(directions.clone())
-        free = torch.ones(len(ATTRIBUTES), G.num_ws, 1)
-        free[[k for k, name in enumerate(ATTRIBUTES) if name not in POSE], 0] = 0
-        self.register_buffer("free", free, persistent=False)
-
-    def edited(self, ws: Tensor, delta: Tensor) -> Tensor:
-        """Codes ws [N,num_ws,w_dim] after a change delta [N,K] in units."""
-        return ws + torch.einsum("nk,kld->nld", delta, self.directions * self.free)
-
-    def train(self, mode: bool = True) -> PairNet:
-        """Batch norms keep their statistics: a batch mixes renders and photographs, one picture is what is inverted."""
-        super().train(mode)
-        for module in self.encoder.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
-
-def load_start(folder: Path, detail: int) -> PairNet:
-    """Networks and directions of `folder` (generator, encoder, directions .safetensors); adds the detail branch."""
-    G, _ = load_generator_file(folder / "generator.safetensors")
-    encoder, _ = load_encoder_file(folder / "encoder.safetensors")
-    if detail and not encoder.config.detail:
-        encoder = with_detail(encoder, detail)
-    with safe_open(str(folder / "directions.safetensors"), framework="pt") as file:
-        directions = file.get_tensor("D").float()
-    return PairNet(G, encoder, directions).requires_grad_(True)
 
 
 def change_mask(a: Tensor, b: Tensor, differs: float) -> Tensor:
@@ -131,8 +89,9 @@ class PairTrainer:
     """`step(batch, progress)` trains once; `state()` and `restore()` continue exactly."""
 
     def __init__(
-        self, net: PairNet, perceptual: PerceptualDistance, config: PairConfig, device: torch.device | str = "cpu"
-    ) -> None:
+        self, net: PairNet, perceptual: PerceptualDistance, config: PairConfig, device: torch.device | str = "cpu",
+        reader: FaceReader | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.device = config, torch.device(device)
         self.net = net.to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -148,6 +107,9 @@ class PairTrainer:
         self.discriminator: ProjectedDiscriminator | None = None
         if config.adversarial:
             self.discriminator = ProjectedDiscriminator(feature_channels(), self.device, share=config.adversarial)
+        self.reading: ReadEdits | None = None
+        if reader is not None and config.read:
+            self.reading = ReadEdits(reader, net.G.img_resolution, self.device, config.bf16)
         self.now = 0
         if config.bf16:
             self.net.G.synthesis.set_precision("bf16")
@@ -197,6 +159,8 @@ class PairTrainer:
             if (net.training and self.now % BALANCE_EVERY == 0) or not critic.weight:
                 critic.balance(losses["adversarial"], c.perceptual * losses["perceptual"], y)
             losses["total"] = losses["total"] + critic.weight * losses["adversarial"]
+        if self.reading is not None and len(batch.photos):
+            losses |= self._read(ws[n:], y[n : len(ws)], losses)
         if len(batch.photos):
             losses["photo_perceptual"] = features[n : len(ws)].mean()
             losses["photo_pixel"] = pixel[n : len(ws)].mean()
@@ -207,6 +171,17 @@ class PairTrainer:
             return {"told_apart": critic.learn(drawn_maps, real_maps, where), "adversarial_weight": critic.weight}
 
         return losses | _by_attribute(change, batch.delta), learn
+
+    def _read(self, ws: Tensor, y: Tensor, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of edited photographs, and with them the `total`: they should be read as meant and look real."""
+        assert self.reading is not None
+        seed = self.config.seed * 1_000_003 + self.now
+        terms, maps = self.reading.losses(self.net, ws.detach(), y.detach(), seed)
+        total = losses["total"] + self.config.read * torch.stack(list(terms.values())).sum()
+        if self.discriminator is not None and self.discriminator.ready:
+            realism = self.discriminator.realism(maps, self.face.expand(len(y), -1, -1, -1))
+            total = total - EDIT_REALISM * self.discriminator.weight * realism
+        return terms | {"total": total}
 
     def _weight(self, batch: Batch, mask: Tensor) -> Tensor:
         """[A, photographs, B][N,1,R,R]; only B knows where it differs from A."""
@@ -290,13 +265,3 @@ def _by_attribute(change: Tensor, delta: Tensor) -> dict[str, Tensor]:
         if rows.any():
             table[f"change_{name}"] = change[rows].mean()
     return table
-
-
-def save_start(folder: Path, net: PairNet, meta: Mapping[str, Any]) -> None:
-    """Write what `load_start` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_generator(folder / "generator.safetensors", net.G, dict(meta))
-    save_encoder(folder / "encoder.safetensors", net.encoder, dict(meta))
-    directions = (net.directions * net.free).detach().float().cpu().contiguous()
-    with atomic_path(folder / "directions.safetensors") as temporary:
-        save_file({"D": directions}, temporary, metadata={"attributes": json.dumps(list(ATTRIBUTES))})

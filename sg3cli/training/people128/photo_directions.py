@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sg3cli.nets.restyle import average_image, restyle_codes
 from sg3cli.training.people128.pair_data import PictureSet
-from sg3cli.training.people128.pair_trainer import PairNet
+from sg3cli.training.people128.pair_net import PairNet
 
 COVARIATES = (
     "sex", "yaw", "pitch", "mouth_gap", "mouth_corner_lift", "mouth_width", "luminance",

@@ -22,7 +22,7 @@ from sg3cli.files import atomic_path
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.restyle import average_image, restyle_codes
 from sg3cli.training.people128.pair_data import Pairs, PictureSet, made_ahead
-from sg3cli.training.people128.pair_trainer import PairNet
+from sg3cli.training.people128.pair_net import PairNet
 
 SIZE = 2 * GRID
 

@@ -31,8 +31,8 @@ from sg3cli.training.people128.pair_data import (
     photo_rows,
     split_groups,
 )
+from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.pair_sheets import write_sheet
-from sg3cli.training.people128.pair_trainer import PairNet, load_start
 from sg3cli.training.people128.spare_cores import SpareCores
 from sg3cli.training.people128.transfer_data import ExampleConfig, ExampleSource, draw_pairs
 from sg3cli.training.people128.transfer_sheets import held_examples, photo_examples, transfer_sheet

@@ -27,8 +27,8 @@ from sg3cli.levels import to_signed
 from sg3cli.nets.checkpoint import load_transfer_file
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Pairs, PictureSet, make_pairs, split_groups
+from sg3cli.training.people128.pair_net import load_start
 from sg3cli.training.people128.pair_scores import face_mask, psnr
-from sg3cli.training.people128.pair_trainer import load_start
 from sg3cli.training.people128.transfer_data import draw_pairs
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 

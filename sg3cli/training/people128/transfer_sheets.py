@@ -13,8 +13,8 @@ from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.restyle import restyle_codes
 from sg3cli.nets.transfer_net import TransferNet, transferred
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Pairs, PictureSet, attribute_index
+from sg3cli.training.people128.pair_net import PairNet
 from sg3cli.training.people128.pair_sheets import choose_pairs, choose_photos, tiled
-from sg3cli.training.people128.pair_trainer import PairNet
 from sg3cli.training.people128.transfer_data import SIZE, Example, sized, stacked
 
 PHOTO_EDITS = (("age", 1.5), ("smile", 1.5), ("mouth_open", 1.0), ("eyes_closed", 1.5), ("glasses", 1.0))

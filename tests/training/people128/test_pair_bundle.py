@@ -13,7 +13,7 @@ from tiny import tiny_encoder, tiny_generator
 
 from sg3cli.training.people128.pair_bundle import SHIPPED, hair_levels, photo_difference, write_pair_bundle
 from sg3cli.training.people128.pair_data import ATTRIBUTES, PictureSet
-from sg3cli.training.people128.pair_trainer import PairNet, load_start
+from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.photo_directions import COVARIATES
 from sg3cli.weights.bundle import load_model
 

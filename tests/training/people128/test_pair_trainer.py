@@ -19,17 +19,10 @@ from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.efficientnet_lite import EfficientNetLite, PerceptualDistance
 from sg3cli.training.people128 import pair_run
 from sg3cli.training.people128.pair_data import ATTRIBUTES, BatchConfig, attribute_index
+from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.pair_run import PairRun, RunConfig
 from sg3cli.training.people128.pair_scores import face_mask, pair_scores, photo_scores, table
-from sg3cli.training.people128.pair_trainer import (
-    PairConfig,
-    PairNet,
-    PairTrainer,
-    change_error,
-    change_mask,
-    load_start,
-    weighted_l1,
-)
+from sg3cli.training.people128.pair_trainer import PairConfig, PairTrainer, change_error, change_mask, weighted_l1
 from sg3cli.training.people128.photo_directions import partial_direction
 from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
 from sg3cli.training.people128.spare_cores import threads_for
