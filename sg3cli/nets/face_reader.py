@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -127,6 +127,6 @@ def load_face_reader(path: Path, net: EfficientNetLite) -> FaceReader:
             raise ModelError(f"{path} reads with {table['backbone']}, not {net.config.name}", "pull its backbone")
         reader = FaceReader(net, tuple(table["labels"]), state["projection"].shape[1])
         reader.load_state_dict(state, strict=False)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path} is not a face reader: {error}", "make it with `reader_fit`") from error
     return reader.eval()

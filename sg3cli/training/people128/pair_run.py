@@ -24,7 +24,6 @@ import torch
 
 from sg3cli.files import atomic_path
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
-from sg3cli.nets.face_reader import load_face_reader
 from sg3cli.training.people128.autoencoder import bf16_in_hardware
 from sg3cli.training.people128.pair_data import (
     BatchConfig,
@@ -55,7 +54,6 @@ class RunConfig:
     start: Path
     backbone: Path
     work: Path
-    reader: Path | None = None  # heads of a face reader on `backbone`; without, edits of photographs are not supervised
     minutes: float = 120.0
     save_minutes: float = 5.0
     sheet_minutes: float = 20.0
@@ -86,8 +84,7 @@ class PairRun:
         self.held_photos = (photos[0], photo_rows(photos[0], first)[1])
         perceptual = PerceptualDistance(load_efficientnet_lite(config.backbone))
         net = load_start(config.start, config.trainer.detail)
-        reader = load_face_reader(config.reader, perceptual.net) if config.reader else None
-        self.trainer = PairTrainer(net, perceptual, config.trainer, config.device, reader)
+        self.trainer = PairTrainer(net, perceptual, config.trainer, config.device)
         self.seconds, self.stopping = 0.0, False
         self._restore()
 
@@ -166,7 +163,6 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     parser.add_argument("--photos", type=Path, action="append", required=True, help="set of photographs; repeatable")
     parser.add_argument("--start", type=Path, required=True, help="folder with generator, encoder, directions")
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
-    parser.add_argument("--reader", type=Path, help="heads of a face reader (`reader_fit`), for edits of photographs")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--save-minutes", type=float, default=5.0)
@@ -187,7 +183,7 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     values = vars(given) | {"bf16": bf16}
     batch = BatchConfig(**{f.name: values[f.name] for f in fields(BatchConfig) if f.name in values})
     trainer = PairConfig(**{f.name: values[f.name] for f in fields(PairConfig) if f.name in values})
-    names = ("start", "backbone", "work", "reader", "minutes", "save_minutes", "sheet_minutes", "device", "threads")
+    names = ("start", "backbone", "work", "minutes", "save_minutes", "sheet_minutes", "device", "threads")
     shares = given.share or [1.0] * len(given.edits)
     if len(shares) != len(given.edits):
         parser.error("give --share as often as --edits, or not at all")

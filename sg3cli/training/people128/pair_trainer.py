@@ -5,7 +5,6 @@
     loss = d(y_A, A) + d(y_B, B) + d(G(E(photo)), photo)            d: weighted L1 at three scales + perceptual
          + |(y_B - y_A) - (B - A)|^2 / |B - A|^2 where A and B differ          each pair counts alike
          + spread of the codes over the layers - D(y)                       projected discriminator
-         + what a reader sees of G(E(photo) + delta . D)                    `read_edits`
 
 The weight is that of the face, more at eyes and mouth, and more where A and B differ: a wrinkle is a hundredth of the
 picture. The change term is what the paired-edit score measures; it asks that the drawing changes as the truth does,
@@ -25,15 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sg3cli.nets.efficientnet_lite import PerceptualDistance, feature_channels, unit_length
-from sg3cli.nets.face_reader import FaceReader
 from sg3cli.training.people128.autoencoder import face_weight, feature_weight
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Batch
 from sg3cli.training.people128.pair_net import PairNet
 from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
-from sg3cli.training.people128.read_edits import ReadEdits
 
 BALANCE_EVERY = 20  # steps
-EDIT_REALISM = 0.5  # weight of the discriminator on edited photographs, of which it says most, over all other drawings
 JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
 
 
@@ -50,7 +46,6 @@ class PairConfig:
     perceptual: float = 1.5
     adversarial: float = 0.25  # length of its gradient at a drawing, over the perceptual term's; 0 for none
     change: float = 0.6  # weight of the change term
-    read: float = 0.4  # weight of what a reader sees of edits of photographs
     spread: float = 0.02  # of the codes over the layers
     landmarks: float = 3.0  # eyes and mouth count 1 + this
     changed: float = 6.0  # where A and B differ counts 1 + this
@@ -89,9 +84,12 @@ class PairTrainer:
     """`step(batch, progress)` trains once; `state()` and `restore()` continue exactly."""
 
     def __init__(
-        self, net: PairNet, perceptual: PerceptualDistance, config: PairConfig, device: torch.device | str = "cpu",
-        reader: FaceReader | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        net: PairNet,
+        perceptual: PerceptualDistance,
+        config: PairConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.config, self.device = config, torch.device(device)
         self.net = net.to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -107,9 +105,6 @@ class PairTrainer:
         self.discriminator: ProjectedDiscriminator | None = None
         if config.adversarial:
             self.discriminator = ProjectedDiscriminator(feature_channels(), self.device, share=config.adversarial)
-        self.reading: ReadEdits | None = None
-        if reader is not None and config.read:
-            self.reading = ReadEdits(reader, net.G.img_resolution, self.device, config.bf16)
         self.now = 0
         if config.bf16:
             self.net.G.synthesis.set_precision("bf16")
@@ -159,8 +154,6 @@ class PairTrainer:
             if (net.training and self.now % BALANCE_EVERY == 0) or not critic.weight:
                 critic.balance(losses["adversarial"], c.perceptual * losses["perceptual"], y)
             losses["total"] = losses["total"] + critic.weight * losses["adversarial"]
-        if self.reading is not None and len(batch.photos):
-            losses |= self._read(ws[n:], y[n : len(ws)], losses)
         if len(batch.photos):
             losses["photo_perceptual"] = features[n : len(ws)].mean()
             losses["photo_pixel"] = pixel[n : len(ws)].mean()
@@ -171,17 +164,6 @@ class PairTrainer:
             return {"told_apart": critic.learn(drawn_maps, real_maps, where), "adversarial_weight": critic.weight}
 
         return losses | _by_attribute(change, batch.delta), learn
-
-    def _read(self, ws: Tensor, y: Tensor, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of edited photographs, and with them the `total`: they should be read as meant and look real."""
-        assert self.reading is not None
-        seed = self.config.seed * 1_000_003 + self.now
-        terms, maps = self.reading.losses(self.net, ws.detach(), y.detach(), seed)
-        total = losses["total"] + self.config.read * torch.stack(list(terms.values())).sum()
-        if self.discriminator is not None and self.discriminator.ready:
-            realism = self.discriminator.realism(maps, self.face.expand(len(y), -1, -1, -1))
-            total = total - EDIT_REALISM * self.discriminator.weight * realism
-        return terms | {"total": total}
 
     def _weight(self, batch: Batch, mask: Tensor) -> Tensor:
         """[A, photographs, B][N,1,R,R]; only B knows where it differs from A."""

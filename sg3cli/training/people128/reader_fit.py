@@ -78,20 +78,31 @@ def fit(reader: FaceReader, photos: Seen, renders: Seen, ridge: float = RIDGE) -
     scale = 1 / (features.std(0) + 1e-3)
     z = torch.from_numpy((features - mean) * scale)
     basis = torch.svd_lowrank(z, q=min(COMPONENTS, *z.shape), niter=2)[2]  # [D,Q]
-    heads, bias = _ridge((z @ basis).double().numpy(), labels, weight, ridge)
+    heads, bias = ridge_heads((z @ basis).double().numpy(), labels, weight, ridge)
     reader.mean.copy_(torch.from_numpy(mean))
     reader.scale.copy_(torch.from_numpy(scale))
     reader.weight.copy_(basis @ torch.from_numpy(heads).float())
     reader.bias.copy_(torch.from_numpy(bias))
-    reader.spread.copy_(torch.from_numpy(np.nanstd(labels, 0)))
+    reader.spread.copy_(torch.from_numpy(_spread(labels)))
     reader.projection.copy_(people_apart(z, np.concatenate([photos.identity, renders.identity])))
 
 
-def _ridge(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def _spread(labels: np.ndarray) -> np.ndarray:
+    """[K] standard deviation of labels [N,K]; 1 where it is not known or none."""
+    known = np.where((~np.isnan(labels)).any(0), labels, 0)
+    deviation = np.nanstd(known, 0)
+    return np.where(deviation > 0, deviation, 1.0)
+
+
+def ridge_heads(x: np.ndarray, labels: np.ndarray, weight: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """x [N,Q], labels [N,K] with NaN -> ([Q,K], [K]); the shrinkage is a share of the features' mean square."""
     heads, bias = [], []
     for y in labels.T:
         known = ~np.isnan(y)
+        if not known.any():
+            heads.append(np.zeros(x.shape[1]))
+            bias.append(0.0)
+            continue
         w = weight[known] / weight[known].sum()
         a, b = x[known] - w @ x[known], y[known] - w @ y[known]
         gram = a.T @ (w[:, None] * a)
@@ -159,6 +170,8 @@ def verification_auc(embedded: np.ndarray, identity: np.ndarray) -> tuple[float,
     same = identity[i] == identity[j]
     order = np.argsort(np.argsort(alike))
     n, m = int(same.sum()), int((~same).sum())
+    if not n or not m:
+        return float("nan"), n
     return float((order[same].sum() - n * (n - 1) / 2) / (n * m)), n
 
 

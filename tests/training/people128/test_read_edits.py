@@ -1,0 +1,80 @@
+"""Directions that a reader supervises: what is asked, what is held, and that they learn it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_generator
+
+from sg3cli.nets.efficientnet_lite import EfficientNetLite
+from sg3cli.nets.face_reader import FaceReader, describe
+from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
+
+LABELS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup")
+NAMES = list(READABLE)
+
+
+@pytest.fixture(scope="module")
+def edits() -> ReadEdits:
+    torch.manual_seed(0)
+    reader, G = FaceReader(EfficientNetLite(), LABELS), tiny_generator()
+    described = describe(reader.net, G.synthesis(torch.randn(24, 8, 32)))
+    reader.mean.copy_(described.mean(0))
+    reader.scale.copy_(1 / (described.std(0) + 1e-2))
+    reader.spread.copy_(torch.tensor([40.0, 1.0, 1.0, 0.3, 1.0, 1.0, 1.0]))
+    reader.weight.copy_(torch.randn(reader.weight.shape) * reader.weight.shape[0] ** -0.5 * reader.spread)
+    reader.projection.copy_(torch.randn(reader.projection.shape))
+    reader.bias[0] = 50.0
+    return ReadEdits(reader, G, ReadConfig(steps=15, edits_per_step=3, lr=0.15, shift=1))
+
+
+def _none() -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(8, 32) for name in NAMES}
+
+
+def test_wishes_lie_within_what_faces_are(edits: ReadEdits) -> None:
+    read = torch.zeros(300, len(LABELS))
+    read[:, 0] = torch.linspace(15, 90, 300)
+    names, strengths = edits.wishes(read, NAMES, torch.Generator().manual_seed(1))
+    assert set(names) == set(NAMES) and strengths.abs().min() >= edits.config.least - 1e-6
+    wanted = edits._wanted(names, strengths)
+    assert ((wanted != 0).sum(1) == 1).all()
+    age = torch.tensor([name == "age" for name in names])
+    torch.testing.assert_close(wanted[age, 0], 20 * strengths[age])
+    reached = (read + wanted)[age, 0]
+    assert reached.min() >= 15 and reached.max() <= 90
+    assert strengths[age][:20].min() > 0 > strengths[age][-20:].max()  # the young get older, the old younger
+
+
+def test_no_change_costs_the_wish_alone(edits: ReadEdits) -> None:
+    terms = edits.losses(_none(), torch.randn(4, 8, 32), torch.Generator().manual_seed(3))
+    assert float(terms["asked"]) > 0.01
+    assert all(float(terms[n]) < 1e-5 for n in ("leak", "identity", "colour", "beyond"))
+
+
+def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits) -> None:
+    grey = edits._colour(torch.full((1, 3, 32, 32), 0.1))
+    red = edits._colour(torch.tensor([0.1, -0.05, 0.0])[None, :, None, None].expand(1, 3, 32, 32))
+    stripes = torch.ones(1, 3, 32, 32)
+    stripes[..., ::2] = -1
+    assert float(red) > 1.5 * float(grey) > 0 and float(edits._colour(stripes)) < 1e-6
+
+
+def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
+    """What is read as age is what one direction of the codes does; it is found from nothing."""
+    ws = torch.randn(24, 8, 32, generator=torch.Generator().manual_seed(1))
+    reader, true = edits.reader, torch.cat([torch.zeros(1, 32), torch.randn(7, 32)])
+    apart = reader.features(edits.G.synthesis(ws + true)) - reader.features(edits.G.synthesis(ws - true))
+    kept = reader.weight.clone()
+    reader.weight[:, 0] = 20 * apart.mean(0) / apart.mean(0).square().sum()
+
+    def asked(direction: torch.Tensor) -> float:
+        rngs = (torch.Generator().manual_seed(1000 + k) for k in range(6))
+        return sum(float(edits.losses({"age": direction}, ws[:6], rng)["asked"]) for rng in rngs)
+
+    start = {"age": torch.zeros(8, 32)}
+    learned = fit_directions(edits, ws, start)["age"]
+    assert asked(learned) < 0.6 * asked(start["age"])
+    assert not learned[0].any() and learned[1:].any()
+    assert torch.equal(learned, fit_directions(edits, ws, start)["age"])
+    reader.weight.copy_(kept)
