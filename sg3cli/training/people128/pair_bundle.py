@@ -2,8 +2,9 @@
 
     python -m sg3cli.training.people128.pair_bundle --start EMA --photos PHOTOS --probe BUNDLE --out FOLDER
 
-What pairs teach is joined by what photographs tell: how people age (`photo_directions`), and the difference between
-women and men. The mapping is fitted to the codes of the photographs, so that `sg3 generate` draws people from noise.
+Pairs of renders teach what can be rendered. How a real face ages, smiles, opens its mouth or closes its eyes is fitted
+afterwards to what a reader sees in drawings of photographs (`read_edits`). The mapping is fitted to the codes of
+photographs, so that `sg3 generate` draws people from noise.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,106 +26,78 @@ from torch import Tensor
 from sg3cli import __version__
 from sg3cli.files import atomic_path, digest_of, write_json
 from sg3cli.nets.checkpoint import save_encoder, save_generator
+from sg3cli.nets.face_reader import FaceReader, load_face_reader
 from sg3cli.training.people128.fit_mapping import fit_mapping
-from sg3cli.training.people128.pair_data import PictureSet, attribute_index, first_held_out_person, photo_rows
-from sg3cli.training.people128.pair_net import PairNet, load_start
-from sg3cli.training.people128.photo_directions import COVARIATES, codes_of, partial_direction
+from sg3cli.training.people128.pair_data import (
+    PictureSet,
+    attribute_index,
+    first_held_out_person,
+    photo_rows,
+    split_groups,
+)
+from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
+from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
 from sg3cli.weights.bundle import ATTRIBUTE_NET, load_model
+from sg3cli.weights.efficientnet import load_efficientnet_lite
 from sg3cli.weights.registry import PHOTO_CREDITS
 
-# Where hair is looked for: (along, aside) in distances from the chin to the brows, from the middle of the brows.
-HAIR_PLACES = (
-    (0.4, 0.0),
-    (0.55, 0.0),
-    (0.7, 0.0),
-    (0.4, 0.25),
-    (0.4, -0.25),
-    (0.3, 0.45),
-    (0.3, -0.45),
-    (0.1, 0.55),
-    (0.1, -0.55),
-)
 TRAINED = "directions.safetensors"  # as the run has them, so that another one can start from the bundle
 LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs under open licences, see credits"
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """A direction of the bundle: what strength 1 is, where it holds, and what it is made of.
+    """A direction of the bundle: what strength 1 is and where it holds.
 
-    `factor` times the direction that pairs taught of `attribute`, and `change` of the label `column` of photographs.
+    `factor` times the direction that pairs taught of `attribute`; without one it is fitted to a reader (`READABLE`).
     """
 
     aim: str
     range: tuple[float, float]
     attribute: str | None = None
     factor: float = 1.0
-    column: str | None = None
-    change: float = 0.0
 
 
 # Factors and ranges are what eight held-out photographs looked right with: directions from pairs are fitted by least
 # squares, which shrinks them where the drawing is soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("visibly older, the hair excepted", (-2.5, 3.0), "age", 1.08, "age", 16.8),
-    "smile": Shipped("a smile that begins; 2 shows teeth", (-2.0, 2.5), "smile", 1.5),
-    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), "mouth_open"),
-    "eyes-closed": Shipped("lids half down; 2 nearly closes them", (0.0, 2.0), "eyes_closed", 1.5),
+    "age": Shipped("20 years older", (-2.5, 3.0)),
+    "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.5)),
+    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.5)),
+    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0)),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
     "glasses": Shipped("a pair of glasses", (0.0, 1.5), "glasses", 1.5),
     "beard": Shipped("a short beard; 2 a full one", (-1.0, 2.0), "beard"),
     "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
-    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), column="sex", change=0.5),
+    "gender": Shipped("half of the way from women to men", (-2.0, 2.0)),
 }
+RENDERS = 120  # codes of renders beside those of photographs, so that both are read
 
 
-def hair_levels(photos: PictureSet, rows: np.ndarray, size: int = 64) -> np.ndarray:
-    """[N,P] mean level, 0 to 1, of small squares where hair is or was: above the forehead and beside it."""
-    import cv2
-
-    levels = np.empty((len(rows), len(HAIR_PLACES)), np.float32)
-    for k, row in enumerate(rows):
-        grey = cv2.cvtColor(
-            cv2.resize(photos.picture(int(row)), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
-        )
-        points = photos.landmarks[row] * size
-        brows, up = points[17:27].mean(0), points[17:27].mean(0) - points[8]
-        across = np.array([-up[1], up[0]])
-        for p, (along, aside) in enumerate(HAIR_PLACES):
-            x, y = np.clip(np.rint(brows + along * up + aside * across), 1, size - 2).astype(int)
-            levels[k, p] = grey[y - 1 : y + 2, x - 1 : x + 2].mean() / 255
-    return levels
+def read_directions(net: PairNet, reader: FaceReader, ws: Tensor, config: ReadConfig) -> dict[str, Tensor]:
+    """Name -> [num_ws,w_dim] of `READABLE`, fitted from what pairs taught of it on, on codes ws [N,num_ws,w_dim]."""
+    index, trained = attribute_index(), (net.directions * net.free).detach()
+    start = {}
+    for name in READABLE:
+        k = index.get(name.replace("-", "_"))
+        start[name] = torch.zeros_like(trained[0]) if k is None else trained[k]
+    with torch.enable_grad():
+        return fit_directions(ReadEdits(reader, net.G, config), ws, start, _say)
 
 
-def photo_difference(photos: PictureSet, rows: np.ndarray, codes: np.ndarray, name: str) -> np.ndarray:
-    """[num_ws,w_dim]: change of the codes [N,num_ws,w_dim] of photographs with a label, everything else that is known
-    about them being held. The first code, which places the picture, stays.
-
-    The hair is held, too: most of it lies outside of what an edit may change, and a rim that turns grey would show.
-    """
-    known = ~np.isnan(photos.column(name)[rows])
-    rows, codes = rows[known], codes[known]
-    sources = photos.column("source")[rows]
-    others = np.stack([photos.column(other)[rows] for other in ("age", *COVARIATES) if other != name], 1)
-    hair = hair_levels(photos, rows)
-    others = np.c_[others, hair, hair**2, (sources[:, None] == np.unique(sources)[1:]).astype(np.float32)]
-    direction = partial_direction(codes, photos.column(name)[rows], others)
-    direction[0] = 0
-    return direction
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
-def directions_of(net: PairNet, photos: PictureSet, rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+def directions_of(net: PairNet, read: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Name -> [num_ws,w_dim] float32: what strength 1 adds to the codes."""
-    index, trained = attribute_index(), (net.directions * net.free).detach().numpy()
-    found: dict[str, np.ndarray] = {}
+    index, trained = attribute_index(), (net.directions * net.free).detach()
+    found = {}
     for name, shipped in SHIPPED.items():
-        vector = np.zeros(trained.shape[1:], np.float32)
-        if shipped.attribute is not None:
-            vector += shipped.factor * trained[index[shipped.attribute]]
-        if shipped.column is not None:
-            vector += shipped.change * photo_difference(photos, rows, codes, shipped.column)
-        found[name] = vector
+        vector = shipped.factor * trained[index[shipped.attribute]] if shipped.attribute is not None else read[name]
+        found[name] = vector.numpy().astype(np.float32)
     return found
 
 
@@ -132,21 +106,31 @@ def write_directions(folder: Path, vectors: Mapping[str, np.ndarray], generator:
     folder.mkdir(parents=True, exist_ok=True)
     for name, vector in vectors.items():
         shipped = SHIPPED[name]
-        ways = ("pairs that differ in it alone" if shipped.attribute else "", "photographs" if shipped.column else "")
-        method = " and ".join(filter(None, ways))
+        method = "pairs that differ in it alone" if shipped.attribute else "a reader of drawn photographs"
         meta = {"schema": 1, "name": name, "generator": generator, "aim": shipped.aim, "range": shipped.range}
         meta |= {"method": method, "norm": float(np.linalg.norm(vector, axis=-1).max())}
         with atomic_path(folder / f"{name}.safetensors") as temp:
             save_file({"direction": vector}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)})
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a bundle is made of beside the networks: photographs and pairs, and the reader that judges drawings."""
+
+    photos: PictureSet
+    edits: PictureSet
+    reader: FaceReader
+    probe: Path
+    config: ReadConfig = field(default_factory=ReadConfig)
+
+
 @torch.no_grad()
-def write_pair_bundle(
-    folder: Path, net: PairNet, photos: PictureSet, probe: Path, record: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Write the bundle, all in half precision; `record` tells in `model.json` how it was trained. The directions."""
-    rows = photo_rows(photos, first_held_out_person(photos.identity))[0]
-    codes: Tensor = codes_of(net, photos, rows)
+    photos, edits = given.photos, given.edits
+    codes = codes_of(net, photos, photo_rows(photos, first_held_out_person(photos.identity))[0])
+    plain = np.flatnonzero(np.isin(np.asarray(edits.group), split_groups(edits)[0]) & ~np.asarray(edits.altered))
+    rendered = codes_of(net, edits, np.random.default_rng(0).permutation(plain)[:RENDERS])
     start = net.G.mapping.w_avg.clone()
     held = fit_mapping(net.G, codes.mean(1))
     net.G.mapping.w_avg.copy_(start)  # the code from which the encoder learned to go on; another one costs .6 dB
@@ -156,10 +140,11 @@ def write_pair_bundle(
     digest = digest_of(folder / "generator.safetensors")
     save_file({"D": net.directions.detach().numpy().astype(np.float16)}, folder / TRAINED)
     shutil.rmtree(folder / "directions", ignore_errors=True)
-    vectors = directions_of(net, photos, rows, codes.numpy())
+    read = read_directions(net, given.reader, torch.cat([codes, rendered]), given.config)
+    vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
-    if probe.resolve() != (folder / ATTRIBUTE_NET).resolve():
-        shutil.copyfile(probe, folder / ATTRIBUTE_NET)
+    if given.probe.resolve() != (folder / ATTRIBUTE_NET).resolve():
+        shutil.copyfile(given.probe, folder / ATTRIBUTE_NET)
     card = {
         "schema": 1,
         "name": folder.name,
@@ -179,6 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write a bundle from a run on pairs.")
     parser.add_argument("--start", type=Path, required=True, help="generator, encoder and directions of a run")
     parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--edits", type=Path, required=True, help="set of pairs")
+    parser.add_argument("--reader", type=Path, required=True, help="heads of a face reader (`reader_fit`)")
+    parser.add_argument("--backbone", type=Path, required=True, help="of the reader: EfficientNet-Lite0")
+    parser.add_argument("--read-steps", type=int, default=ReadConfig().steps)
     parser.add_argument("--probe", default="people-128", help="bundle whose attribute net reads the pictures")
     parser.add_argument("--record", type=Path, help="JSON on how it was trained, for model.json")
     parser.add_argument("--out", type=Path, required=True)
@@ -187,7 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     record = {} if given.record is None else json.loads(given.record.read_text(encoding="utf8"))
     net = load_start(given.start, 0).eval()
-    write_pair_bundle(given.out, net, PictureSet(given.photos), load_model(given.probe).path / ATTRIBUTE_NET, record)
+    reader = load_face_reader(given.reader, load_efficientnet_lite(given.backbone))
+    probe = load_model(given.probe).path / ATTRIBUTE_NET
+    config = ReadConfig(steps=given.read_steps)
+    sources = Sources(PictureSet(given.photos), PictureSet(given.edits), reader, probe, config)
+    write_pair_bundle(given.out, net, sources, record)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -17,7 +18,8 @@ from sg3cli.files import atomic_path
 from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_encoder, save_generator
 from sg3cli.nets.encoder import Encoder, with_detail
 from sg3cli.nets.generator import Generator
-from sg3cli.training.people128.pair_data import ATTRIBUTES
+from sg3cli.nets.restyle import average_image, restyle_codes
+from sg3cli.training.people128.pair_data import ATTRIBUTES, PictureSet
 
 POSE = ("yaw", "pitch")  # only these may move the picture as a whole, which the first code does
 
@@ -59,6 +61,14 @@ def load_start(folder: Path, detail: int) -> PairNet:
     with safe_open(str(folder / "directions.safetensors"), framework="pt") as file:
         directions = file.get_tensor("D").float()
     return PairNet(G, encoder, directions).requires_grad_(True)
+
+
+@torch.no_grad()
+def codes_of(net: PairNet, pictures: PictureSet, rows: np.ndarray) -> Tensor:
+    """Codes [N,num_ws,w_dim] of pictures after three ReStyle steps."""
+    start = average_image(net.G, net.encoder.config.input_size)
+    parts = (pictures.tensor(part, net.G.img_resolution) for part in np.array_split(rows, max(1, len(rows) // 24)))
+    return torch.cat([restyle_codes(net.encoder, net.G, x, 3, start) for x in parts])
 
 
 def save_start(folder: Path, net: PairNet, meta: Mapping[str, Any]) -> None:

@@ -3,10 +3,12 @@
     r_0 = read(G(ws))     r_1 = read(G(ws + s D_k))      ws: codes of photographs and renders, s: strength, G: fixed
     |(r_1 - r_0 - s unit_k) / spread|^2     for attribute k; for all others the change that is asked for is none
     + what the edit does to who it is, to the colours of large areas, and beyond the face
+    - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
 the term for colours "older" also becomes darker and redder, which it is on the average of portraits. The drawings are
-shifted before they are read, so that what is learned is a face and not a pattern that the reader takes for one.
+shifted before they are read, so that what is learned is a face and not a pattern that the reader takes for one; for
+the same reason they have to pass for drawings of somebody as he is.
 
 Directions alone learn, the generator does not: a step that taught both cost half a point of the reconstruction's
 perceptual distance within a hundred steps, because a generator can answer by becoming deaf to a direction.
@@ -22,9 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.nets.face_reader import READ_STAGES, FaceReader, pooled
+from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
+from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
 from sg3cli.training.people128.autoencoder import face_weight
+from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
 
 
 class Readable(NamedTuple):
@@ -47,8 +51,11 @@ READABLE = {
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 REC601 = (0.299, 0.587, 0.114)
 BLOCK = 16  # pixels of a large area
+BALANCE_EVERY = 20  # steps
+STAGES = tuple(sorted({*READ_STAGES, *FEATURE_STAGES}))
 
 Directions = Mapping[str, Tensor]
+Learn = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,19 @@ class ReadConfig:
     identity: float = 0.3
     colour: float = 6.0
     luma: float = 0.3  # of lightness against hue in the colour term
-    beyond: float = 4.0
+    beyond: float = 10.0
+    realism: float = 0.5  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
+
+
+def inner_face(size: int) -> Tensor:
+    """[1,1,R,R] in 0..1: an ellipse from the hair line to the chin of an aligned face, with a soft edge.
+
+    Hair is beyond it: most of it lies where an edit of footage may not change anything, and a rim of grey would show.
+    """
+    axis = (torch.arange(size) + 0.5) / size
+    x, y = (axis[None, :] - 0.5) / 0.3, (axis[:, None] - 0.58) / 0.36
+    return torch.sigmoid(8 * (1 - (x * x + y * y).sqrt()))[None, None]
 
 
 class ReadEdits:
@@ -76,24 +94,30 @@ class ReadEdits:
 
     def __init__(self, reader: FaceReader, G: Generator, config: ReadConfig) -> None:
         self.reader, self.G, self.config = reader, G.eval().requires_grad_(False), config
-        self.face = face_weight(G.img_resolution)
+        self.face, self.beyond = face_weight(G.img_resolution), 1 - inner_face(G.img_resolution)
         self.columns = {name: reader.column(readable.label) for name, readable in READABLE.items()}
         self.leak = torch.ones(len(reader.names))
         for name, share in LEAK.items():
             self.leak[reader.column(name)] = share
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.critic = ProjectedDiscriminator(feature_channels(), torch.device("cpu"), share=config.realism)
 
-    def losses(self, directions: Directions, ws: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Terms for one edit of each of the codes ws [N,num_ws,w_dim]; gradients reach the directions alone."""
+    def losses(self, directions: Directions, ws: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], Learn]:
+        """Terms for one edit of each of the codes ws [N,num_ws,w_dim]; gradients reach the directions alone.
+
+        And the step of the discriminator that is due afterwards.
+        """
         c = self.config
         with torch.no_grad():
             y = self.G.synthesis(ws)
         view = _View.draw(y, rng, c.shift, c.noise)
         with torch.no_grad():
-            before, who = self._read(view(y))
+            before, who, plain = self._read(view(y))
         names, strengths = self.wishes(before, list(directions), rng)
         change = torch.stack([s * directions[name] for name, s in zip(names, strengths.tolist(), strict=True)])
         edited = self.G.synthesis(ws + change)
-        after, whom = self._read(view(edited))
+        after, whom, drawn = self._read(view(edited))
         wanted = self._wanted(names, strengths)
         error, asked = ((after - before - wanted) / self.reader.spread).square(), wanted != 0
         terms = {
@@ -101,9 +125,16 @@ class ReadEdits:
             "leak": (error * ~asked * self.leak).sum(1).mean(),
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
             "colour": c.colour * self._colour(edited - y),
-            "beyond": c.beyond * ((edited - y).abs() * (1 - self.face).clamp(min=0)).mean(),
+            "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
-        return terms | {"total": torch.stack(list(terms.values())).sum()}
+        terms["total"] = torch.stack(list(terms.values())).sum()
+        where = self.face.expand(len(ws), -1, -1, -1)
+        if self.critic.ready:
+            terms["realism"] = self.critic.realism(drawn, where)
+            if edited.requires_grad and (self.critic.steps % BALANCE_EVERY == 0 or not self.critic.weight):
+                self.critic.balance(terms["realism"], terms["asked"] + terms["leak"], edited)
+            terms["total"] = terms["total"] - self.critic.weight * terms["realism"]
+        return terms, lambda: self.critic.learn(drawn, plain, where)
 
     def wishes(self, read: Tensor, names: list[str], rng: torch.Generator) -> tuple[list[str], Tensor]:
         """An attribute and a strength for each row of readings [N,L]; what is reached is a face that can be."""
@@ -128,11 +159,11 @@ class ReadEdits:
             row[self.columns[name]] = strength * READABLE[name].unit
         return wanted
 
-    def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Readings [N,L] and unit vectors [N,E] that say who it is."""
-        maps = self.reader.net.features(x.contiguous(memory_format=torch.channels_last), READ_STAGES)
-        features = self.reader.standardised(pooled(maps))
-        return self.reader.read(features), self.reader.embed(features)
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Readings [N,L], unit vectors [N,E] that say who it is, and the maps that a discriminator is shown."""
+        maps = dict(zip(STAGES, self.reader.net.features(at_size(x), STAGES), strict=True))
+        features = self.reader.standardised(pooled([maps[k] for k in READ_STAGES]))
+        return self.reader.read(features), self.reader.embed(features), [maps[k] for k in FEATURE_STAGES]
 
     def _colour(self, change: Tensor) -> Tensor:
         """[]: mean change [N,3,R,R] of large areas of the face."""
@@ -178,10 +209,11 @@ def fit_directions(
         decay = 1 - 0.95 * max((step / c.steps - c.decay_from) / (1 - c.decay_from), 0.0)
         for group in optimiser.param_groups:
             group["lr"] = c.lr * decay * min(1.0, (step + 1) / c.warmup)
-        losses = edits.losses({name: _placed(vector) for name, vector in learned.items()}, ws[chosen], rng)
+        losses, learn = edits.losses({name: _placed(vector) for name, vector in learned.items()}, ws[chosen], rng)
         optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         optimiser.step()
+        learn()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
         if step % 50 == 49:

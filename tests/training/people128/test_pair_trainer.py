@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,6 @@ from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.pair_run import PairRun, RunConfig
 from sg3cli.training.people128.pair_scores import face_mask, pair_scores, photo_scores, table
 from sg3cli.training.people128.pair_trainer import PairConfig, PairTrainer, change_error, change_mask, weighted_l1
-from sg3cli.training.people128.photo_directions import partial_direction
 from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
 from sg3cli.training.people128.spare_cores import threads_for
 
@@ -182,16 +180,6 @@ def test_the_face_mask_covers_jaw_to_forehead() -> None:
     points[0, 17:27, 0], points[0, 17:27, 1] = torch.linspace(20, 44, 10), 24
     mask = face_mask(points, 64)[0, 0]
     assert mask[45, 32] == 1 and mask[20, 32] == 1 and mask[60, 32] == 0 and mask[30, 5] == 0
-
-
-def test_partial_direction_holds_what_goes_along() -> None:
-    rng = np.random.default_rng(0)
-    hair = rng.normal(size=400)
-    age = 0.8 * hair + 0.6 * rng.normal(size=400)
-    codes = np.stack([3 * age, 2 * hair, rng.normal(size=400)], 1).reshape(400, 3, 1)
-    held = partial_direction(codes, age, hair[:, None], ridge=1e-3)[:, 0]
-    assert held[:2] == pytest.approx([3, 0], abs=1e-2) and abs(held[2]) < 0.3
-    assert partial_direction(codes, age, np.zeros((400, 1)))[1, 0] > 1  # not held: hair comes along
 
 
 def test_the_discriminator_learns_and_sharpens_only_the_drawing() -> None:
