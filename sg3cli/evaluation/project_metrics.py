@@ -15,21 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sg3cli.compositing.face_mask import edge_mask, face_mask, landmarks_in_window
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.paste import warp_alpha
-from sg3cli.errors import ModelError
+from sg3cli.evaluation.face_reading import FaceReading, open_reading
 from sg3cli.evaluation.transfer_figures import transfer_figures
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.faces.crops import aligned_crops
 from sg3cli.latents.rendering import render_crops
-from sg3cli.levels import to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
 from sg3cli.metrics.reconstruction import ReconstructionReport, reconstruction_report
 from sg3cli.metrics.temporal import jitter, outside_difference
-from sg3cli.nets.attribute_net import AttributeNet, load_attribute_net
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.device import choose_device
@@ -45,10 +42,11 @@ from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import runs
 from sg3cli.video import Frame, VideoReader, frame_pts, packet_digest
 from sg3cli.video.probe import probe
-from sg3cli.weights.bundle import ATTRIBUTE_NET, Bundle
+from sg3cli.weights.bundle import ATTRIBUTE_NET
 
 PASTED = 12  # frames whose paste is checked
 STAGES = ("align", "invert", "finetune")
+IMAGE_FIGURES = ("frames", "resolution", "reconstruction", "read_by", "identity", "labels", "outside", "transfer")
 
 Figures = dict[str, Any]
 
@@ -63,7 +61,9 @@ def evaluate(job: Job, outputs: Sequence[str], every: int = 1) -> Figures:
     source = project.source()
     figures: Figures = {"timing": [timing(source, Path(out), project.video_track) for out in outputs]}
     figures["faces"] = face_figures(project.track()) if "align" in done else None
-    images = dict.fromkeys(("frames", "resolution", "reconstruction", "identity", "labels", "outside", "transfer"))
+    images = dict.fromkeys(
+        ("frames", "resolution", "reconstruction", "read_by", "identity", "labels", "outside", "transfer")
+    )
     if "invert" in done:
         images = measure_images(open_subject(job, "finetune" in done), job, every)
     return figures | images
@@ -134,7 +134,7 @@ class Subject:
     face: FaceEdits  # the first one that the project edits
     untuned: Generator
     tuned: Generator | None
-    attribute_net: AttributeNet | None
+    reading: FaceReading | None  # None: the model reads no faces
 
     @property
     def G(self) -> Generator:
@@ -152,46 +152,15 @@ def open_subject(job: Job, tuned: bool) -> Subject:
     bundle, track = job.bundle(), job.project.track()
     device = choose_device(job.device, job.console)
     codes = smoothed_codes(job.project, bundle.digest, track, job.smooth())
-    attribute_net, wanted = open_attribute_net(bundle), plan(job, bundle, tuned)
-    if attribute_net is None:
+    reading, wanted = open_reading(bundle, job.console), plan(job, bundle, tuned)
+    if reading is None:
         job.console.notice(f"evaluate: {bundle.name} has no {ATTRIBUTE_NET}, identity and labels are not computed")
     return Subject(
         face=wanted.of_face(track, codes, job.project.faces[0]),
         untuned=tuned_generator(job.project, bundle, False, job.nets).to(device),
         tuned=tuned_generator(job.project, bundle, True, job.nets).to(device) if tuned else None,
-        attribute_net=attribute_net,
+        reading=reading,
     )
-
-
-def open_attribute_net(bundle: Bundle) -> AttributeNet | None:
-    """The bundle's attribute net, None when it has none. Raises `ModelError` for a damaged one."""
-    path = bundle.path / ATTRIBUTE_NET
-    if not path.is_file():
-        return None
-    from safetensors import SafetensorError
-
-    try:
-        return load_attribute_net(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "copy the model again, or remove that file") from error
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What the attribute net says of images: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
-
-    labels: np.ndarray
-    embedding: np.ndarray
-
-
-def read_faces(attribute_net: AttributeNet, images: Sequence[np.ndarray]) -> Readings:
-    """Readings of aligned crops `[N, N, 3]`, uint8 or float in [-1, 1]."""
-    x = np.stack(images)
-    x = to_signed(x) if x.dtype == np.uint8 else x.clip(-1, 1)
-    with torch.inference_mode():
-        standard, _, embedding = attribute_net(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
-        labels = standard * attribute_net.std + attribute_net.mean
-    return Readings(labels.double().numpy(), embedding.double().numpy())
 
 
 def face_batches(
@@ -233,7 +202,7 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
     for batch, crops in face_batches(job, subject.track, frames, size, "evaluate"):
         index = np.array([frame.index for frame in batch])
         plain = measure_reconstruction(tally, subject, index, crops, loss)
-        if subject.attribute_net is not None:
+        if subject.reading is not None:
             measure_likeness(tally, subject, index, crops, plain)
         chosen = [frame for frame in batch if frame.index in pasted]
         tally.outside += outside_differences(subject, chosen, config, maker)
@@ -241,8 +210,9 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
         "frames": len(present),
         "resolution": size,
         "reconstruction": {name: merged(reports) for name, reports in tally.reports.items()},
+        "read_by": subject.reading.name if subject.reading else None,
         "identity": {name: mean_and_least(parts) for name, parts in tally.cosines.items()},
-        "labels": label_changes(subject.attribute_net, tally.changes),
+        "labels": label_changes(subject.reading, tally.changes),
         "outside": {"frames": len(tally.outside), "max_difference": max(tally.outside)} if tally.outside else None,
         "transfer": transfer_figures(job, subject.face, subject.G, config, sorted(pasted)),
     }
@@ -273,14 +243,14 @@ def measure_likeness(
     tally: Tally, subject: Subject, index: np.ndarray, crops: list[np.ndarray], plain: list[np.ndarray]
 ) -> None:
     """Identity of reconstruction and edit against the source, and how far the edit moves each label."""
-    assert subject.attribute_net is not None
-    source, unedited = read_faces(subject.attribute_net, crops), read_faces(subject.attribute_net, plain)
+    assert subject.reading is not None
+    source, unedited = subject.reading.read(crops), subject.reading.read(plain)
     tally.cosines["reconstruction"].append((source.embedding * unedited.embedding).sum(1))
     strengths = [edit.strength_at(subject.track.times[index]) for edit in subject.face.edits]
     moved = np.any(strengths, axis=0) if strengths else np.zeros(len(index), bool)
     if moved.any():
         images = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
-        edited = read_faces(subject.attribute_net, images)
+        edited = subject.reading.read(images)
         tally.cosines["edited"].append((source.embedding[moved] * edited.embedding).sum(1))
         tally.changes.append(edited.labels - unedited.labels[moved])
 
@@ -330,11 +300,10 @@ def mean_and_least(parts: Iterable[np.ndarray]) -> Figures | None:
     return {"frames": len(values), "mean": float(values.mean()), "min": float(values.min())} if len(values) else None
 
 
-def label_changes(attribute_net: AttributeNet | None, changes: Sequence[np.ndarray]) -> Figures | None:
+def label_changes(reading: FaceReading | None, changes: Sequence[np.ndarray]) -> Figures | None:
     """Mean change of each label in its own unit, and in standard deviations of the people it was learned on."""
-    if attribute_net is None or not changes:
+    if reading is None or not changes:
         return None
     mean = np.concatenate(changes).mean(axis=0)
-    std = attribute_net.std.double().numpy()
-    rows = zip(attribute_net.config.labels, mean, mean / std, strict=True)
+    rows = zip(reading.labels, mean, mean / reading.spread, strict=True)
     return {name: {"change": float(change), "change_std": float(standard)} for name, change, standard in rows}

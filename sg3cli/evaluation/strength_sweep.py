@@ -15,7 +15,8 @@ import numpy as np
 
 from sg3cli.drawing.images import write_png
 from sg3cli.errors import UsageError
-from sg3cli.evaluation.project_metrics import Readings, Subject, face_batches, open_subject, read_faces, spread
+from sg3cli.evaluation.face_reading import Readings
+from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, spread
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.latents.edits import apply_edits, make_edit
 from sg3cli.latents.rendering import render_crops
@@ -83,21 +84,21 @@ def strong_faces(subject: Subject, index: np.ndarray, vector: np.ndarray, streng
 
 def read_batch(sweep: SweepReadings, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:
     """Add the attribute net's readings of a batch, if there is an attribute net."""
-    if subject.attribute_net is not None:
-        sweep.sources.append(read_faces(subject.attribute_net, crops))
+    if subject.reading is not None:
+        sweep.sources.append(subject.reading.read(crops))
         for readings, images in zip(sweep.readings, rows, strict=True):
-            readings.append(read_faces(subject.attribute_net, images))
+            readings.append(subject.reading.read(images))
 
 
 def summary(subject: Subject, sweep: SweepReadings, strengths: Sequence[float]) -> dict[str, Any]:
     """Mean readings and slopes per label, and the identity kept at each strength; None without an attribute net."""
-    if subject.attribute_net is None:
+    if subject.reading is None:
         return {"labels": None, "identity": None}
     means = np.stack([np.concatenate([part.labels for part in parts]).mean(axis=0) for parts in sweep.readings])
-    std = subject.attribute_net.std.double().numpy()
+    std = subject.reading.spread
     source = np.concatenate([part.embedding for part in sweep.sources])
     kept = [(np.concatenate([part.embedding for part in parts]) * source).sum(1).mean() for parts in sweep.readings]
-    names = subject.attribute_net.config.labels
+    names = subject.reading.labels
     return {
         "labels": {name: response(strengths, means[:, k], float(std[k])) for k, name in enumerate(names)},
         "identity": [float(value) for value in kept],

@@ -15,7 +15,7 @@ from sg3cli.compositing.face_mask import smooth_landmarks
 from sg3cli.drawing.labelled_grid import short_name
 from sg3cli.drawing.line_plot import ABSENT as ABSENT_COLOUR
 from sg3cli.drawing.line_plot import BRIDGED, Line, Panel, Shade, draw
-from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, read_faces, spread
+from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, spread
 from sg3cli.faces.alignment import ABSENT, INTERPOLATED, Track
 from sg3cli.latents.edits import Edit
 from sg3cli.latents.rendering import render_crops
@@ -48,7 +48,7 @@ def image(job: Job, samples: int) -> tuple[np.ndarray, dict[str, Any]]:
     sampled, has_identity = None, False
     if "invert" in done:
         subject = open_subject(job, "finetune" in done)
-        has_identity = subject.attribute_net is not None
+        has_identity = subject.reading is not None
         sampled = sample(subject, job, samples)
     edits = project.edits
     duration = float(project.stream.get("duration") or (track.times[-1] if track is not None else 0.0))
@@ -93,22 +93,22 @@ def sample(subject: Subject, job: Job, count: int) -> Sampled:
             if G is not None:
                 plain = list(render_crops(G, ws, None, len(ws)))
                 scores += [psnr(to_levels(crop), face) for crop, face in zip(crops, plain, strict=True)]
-        if subject.attribute_net is not None:
-            source = read_faces(subject.attribute_net, crops).embedding
-            read.likeness += (source * read_faces(subject.attribute_net, plain).embedding).sum(1).tolist()
+        if subject.reading is not None:
+            source = subject.reading.read(crops).embedding
+            read.likeness += (source * subject.reading.read(plain).embedding).sum(1).tolist()
             read.edited += edited_likeness(subject, index, source).tolist()
     return read
 
 
 def edited_likeness(subject: Subject, index: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Cosine `[n]` of the edited faces and the source's embeddings `[n, E]`; nan where no edit is at work."""
-    assert subject.attribute_net is not None
+    assert subject.reading is not None
     strengths = [edit.strength_at(subject.track.times[index]) for edit in subject.face.edits]
     moved = np.any(strengths, axis=0) if strengths else np.zeros(len(index), bool)
     cosines = np.full(len(index), np.nan)
     if moved.any():
         faces = list(render_crops(subject.G, subject.face.edited_codes(index[moved]), None, len(index)))
-        cosines[moved] = (source[moved] * read_faces(subject.attribute_net, faces).embedding).sum(1)
+        cosines[moved] = (source[moved] * subject.reading.read(faces).embedding).sum(1)
     return cosines
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
+READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
 EMBEDDED = Path(__file__).parent
 
 

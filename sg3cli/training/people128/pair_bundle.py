@@ -26,7 +26,7 @@ from torch import Tensor
 from sg3cli import __version__
 from sg3cli.files import atomic_path, digest_of, write_json
 from sg3cli.nets.checkpoint import save_encoder, save_generator
-from sg3cli.nets.face_reader import FaceReader, load_face_reader
+from sg3cli.nets.face_reader import FaceReader, load_face_reader, save_face_reader
 from sg3cli.training.people128.fit_mapping import fit_mapping
 from sg3cli.training.people128.pair_data import (
     PictureSet,
@@ -37,7 +37,7 @@ from sg3cli.training.people128.pair_data import (
 )
 from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
-from sg3cli.weights.bundle import ATTRIBUTE_NET, load_model
+from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 from sg3cli.weights.registry import PHOTO_CREDITS
 
@@ -143,6 +143,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     read = read_directions(net, given.reader, torch.cat([codes, rendered]), given.config)
     vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
+    save_face_reader(folder / READER, given.reader, {})
     if given.probe.resolve() != (folder / ATTRIBUTE_NET).resolve():
         shutil.copyfile(given.probe, folder / ATTRIBUTE_NET)
     card = {

@@ -12,12 +12,12 @@ from pair_sets import make_edits, make_photos
 from tiny import tiny_encoder, tiny_generator
 
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
-from sg3cli.nets.face_reader import FaceReader
+from sg3cli.nets.face_reader import FaceReader, load_face_reader
 from sg3cli.training.people128.pair_bundle import SHIPPED, Sources, write_pair_bundle
 from sg3cli.training.people128.pair_data import ATTRIBUTES, PictureSet
 from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig
-from sg3cli.weights.bundle import load_model
+from sg3cli.weights.bundle import READER, load_model
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_a_bundle_holds_its_parts_and_starts_another_run(sources: Sources, tmp_p
     np.testing.assert_allclose(glasses.vector, SHIPPED["glasses"].factor * trained, atol=1e-5)
     meta = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf8"))
     assert meta["training"]["steps"] == 3 and any("CC BY 4.0" in credit for credit in meta["credits"])
+    assert load_face_reader(tmp_path / "model" / READER, sources.reader.net).names == sources.reader.names
     again = load_start(tmp_path / "model", 0)
     torch.testing.assert_close(again.directions, net.directions, atol=5e-3, rtol=1e-2)
 

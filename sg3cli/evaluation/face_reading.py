@@ -1,0 +1,88 @@
+"""Who a face is and what is read off it: by the model's reader on its published backbone, else by its attribute net.
+
+The reader tells photographed people apart (`training.people128.reader_fit`) and its likeness falls when a face is
+destroyed; the attribute net has seen renders only. Figures name which of them spoke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli.console import Console
+from sg3cli.errors import ModelError
+from sg3cli.levels import to_signed
+from sg3cli.nets.attribute_net import load_attribute_net
+from sg3cli.nets.face_reader import load_face_reader
+from sg3cli.weights import store
+from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, Bundle
+from sg3cli.weights.efficientnet import load_efficientnet_lite
+
+BACKBONE = "perceptual"  # of the table of models
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is read of images: `labels [n, K]` in their own units, unit `embedding [n, E]`."""
+
+    labels: np.ndarray
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class FaceReading:
+    """A network that reads aligned faces: its `name`, its `labels`, their standard deviations `spread [K]`."""
+
+    name: str
+    labels: tuple[str, ...]
+    spread: np.ndarray
+    network: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    def read(self, images: Sequence[np.ndarray]) -> Readings:
+        """Readings of aligned crops `[N, N, 3]`, uint8 or float in [-1, 1]."""
+        x = np.stack(images)
+        x = to_signed(x) if x.dtype == np.uint8 else x.clip(-1, 1)
+        with torch.inference_mode():
+            labels, embedding = self.network(torch.from_numpy(x).permute(0, 3, 1, 2).contiguous())
+        return Readings(labels.double().numpy(), embedding.double().numpy())
+
+
+def open_reading(bundle: Bundle, console: Console) -> FaceReading | None:
+    """The best that a bundle has, None when it has none. Raises `ModelError` for a damaged one."""
+    if (bundle.path / READER).is_file():
+        if store.is_present(BACKBONE):
+            return _reader(bundle)
+        console.notice(f"faces are read by the attribute net; `sg3 models pull {BACKBONE}` gives the better reader")
+    return _attribute_net(bundle)
+
+
+def _reader(bundle: Bundle) -> FaceReading:
+    reader = load_face_reader(bundle.path / READER, load_efficientnet_lite(store.path_of(BACKBONE)))
+
+    def network(x: Tensor) -> tuple[Tensor, Tensor]:
+        features = reader.features(x)
+        return reader.read(features), reader.embed(features)
+
+    return FaceReading("reader", reader.names, reader.spread.double().numpy(), network)
+
+
+def _attribute_net(bundle: Bundle) -> FaceReading | None:
+    path = bundle.path / ATTRIBUTE_NET
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError
+
+    try:
+        net = load_attribute_net(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", "copy the model again, or remove that file") from error
+
+    def network(x: Tensor) -> tuple[Tensor, Tensor]:
+        standard, _, embedding = net(x)
+        return standard * net.std + net.mean, embedding
+
+    return FaceReading("attribute net", tuple(net.config.labels), net.std.double().numpy(), network)
