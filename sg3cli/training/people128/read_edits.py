@@ -2,7 +2,7 @@
 
     r_0 = read(G(ws))     r_1 = read(G(ws + s D_k))      ws: codes of photographs and renders, s: strength, G: fixed
     |(r_1 - r_0 - s unit_k) / spread|^2     for attribute k; for all others the change that is asked for is none
-    + what the edit does to who it is, to the colours of large areas, and beyond the face
+    + what the edit does to who it is, to the colours of areas, and beyond the face
     - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
@@ -32,25 +32,30 @@ from sg3cli.training.people128.projected_discriminator import ProjectedDiscrimin
 
 
 class Readable(NamedTuple):
-    """`label` of the reader, its change at strength 1, the values between which it is asked for, and how often."""
+    """`label` of the reader, its change at strength 1, the values between which it is asked for, and how often.
+
+    `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
+    a mouth that opens is dark.
+    """
 
     label: str
     unit: float
     low: float
     high: float
     share: float = 1.0
+    held: float = 0.15
 
 
 READABLE = {
-    "age": Readable("age", 20.0, 20.0, 85.0, 2.5),
+    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0),
     "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5),
     "mouth-open": Readable("mouth_open", 0.15, 0.0, 0.5),
     "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0),
-    "gender": Readable("male", 0.5, -0.2, 1.2),
+    "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 REC601 = (0.299, 0.587, 0.114)
-BLOCK = 16  # pixels of a large area
+BLOCK = 8  # pixels of an area: a brow is one or two
 BALANCE_EVERY = 20  # steps
 STAGES = tuple(sorted({*READ_STAGES, *FEATURE_STAGES}))
 
@@ -73,9 +78,8 @@ class ReadConfig:
     noise: float = 0.02  # in [-1,1] colours
     identity: float = 0.3
     colour: float = 6.0
-    luma: float = 0.3  # of lightness against hue in the colour term
     beyond: float = 10.0
-    realism: float = 0.5  # length of the discriminator's gradient at a drawing, over that of what is read
+    realism: float = 1.0  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
 
@@ -124,7 +128,7 @@ class ReadEdits:
             "asked": (error * asked).sum(1).mean(),
             "leak": (error * ~asked * self.leak).sum(1).mean(),
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
-            "colour": c.colour * self._colour(edited - y),
+            "colour": c.colour * self._colour(edited - y, torch.tensor([READABLE[name].held for name in names])),
             "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
         terms["total"] = torch.stack(list(terms.values())).sum()
@@ -165,11 +169,11 @@ class ReadEdits:
         features = self.reader.standardised(pooled([maps[k] for k in READ_STAGES]))
         return self.reader.read(features), self.reader.embed(features), [maps[k] for k in FEATURE_STAGES]
 
-    def _colour(self, change: Tensor) -> Tensor:
-        """[]: mean change [N,3,R,R] of large areas of the face."""
+    def _colour(self, change: Tensor, held: Tensor) -> Tensor:
+        """[]: mean change [N,3,R,R] of areas of the face, lightness weighted by held [N]."""
         areas = F.avg_pool2d(change, BLOCK)
         luma = (areas * areas.new_tensor(REC601)[:, None, None]).sum(1, keepdim=True)
-        size = (areas - luma).abs().sum(1, keepdim=True) + self.config.luma * luma.abs()
+        size = (areas - luma).abs().sum(1, keepdim=True) + held[:, None, None, None] * luma.abs()
         return (size * F.avg_pool2d(self.face, BLOCK)).mean()
 
 

@@ -11,7 +11,7 @@ from sg3cli.nets.face_reader import FaceReader, describe
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
 
 LABELS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup")
-NAMES = list(READABLE)
+NAMES, HELD = list(READABLE), torch.tensor([0.3])
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,12 @@ def test_no_change_costs_the_wish_alone(edits: ReadEdits) -> None:
 
 
 def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits) -> None:
-    grey = edits._colour(torch.full((1, 3, 32, 32), 0.1))
-    red = edits._colour(torch.tensor([0.1, -0.05, 0.0])[None, :, None, None].expand(1, 3, 32, 32))
+    grey = edits._colour(torch.full((1, 3, 32, 32), 0.1), HELD)
+    red = edits._colour(torch.tensor([0.1, -0.05, 0.0])[None, :, None, None].expand(1, 3, 32, 32), HELD)
+    assert float(edits._colour(torch.full((1, 3, 32, 32), 0.1), 2 * HELD)) == pytest.approx(2 * float(grey), rel=1e-3)
     stripes = torch.ones(1, 3, 32, 32)
     stripes[..., ::2] = -1
-    assert float(red) > 1.5 * float(grey) > 0 and float(edits._colour(stripes)) < 1e-6
+    assert float(red) > 1.5 * float(grey) > 0 and float(edits._colour(stripes, HELD)) < 1e-6
 
 
 def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
