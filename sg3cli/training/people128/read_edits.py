@@ -2,7 +2,7 @@
 
     r_0 = read(G(ws))     r_1 = read(G(ws + s D_k))      ws: codes of photographs and renders, s: strength, G: fixed
     |(r_1 - r_0 - s unit_k) / spread|^2     for attribute k; for all others the change that is asked for is none
-    + what the edit does to who it is, to the colours of areas, and beyond the face
+    + what the edit does to who it is, to the colours of areas, to one half of the face alone, and beyond the face
     - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
@@ -79,7 +79,8 @@ class ReadConfig:
     identity: float = 0.3
     colour: float = 6.0
     beyond: float = 10.0
-    realism: float = 1.0  # length of the discriminator's gradient at a drawing, over that of what is read
+    symmetry: float = 4.0
+    realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
 
@@ -129,6 +130,7 @@ class ReadEdits:
             "leak": (error * ~asked * self.leak).sum(1).mean(),
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
             "colour": c.colour * self._colour(edited - y, torch.tensor([READABLE[name].held for name in names])),
+            "symmetry": c.symmetry * _asymmetry(edited - y),
             "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
         terms["total"] = torch.stack(list(terms.values())).sum()
@@ -175,6 +177,12 @@ class ReadEdits:
         luma = (areas * areas.new_tensor(REC601)[:, None, None]).sum(1, keepdim=True)
         size = (areas - luma).abs().sum(1, keepdim=True) + held[:, None, None, None] * luma.abs()
         return (size * F.avg_pool2d(self.face, BLOCK)).mean()
+
+
+def _asymmetry(change: Tensor) -> Tensor:
+    """[]: mean difference of a change [N,3,R,R] from its mirror image, in small areas."""
+    areas = F.avg_pool2d(change, BLOCK // 2)
+    return (areas - areas.flip(3)).abs().mean()
 
 
 class _View(NamedTuple):

@@ -8,7 +8,7 @@ from tiny import tiny_generator
 
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, describe
-from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
+from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, _asymmetry, fit_directions
 
 LABELS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup")
 NAMES, HELD = list(READABLE), torch.tensor([0.3])
@@ -49,7 +49,7 @@ def test_wishes_lie_within_what_faces_are(edits: ReadEdits) -> None:
 def test_no_change_costs_the_wish_alone(edits: ReadEdits) -> None:
     terms, _ = edits.losses(_none(), torch.randn(4, 8, 32), torch.Generator().manual_seed(3))
     assert float(terms["asked"]) > 0.01
-    assert all(float(terms[n]) < 1e-5 for n in ("leak", "identity", "colour", "beyond"))
+    assert all(float(terms[n]) < 1e-5 for n in ("leak", "identity", "colour", "symmetry", "beyond"))
 
 
 def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits) -> None:
@@ -59,6 +59,13 @@ def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits)
     stripes = torch.ones(1, 3, 32, 32)
     stripes[..., ::2] = -1
     assert float(red) > 1.5 * float(grey) > 0 and float(edits._colour(stripes, HELD)) < 1e-6
+
+
+def test_one_eye_alone_is_seen() -> None:
+    change = torch.zeros(1, 3, 32, 32)
+    change[..., 8:12, 8:12] = 1
+    assert float(_asymmetry(change)) > 0.01
+    assert float(_asymmetry(change + change.flip(3))) == 0
 
 
 def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
