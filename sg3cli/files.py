@@ -8,14 +8,18 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sg3cli.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
@@ -25,15 +29,17 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and is removed when it does not."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A temporary file beside `path` that becomes `path` when the block ends well, and is removed when it does not.
+
+    A link of the name `path` is replaced, not followed.
+    """
+    temp = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp.touch()
-        mode = temp.stat().st_mode  # what the user's umask makes of a new file; safetensors would keep it private
+        mode = create(temp)  # what the user's umask makes of a new file; safetensors would keep it private
         yield temp
-        temp.chmod(mode)
-        with open(temp, "rb") as handle:
+        with open(temp, "rb", opener=not_through_a_link) as handle:
+            os.fchmod(handle.fileno(), mode)
             os.fsync(handle.fileno())
         os.replace(temp, path)
     except OSError as error:
@@ -43,12 +49,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temp.unlink(missing_ok=True)
 
 
-def sweep(path: Path) -> None:
-    """Remove what `atomic_path` left of `path` in processes that were killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+def temporary_name(path: Path, end: str = ".tmp") -> Path:
+    """A name beside `path` that nobody can foresee: who may write in the folder cannot put a link there beforehand."""
+    return path.with_name(f"{_temporary_prefix(path)}{os.getpid()}-{secrets.token_hex(8)}{end}")
+
+
+def _temporary_prefix(path: Path) -> str:
+    """What the names of temporary files of `path` begin with on this machine; with the rest within 255 bytes."""
+    short = path.name.encode("utf8", "surrogateescape")[:96].decode("utf8", "ignore")
+    return f".{short}.{socket.gethostname()[:32].replace('/', '-')}-".replace("%", "_")  # FFmpeg counts at a %
+
+
+def create(path: Path) -> int:
+    """Make an empty file where nothing is, not even a link; returns its mode. Raises `FileExistsError`, `OSError`."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        return os.fstat(descriptor).st_mode & 0o7777
+    finally:
+        os.close(descriptor)
+
+
+def not_through_a_link(path: str, flags: int) -> int:
+    """An opener for `open`: a link of the name `path` is an `OSError`."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def sweep(path: Path, end: str = ".tmp") -> None:
+    """Remove what writers of `path` left beside it in processes of this machine that were killed."""
+    pattern = re.compile(rf"{re.escape(_temporary_prefix(path))}(\d+)-[0-9a-f]+{re.escape(end)}")
     for beside in path.parent.iterdir():
         if (left := pattern.fullmatch(beside.name)) and not is_alive(int(left[1])):
-            beside.unlink(missing_ok=True)
+            remove(beside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing happens when it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:
@@ -91,6 +130,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
     """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes."""
+    import numpy as np
     from safetensors.numpy import save_file
 
     plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -125,6 +165,8 @@ def digest_of(path: Path) -> str:
 @contextlib.contextmanager
 def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
     """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one chunk in memory."""
+    import numpy as np
+
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
     expected = int(np.prod(shape, dtype=np.int64))
     written = 0
@@ -146,6 +188,8 @@ class RowFile:
     """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory."""
 
     def __init__(self, path: Path) -> None:
+        import numpy as np
+
         self.path = path
         with open(path, "rb") as handle:
             version = np.lib.format.read_magic(handle)
@@ -158,6 +202,8 @@ class RowFile:
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """`[last-first, ...]`, clipped to the file's rows."""
+        import numpy as np
+
         first, last = max(first, 0), min(last, len(self))
         row = int(np.prod(self.shape[1:], dtype=np.int64))
         count = max(last - first, 0) * row
@@ -167,6 +213,8 @@ class RowFile:
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """The rows `index` `[n]`, in that order -> `[n, ...]`."""
+        import numpy as np
+
         return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])
 
 

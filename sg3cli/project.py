@@ -401,7 +401,7 @@ def is_vacant(path: Path) -> bool:
     """
     if not path.exists():
         return True
-    begun = re.compile(rf"{re.escape(LOCK)}|\.?{re.escape(OWNER)}(\.\d+\.tmp)?|\.{re.escape(MANIFEST)}\.\d+\.tmp")
+    begun = re.compile(rf"{re.escape(LOCK)}|{re.escape(OWNER)}|\.({re.escape(OWNER)}|{re.escape(MANIFEST)})\..*\.tmp")
     return path.is_dir() and all(begun.fullmatch(inside.name) for inside in path.iterdir())
 
 

