@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SAVE_SECONDS = 10.0  # of work that a kill may cost
+SEAL = "sha256"  # of the content of a file of arrays, in its own metadata
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -129,25 +130,46 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
-    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes."""
+    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes.
+
+    The entry also holds the digest of all that is in the file, by which `read_arrays` sees damage.
+    """
     import numpy as np
     from safetensors.numpy import save_file
 
-    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    plain = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    sealed = {**dict(meta or {}), SEAL: _seal_of(plain, dict(meta or {}))}
     with atomic_path(path) as temp, safetensors_errors():
-        save_file(plain, str(temp), metadata={"sg3": json.dumps(dict(meta or {}), sort_keys=True)})
+        save_file(plain, str(temp), metadata={"sg3": json.dumps(sealed, sort_keys=True)})
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and the JSON entry that `write_arrays` stored."""
+    """Arrays and the JSON entry that `write_arrays` stored; `InputError` for a file that is not as it was written."""
     from safetensors import SafetensorError, safe_open
 
+    hint = "delete the file; its stage is then computed again"
     try:
         with safe_open(str(path), framework="np") as file:
-            meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", "delete the file; its stage is then computed again") from error
+            meta = dict(json.loads((file.metadata() or {}).get("sg3", "{}")))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint) from error
+    seal = meta.pop(SEAL, None)
+    if seal is not None and seal != _seal_of(arrays, meta):
+        raise InputError(f"{path} is damaged: it is not what was written", hint)
+    return arrays, meta
+
+
+def _seal_of(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    """Digest of arrays with their names and types, and of what goes with them."""
+    import numpy as np
+
+    digest = hashlib.sha256(json.dumps(json.loads(json.dumps(meta)), sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def digest_of(path: Path) -> str:
@@ -185,17 +207,26 @@ def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
 
 
 class RowFile:
-    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory."""
+    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory.
+
+    Raises `InputError` for what is no whole file of that kind.
+    """
 
     def __init__(self, path: Path) -> None:
         import numpy as np
 
         self.path = path
-        with open(path, "rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, _, self.dtype = read(handle)
-            self.offset = handle.tell()
+        try:
+            with open(path, "rb") as handle:
+                version = np.lib.format.read_magic(handle)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                self.shape, _, self.dtype = read(handle)
+                self.offset = handle.tell()
+            size = path.stat().st_size - self.offset
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {error}", "delete the file; it is then computed again") from error
+        if self.dtype.hasobject or size != int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize:
+            raise InputError(f"{path} is damaged: it holds {size} bytes of rows", "delete the file")
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -260,6 +291,7 @@ class Chunks:
         self.folder = folder
         self.key = key
         self.paths: list[Path] = []
+        self.damaged: list[Path] = []  # what was found, and dropped
         self.rows = 0
         self.state: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
@@ -267,8 +299,10 @@ class Chunks:
 
     def _take(self, path: Path) -> None:
         meta: dict[str, Any] = {}
-        with contextlib.suppress(InputError):
-            _, meta = read_arrays(path)
+        try:
+            meta = read_arrays(path)[1]
+        except InputError:
+            self.damaged.append(path)
         if meta.get("key") != self.key or meta.get("first") != self.rows:
             path.unlink()
             return
