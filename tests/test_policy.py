@@ -26,7 +26,7 @@ OWNERS = {  # foreign library -> the only places that import it
     "rich": ("console.py", "cli/"),
     "requests": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
-    "platformdirs": ("weights/store.py", "nets/ops/build.py", "cli/setting_sources.py"),
+    "platformdirs": ("places.py",),
     "filelock": ("weights/store.py", "nets/ops/build.py", "project.py"),
 }
 LIGHT = (  # need neither torch nor av when they are imported

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sg3cli.console import CLOSED
 from sg3cli.errors import InputError, UsageError
 from sg3cli.files import NO_ROOM, create, remove, sweep, temporary_name
 from sg3cli.video.image_sequence import NUMBER, is_pattern, matching, output_name
@@ -161,6 +162,8 @@ class _Stdout:
 
 
 def _stdout() -> _Stdout:
+    if "stdout" in CLOSED:
+        raise UsageError("`-` writes a video to standard output, which is closed", "leave it open, or name a file")
     if sys.stdout.isatty():
         raise UsageError("`-` writes a video to standard output, which is a terminal", "pipe it on, or name a file")
     return _Stdout(sys.stdout.buffer)
