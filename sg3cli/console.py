@@ -5,12 +5,18 @@ This is the only module (beside the commands) that writes to a terminal, so that
 
 from __future__ import annotations
 
+import codecs
 import json
+import os
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from sg3cli.errors import InputError
 
 T = TypeVar("T")
 
@@ -48,8 +54,7 @@ class Console:
     def data(self, line: str) -> None:
         """One line of data on stdout (left out with `--json`, where `result` prints the object)."""
         if not self.as_json:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            write_out(line + "\n")
 
     def heading(self, line: str) -> None:
         """What stands over a table, or under it: for people, so only where stdout is a terminal."""
@@ -67,12 +72,13 @@ class Console:
         if self.as_json:
             error = {"code": code, "what": what, "hint": hint}
             fields = {"schema": SCHEMA, "command": command, "ok": False, "error": error, **facts}
-            self._object({**fields, "notices": self.notices})
+            with suppress(InputError, BrokenPipeError):  # it has failed already
+                self._object({**fields, "notices": self.notices})
 
     def error(self, what: str, hint: str) -> None:
         """Two lines on stderr, also when quiet."""
-        sys.stderr.write(f"{self.prefix}error: {what}\n" + (f"{self.prefix}hint: {hint}\n" if hint else ""))
-        sys.stderr.flush()
+        with suppress(BrokenPipeError):
+            write_err(f"{self.prefix}error: {what}\n" + (f"{self.prefix}hint: {hint}\n" if hint else ""))
 
     def progress(self, items: Iterable[T], total: int | None, label: str, start: int = 0) -> Iterator[T]:
         """Pass `items` on; show how many of `total` are done (`start` of them before this run)."""
@@ -90,12 +96,10 @@ class Console:
         if self._live is not None:
             self._live.console.print(message, markup=False, highlight=False)
         else:
-            sys.stderr.write(message + "\n")
-            sys.stderr.flush()
+            write_err(message + "\n")
 
     def _object(self, fields: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(fields, default=str) + "\n")
-        sys.stdout.flush()
+        write_out(json.dumps(as_text(fields), default=str) + "\n")
 
     def _bar(self, items: Iterable[T], total: int | None, label: str, start: int) -> Iterator[T]:
         from rich.console import Console as RichConsole
@@ -192,3 +196,89 @@ def progress_line(label: str, done: int, total: int | None, pace: Pace) -> str:
     """`align 120/450, 24.1/s, 14 s left`."""
     of = f"{done}/{total}" if total else f"{done}"
     return ", ".join(filter(None, (f"{label} {of}", f"{pace.rate:.1f}/s", pace.left(done, total))))
+
+
+# ---- the standard streams, whatever state they are in ---------------------------------------------------------------
+
+STREAMS = ("stdin", "stdout", "stderr")
+UNDECODED = re.compile("[\ud800-\udfff]")  # bytes of a name that are no text, as Python holds them
+CLOSED: set[str] = set()  # those that were closed when the command began
+AS_BYTES = "sg3-bytes"  # how stdout writes them
+
+
+def open_streams() -> None:
+    """Let all three standard streams exist and take any text.
+
+    One that was closed reads nothing and drops everything. Otherwise the first file that is opened, a model or an
+    output, would get its number, and what a library prints would go into it.
+    """
+    for number, name in enumerate(STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free number
+            CLOSED.add(name)
+        if getattr(sys, name) is None:
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, encoding="utf8", closefd=False))  # noqa: SIM115 (for good)
+    codecs.register_error(AS_BYTES, _bytes_or_escapes)
+    for name, errors in zip(STREAMS, ("surrogateescape", AS_BYTES, "backslashreplace"), strict=True):
+        if reconfigure := getattr(getattr(sys, name), "reconfigure", None):
+            reconfigure(errors=errors)
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For an encoder: the bytes of a name as they were, what the encoding lacks as `\\xe9` or `\\u2019`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    parts = []
+    for char in error.object[error.start : error.end]:
+        raw = ord(char) - 0xDC00
+        parts.append(bytes([raw]) if 0x80 <= raw <= 0xFF else char.encode("ascii", "backslashreplace"))
+    return b"".join(parts), error.end
+
+
+def write_out(text: str) -> None:
+    """Data to stdout; `InputError` when it cannot be written (`BrokenPipeError` stays: the reader has had enough)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise lost_output(error) from error
+
+
+def write_err(text: str) -> None:
+    """A message to stderr. Where nobody can read it the work goes on all the same."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        drop("stderr")
+
+
+def lost_output(error: OSError) -> InputError:
+    """The error of a stdout that takes nothing more; what is still to come is dropped."""
+    drop("stdout")
+    what = f"cannot write to standard output: {error.strerror or error}"
+    return InputError(what, "make room where it goes to, or send it elsewhere")
+
+
+def drop(name: str) -> None:
+    """Send what a standard stream holds, and will be given, nowhere: the interpreter flushes once more at its end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, getattr(sys, name).fileno())
+        os.close(null)
+
+
+def as_text(value: Any) -> Any:
+    """A reply in which every text can be written as JSON: bytes of a name that are no text become `\\xe9`."""
+    if isinstance(value, str):
+        return UNDECODED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", value)
+    if isinstance(value, dict):
+        return {as_text(key): as_text(inner) for key, inner in value.items()}
+    return [as_text(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -8,32 +8,39 @@ import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sg3cli.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
 SAVE_SECONDS = 10.0  # of work that a kill may cost
+SEAL = "sha256"  # of the content of a file of arrays, in its own metadata
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and is removed when it does not."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A temporary file beside `path` that becomes `path` when the block ends well, and is removed when it does not.
+
+    A link of the name `path` is replaced, not followed.
+    """
+    temp = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp.touch()
-        mode = temp.stat().st_mode  # what the user's umask makes of a new file; safetensors would keep it private
+        mode = create(temp)  # what the user's umask makes of a new file; safetensors would keep it private
         yield temp
-        temp.chmod(mode)
-        with open(temp, "rb") as handle:
+        with open(temp, "rb", opener=not_through_a_link) as handle:
+            os.fchmod(handle.fileno(), mode)
             os.fsync(handle.fileno())
         os.replace(temp, path)
     except OSError as error:
@@ -43,12 +50,45 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temp.unlink(missing_ok=True)
 
 
-def sweep(path: Path) -> None:
-    """Remove what `atomic_path` left of `path` in processes that were killed."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+def temporary_name(path: Path, end: str = ".tmp") -> Path:
+    """A name beside `path` that nobody can foresee: who may write in the folder cannot put a link there beforehand."""
+    return path.with_name(f"{_temporary_prefix(path)}{os.getpid()}-{secrets.token_hex(8)}{end}")
+
+
+def _temporary_prefix(path: Path) -> str:
+    """What the names of temporary files of `path` begin with on this machine; with the rest within 255 bytes."""
+    short = path.name.encode("utf8", "surrogateescape")[:96].decode("utf8", "ignore")
+    return f".{short}.{socket.gethostname()[:32].replace('/', '-')}-".replace("%", "_")  # FFmpeg counts at a %
+
+
+def create(path: Path) -> int:
+    """Make an empty file where nothing is, not even a link; returns its mode. Raises `FileExistsError`, `OSError`."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        return os.fstat(descriptor).st_mode & 0o7777
+    finally:
+        os.close(descriptor)
+
+
+def not_through_a_link(path: str, flags: int) -> int:
+    """An opener for `open`: a link of the name `path` is an `OSError`."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def sweep(path: Path, end: str = ".tmp") -> None:
+    """Remove what writers of `path` left beside it in processes of this machine that were killed."""
+    pattern = re.compile(rf"{re.escape(_temporary_prefix(path))}(\d+)-[0-9a-f]+{re.escape(end)}")
     for beside in path.parent.iterdir():
         if (left := pattern.fullmatch(beside.name)) and not is_alive(int(left[1])):
-            beside.unlink(missing_ok=True)
+            remove(beside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing happens when it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:
@@ -90,24 +130,46 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None) -> None:
-    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes."""
+    """Arrays as safetensors, atomically; `meta` is one JSON entry, so that equal content gives equal bytes.
+
+    The entry also holds the digest of all that is in the file, by which `read_arrays` sees damage.
+    """
+    import numpy as np
     from safetensors.numpy import save_file
 
-    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    plain = {name: np.asarray(value, order="C") for name, value in arrays.items()}
+    sealed = {**dict(meta or {}), SEAL: _seal_of(plain, dict(meta or {}))}
     with atomic_path(path) as temp, safetensors_errors():
-        save_file(plain, str(temp), metadata={"sg3": json.dumps(dict(meta or {}), sort_keys=True)})
+        save_file(plain, str(temp), metadata={"sg3": json.dumps(sealed, sort_keys=True)})
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and the JSON entry that `write_arrays` stored."""
+    """Arrays and the JSON entry that `write_arrays` stored; `InputError` for a file that is not as it was written."""
     from safetensors import SafetensorError, safe_open
 
+    hint = "delete the file; its stage is then computed again"
     try:
         with safe_open(str(path), framework="np") as file:
-            meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}", "delete the file; its stage is then computed again") from error
+            meta = dict(json.loads((file.metadata() or {}).get("sg3", "{}")))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}", hint) from error
+    seal = meta.pop(SEAL, None)
+    if seal is not None and seal != _seal_of(arrays, meta):
+        raise InputError(f"{path} is damaged: it is not what was written", hint)
+    return arrays, meta
+
+
+def _seal_of(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    """Digest of arrays with their names and types, and of what goes with them."""
+    import numpy as np
+
+    digest = hashlib.sha256(json.dumps(json.loads(json.dumps(meta)), sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def digest_of(path: Path) -> str:
@@ -125,6 +187,8 @@ def digest_of(path: Path) -> str:
 @contextlib.contextmanager
 def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
     """`write(rows [n, ...])` appends to a float32 `.npy` of the given final shape, atomically, one chunk in memory."""
+    import numpy as np
+
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(int(n) for n in shape)}
     expected = int(np.prod(shape, dtype=np.int64))
     written = 0
@@ -143,21 +207,34 @@ def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Any]:
 
 
 class RowFile:
-    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory."""
+    """Rows of a float32 `.npy`, read when asked for: neither the array nor its pages stay in memory.
+
+    Raises `InputError` for what is no whole file of that kind.
+    """
 
     def __init__(self, path: Path) -> None:
+        import numpy as np
+
         self.path = path
-        with open(path, "rb") as handle:
-            version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, _, self.dtype = read(handle)
-            self.offset = handle.tell()
+        try:
+            with open(path, "rb") as handle:
+                version = np.lib.format.read_magic(handle)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                self.shape, _, self.dtype = read(handle)
+                self.offset = handle.tell()
+            size = path.stat().st_size - self.offset
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {path}: {error}", "delete the file; it is then computed again") from error
+        if self.dtype.hasobject or size != int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize:
+            raise InputError(f"{path} is damaged: it holds {size} bytes of rows", "delete the file")
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def rows(self, first: int, last: int) -> np.ndarray:
         """`[last-first, ...]`, clipped to the file's rows."""
+        import numpy as np
+
         first, last = max(first, 0), min(last, len(self))
         row = int(np.prod(self.shape[1:], dtype=np.int64))
         count = max(last - first, 0) * row
@@ -167,6 +244,8 @@ class RowFile:
 
     def take(self, index: np.ndarray) -> np.ndarray:
         """The rows `index` `[n]`, in that order -> `[n, ...]`."""
+        import numpy as np
+
         return np.concatenate([self.rows(int(row), int(row) + 1) for row in index])
 
 
@@ -212,6 +291,7 @@ class Chunks:
         self.folder = folder
         self.key = key
         self.paths: list[Path] = []
+        self.damaged: list[Path] = []  # what was found, and dropped
         self.rows = 0
         self.state: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
@@ -219,8 +299,10 @@ class Chunks:
 
     def _take(self, path: Path) -> None:
         meta: dict[str, Any] = {}
-        with contextlib.suppress(InputError):
-            _, meta = read_arrays(path)
+        try:
+            meta = read_arrays(path)[1]
+        except InputError:
+            self.damaged.append(path)
         if meta.get("key") != self.key or meta.get("first") != self.rows:
             path.unlink()
             return

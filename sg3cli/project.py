@@ -13,28 +13,28 @@ import platform
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import RowFile, read_arrays, write_error, write_json
+from sg3cli.files import RowFile, digest_of, read_arrays, write_error, write_json
 from sg3cli.latents.edits import Edit
+from sg3cli.manifest import MANIFEST, SCHEMA, StageRecord, how_to_mend, read_manifest, write_manifest
 from sg3cli.video.color import HLG, PQ
 from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_image_sequence, is_pattern, outside
 
 if TYPE_CHECKING:
     from sg3cli.faces.alignment import Track
 
-SCHEMA = 1
 SUFFIX = ".sg3"
-MANIFEST = "project.json"
 RETIMED = ("avi", "mpegts", "mpeg", "mpegvideo")  # containers
 LOCK, OWNER = ".lock", ".owner.json"
 LEFTOVERS = (".*.tmp", ".tmp??????")  # of a killed writer: `atomic_path`'s, and what safetensors writes before it
 STAGES = ("align", "invert", "finetune", "edit", "render")
 UNDO = 20  # changes of the edits that can be taken back
+DIGESTS = "digests"  # of the files in the project, by their names in it
 TRACK, CODES = "align/track.safetensors", "invert/ws.npy"  # of the first face; `of_face` names the others'
 
 
@@ -83,39 +83,13 @@ class Source:
         return {key: value for key, value in plain.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class StageRecord:
-    """What is known of a stage's last finished run; false when there was none.
-
-    `inputs` are the content keys of the stages before it, `models` digests, `facts` what the stage found out.
-    """
-
-    key: str = ""
-    params: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-    version: str = ""
-    seconds: float = 0.0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.key)
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> StageRecord:
-        """The record as the manifest holds it."""
-        own = {item.name: stored[item.name] for item in fields(cls) if item.name in stored and item.name != "facts"}
-        facts = {name: value for name, value in stored.items() if name not in own and name != "status"}
-        return cls(**{**own, "files": tuple(own.get("files", ()))}, facts=facts)
-
-
 class Project:
     """One clip's folder. `manifest` is what `project.json` holds; `save()` writes it."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self._seen: dict[str, tuple[tuple[int, int, int], str]] = {}  # name -> what tells a change, and the digest
 
     # -- opening
 
@@ -124,15 +98,9 @@ class Project:
         """The project at `path`; raises `UsageError` when there is none, `InputError` when its manifest is broken."""
         path = Path(path)
         if not (path / MANIFEST).is_file():
+            check_not_lost(path)
             raise UsageError(f"{path} is not a project", "a project is a folder made by `sg3 align INPUT`")
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf8"))
-            schema = int(manifest["schema"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"the manifest of {path} cannot be read: {error}", "restore project.json") from error
-        if schema > SCHEMA:
-            raise InputError(f"{path} was made by a newer sg3 (schema {schema})", "update sg3")
-        return cls(path, manifest)
+        return cls(path, read_manifest(path))
 
     @classmethod
     def of_source(
@@ -157,6 +125,7 @@ class Project:
             return project
         identity = Source.of(source, rate, track)
         if not is_vacant(path):
+            check_not_lost(path)
             raise UsageError(f"{path} exists and is not a project", "choose another place with --project PATH")
         manifest = {"schema": SCHEMA, "source": identity.to_dict(), "stream": dict(stream), "stages": {}, "edits": []}
         return cls(path, manifest)
@@ -272,7 +241,11 @@ class Project:
         """Where the `face`-th chosen face is, frame by frame. Raises `UsageError` before `align` has run."""
         from sg3cli.faces.alignment import Track
 
-        return Track.from_arrays(read_arrays(self._result("align", TRACK, face))[0])
+        path = self.result("align", of_face(TRACK, face))
+        try:
+            return Track.from_arrays(read_arrays(path)[0])
+        except KeyError as error:
+            raise InputError(f"{path} is damaged: it lacks {error}", f"sg3 align {self.path}") from error
 
     def tracks(self) -> list[Track]:
         """The tracks of all chosen faces."""
@@ -280,13 +253,43 @@ class Project:
 
     def codes(self, face: int = 0) -> RowFile:
         """Its codes `[T, num_ws, w_dim]` float32, unsmoothed, on disk. Raises `UsageError` before `invert` has run."""
-        return RowFile(self._result("invert", CODES, face))
+        return RowFile(self.result("invert", of_face(CODES, face)))
 
-    def _result(self, stage: str, name: str, face: int) -> Path:
-        path = self.path / of_face(name, face)
-        if not path.is_file():
+    def result(self, stage: str, name: str) -> Path:
+        """A file of a stage; `UsageError` before the stage has run, `InputError` when it is not what was written."""
+        if name not in self.record(stage).files and not (self.path / name).is_file():
             raise UsageError(f"{self.path} has no results of {stage}", f"sg3 {stage} {self.path}")
-        return path
+        if damage := self.damage(name):
+            raise InputError(f"{self.path / name} is {damage}", f"sg3 {stage} {self.path} computes it again")
+        return self.path / name
+
+    def seal(self, *names: str) -> None:
+        """Note the digests of files as they are now; `save` after it. Those of files that are gone are forgotten."""
+        digests = {name: self._digest(name) for name in names}
+        known = {n: d for n, d in self.manifest.get(DIGESTS, {}).items() if (self.path / n).is_file()}
+        self.manifest[DIGESTS] = {**known, **digests}
+
+    def is_sealed(self, name: str) -> bool:
+        """Whether the digest of a file is known."""
+        return name in self.manifest.get(DIGESTS, {})
+
+    def damage(self, name: str) -> str:
+        """`missing`, `damaged` when it is not what was sealed, or nothing; early projects sealed no files."""
+        if not (self.path / name).is_file():
+            return "missing"
+        known = self.manifest.get(DIGESTS, {}).get(name)
+        try:
+            return "damaged" if known is not None and known != self._digest(name) else ""
+        except OSError:
+            return "damaged"
+
+    def _digest(self, name: str) -> str:
+        """Digest of a file, read again only when the file has changed."""
+        stat = (self.path / name).stat()
+        tells = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if self._seen.get(name, ((), ""))[0] != tells:
+            self._seen[name] = (tells, digest_of(self.path / name))
+        return self._seen[name][1]
 
     def key(self, stage: str) -> str:
         """Content key of a finished stage; raises `KeyError` when it has not run."""
@@ -294,8 +297,12 @@ class Project:
 
     def is_fresh(self, stage: str, key: str) -> bool:
         """Whether the stage's results on disk are those of `key`, and complete."""
-        record = self.record(stage)
-        return record.key == key and all((self.path / name).is_file() for name in record.files)
+        return self.record(stage).key == key and not self.damages(stage)
+
+    def damages(self, stage: str) -> list[str]:
+        """What is wrong with the files of a stage's last run: `align/track.safetensors is damaged`."""
+        found = {name: self.damage(name) for name in self.record(stage).files}
+        return [f"{self.path / name} is {damage}" for name, damage in found.items() if damage]
 
     def status(self, stage: str) -> str:
         """`missing`, `done`, or `stale` (something before it has changed since)."""
@@ -333,11 +340,12 @@ class Project:
             "seconds": round(seconds, 3),
             **facts,
         }
+        self.seal(*files)
         self.save()
 
     def save(self) -> None:
         """Write the manifest."""
-        write_json(self.path / MANIFEST, self.manifest)
+        write_manifest(self.path, self.manifest)
 
     # -- locking
 
@@ -401,8 +409,14 @@ def is_vacant(path: Path) -> bool:
     """
     if not path.exists():
         return True
-    begun = re.compile(rf"{re.escape(LOCK)}|\.?{re.escape(OWNER)}(\.\d+\.tmp)?|\.{re.escape(MANIFEST)}\.\d+\.tmp")
+    begun = re.compile(rf"{re.escape(LOCK)}|{re.escape(OWNER)}|\.({re.escape(OWNER)}|{re.escape(MANIFEST)})\..*\.tmp")
     return path.is_dir() and all(begun.fullmatch(inside.name) for inside in path.iterdir())
+
+
+def check_not_lost(path: Path) -> None:
+    """Raise `InputError` where a project has been that has lost its manifest."""
+    if (path / LOCK).is_file() and not is_vacant(path):
+        raise InputError(f"{path / MANIFEST} is missing, without which {path} is no project", how_to_mend(path))
 
 
 def of_face(name: str, face: int) -> str:

@@ -77,6 +77,14 @@ def example_clip(name: str) -> Path:
     pytest.skip(f"{name} is not among the examples")
 
 
+def relocate(project: Path, before: Path, after: Path) -> None:
+    """Let a project whose folder was copied be that of the clip that was copied with it."""
+    from sg3cli.manifest import read_manifest, write_manifest
+
+    told = json.dumps(read_manifest(project)).replace(str(before), str(after))
+    write_manifest(project, json.loads(told))
+
+
 def cut(source: Path, out: Path, frames: int, first: int = 0) -> Path:
     """Frames `first` to `first + frames` of `source` at half its size; the sound comes along whole."""
     from sg3cli.settings import EncodeConfig

@@ -26,7 +26,7 @@ OWNERS = {  # foreign library -> the only places that import it
     "rich": ("console.py", "cli/"),
     "requests": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
-    "platformdirs": ("weights/store.py", "nets/ops/build.py", "cli/setting_sources.py"),
+    "platformdirs": ("places.py",),
     "filelock": ("weights/store.py", "nets/ops/build.py", "project.py"),
 }
 LIGHT = (  # need neither torch nor av when they are imported
@@ -128,6 +128,50 @@ def test_no_print_no_pickle_no_helpers_drawer(path: Path) -> None:
                 assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords)
             if called == "torch.load":
                 assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords)
+
+
+WRITES = {"write_text", "write_bytes", "save", "savez", "savez_compressed", "save_file", "savefig", "imwrite"}
+SAVERS = {"np", "torch", "save_file", "cv2"}  # whose `save` writes a file; a trainer's own `save` ends in one of these
+SAFE = ("atomic_path(", "TemporaryDirectory(")  # names that cannot be foreseen, made where nothing was
+WRITTEN_ELSEWHERE = {  # (module, what is written): into a temporary file that the function was given or made before
+    ("video/segments.py", "temp.open('wb')"),
+    ("training/data/prepare.py", "(part / name).write_bytes(data)"),
+}
+
+
+def writes(call: ast.Call) -> bool:
+    """Whether a call makes or replaces a file by its name (not: appends to one)."""
+    called = ast.unparse(call.func)
+    owner, _, name = called.rpartition(".")
+    if any(ast.unparse(keyword) == "opener=not_through_a_link" for keyword in call.keywords):
+        return False
+    if name == "open" and owner not in ("av", "os", "webbrowser"):
+        mode = call.args[1 if called == "open" else 0 :][:1]
+        return bool(mode) and any(f"'{kind}" in ast.unparse(mode[0]) for kind in "wx")
+    return name in WRITES and (name != "save" or owner in SAVERS)
+
+
+def unsafe_writes(node: ast.AST, safe: bool = False) -> Iterator[str]:
+    """What is written under `node` outside of a `with` that makes the file."""
+    if isinstance(node, ast.With):
+        safe = safe or any(word in ast.unparse(item) for item in node.items for word in SAFE)
+    if isinstance(node, ast.Call) and not safe and writes(node):
+        yield ast.unparse(node)
+    for child in ast.iter_child_nodes(node):
+        yield from unsafe_writes(child, safe)
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p) != "files.py"], ids=name_of)
+def test_files_are_written_through_the_one_function_that_follows_no_link(path: Path) -> None:
+    found = {(name_of(path), what) for what in unsafe_writes(tree_of(path))}
+    assert found <= WRITTEN_ELSEWHERE
+
+
+def test_the_rule_on_writing_finds_what_it_is_about() -> None:
+    bad = "with open(p, 'wb') as f: np.save(f, x)\np.write_text('x')\nsave_file(a, p)\nwith p.open('w') as f: pass"
+    assert len(list(unsafe_writes(ast.parse(bad)))) == 5
+    good = "with atomic_path(p) as t, t.open('w') as f: f.write('x')\np.open('a')\nopen(p)\nself.save(x)"
+    assert not list(unsafe_writes(ast.parse(good)))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -357,7 +357,7 @@ def working(
     with opened(session, argument, name) as job:
         yield job, reply
     if output != "-" and not reply:
-        session.console.data(str(job.project.path))
+        session.console.data(find_project.path_line(job.project.path))
     facts: dict[str, Any] = {"project": str(job.project.path), "stages": job.stages, "edits": job.project.stored_edits}
     if output is not None:
         facts["output"] = output

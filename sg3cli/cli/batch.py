@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sg3cli.cli import Stopped, as_expected, batch_inputs, setting_sources
+from sg3cli.cli import Stopped, as_expected, batch_inputs, find_project, setting_sources
 from sg3cli.cli.batch_inputs import NOT_STARTED, TEMPLATE, Entry
 from sg3cli.cli.flags import Session
 from sg3cli.console import Console
@@ -138,7 +138,7 @@ def _run_one(session: Session, entry: Entry, work: Work, alone: bool) -> None:
     else:
         entry.status = job.stages["render"]["status"]
         entry.facts = {"stages": job.stages, "edits": job.project.stored_edits}
-        session.console.data(str(job.project.path))
+        session.console.data(find_project.path_line(job.project.path))
     finally:
         entry.seconds = time.monotonic() - began
         entry.facts["notices"] = console.notices

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import stat
 import sys
@@ -49,12 +51,31 @@ def read_piped(console: Console) -> str:
     if not ready:
         console.notice("waiting for a project's path on stdin")
     lines = sys.stdin.read().split("\n")
-    line = lines[0].strip()
+    line = path_in(lines[0].strip())
     if not line:
         raise UsageError("nothing came through the pipe", "the command before it failed, or name the project")
     if any(rest.strip() for rest in lines[1:]) or not (Path(line) / "project.json").is_file():
         raise UsageError(f"what came through the pipe is not a project: {line[:80]!r}", HINT)
     return line
+
+
+def path_line(path: Path | str) -> str:
+    """A path as the one line that the next command in a pipe reads; as a JSON string when it would not survive that."""
+    text = str(path)
+    survives = text == text.strip() and not re.search(r'[\x00-\x1f\x7f]|^["{]', text)
+    return text if survives else json.dumps(text)
+
+
+def path_in(line: str) -> str:
+    """Inverse of `path_line`; of the object of `--json` its project."""
+    if not line.startswith(('"', "{")):
+        return line
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return line
+    told = told.get("project", "") if isinstance(told, dict) else told
+    return told if isinstance(told, str) else line
 
 
 def open_target(target: str, option: Path | None, rate: str | None = None, track: int | None = None) -> Project:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sg3cli import places
 from sg3cli.cli import setting_sources
 from sg3cli.cli.setting_sources import Values
 from sg3cli.console import Console
@@ -130,6 +131,9 @@ def _with_preset(flags: Values, presets: tuple[str, ...], common: dict[str, Any]
 
 def _session(flags: Values, own: tuple[str, ...], common: dict[str, Any]) -> Session:
     console = Console(quiet=common["quiet"], as_json=common["as_json"])
+    if places.is_temporary():
+        kept = f"what is fetched or compiled is kept in {places.temporary_cache()}"
+        console.notice(f"no home that can be written is known here: {kept} (HOME or XDG_CACHE_HOME say where else)")
     project, pull, device = common.get("project_option"), common.get("pull", False), common.get("device", "auto")
     return Session(console, flags, own, project, pull, device, debug=common["debug"] or debugging([]))
 

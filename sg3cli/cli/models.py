@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sg3cli import places
 from sg3cli.cli.flags import Session, command
 from sg3cli.console import Console
 from sg3cli.errors import ModelError, UsageError
@@ -162,7 +163,7 @@ def _source(console: Console, what: str, file: Path | None, offline: bool) -> tu
         return TABLE[what], store.folder_of(what) / TABLE[what].files[0].name
     if file is not None:
         store.model(what)  # raises, naming those that are known
-    source = Path(what).expanduser()
+    source = places.expand(what)
     if not source.is_file():
         raise ModelError(f"{what!r} is neither a file nor a name of the table", "see `sg3 models list`")
     rows = (row for row in TABLE.values() if store.is_convertible(row.name) and row.files[0].name == source.name)

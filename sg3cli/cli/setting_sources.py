@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sg3cli import places
 from sg3cli.errors import UsageError
 from sg3cli.project import Project
 from sg3cli.settings import CONFIGS, Settings, table
@@ -19,11 +20,11 @@ from sg3cli.settings import CONFIGS, Settings, table
 Values = dict[str, dict[str, Any]]  # stage -> field -> value
 
 
-def ambient(folder: Path, environ: Mapping[str, str]) -> Values:
+def ambient(folder: Path | None, environ: Mapping[str, str]) -> Values:
     """Settings that surround a command: environment over `sg3.toml` in `folder` over the user's file."""
     merged: Values = {stage: {} for stage in CONFIGS}
-    for path in (user_config(environ), folder / "sg3.toml"):
-        if path.is_file():
+    for path in (user_config(environ), None if folder is None else folder / "sg3.toml"):
+        if path is not None and path.is_file():
             _merge(merged, _read_toml(path))
     _merge(merged, _read_environment(environ))
     return merged
@@ -49,13 +50,12 @@ def of_project(project: Project, flags: Values | None = None, own: tuple[str, ..
     return resolve(flags or {}, from_here(), recorded, own)
 
 
-def user_config(environ: Mapping[str, str]) -> Path:
-    """The user's own settings (`$SG3_CONFIG` moves the file)."""
+def user_config(environ: Mapping[str, str]) -> Path | None:
+    """The user's own settings (`$SG3_CONFIG` moves the file); None where no home is known."""
     if named := environ.get("SG3_CONFIG"):
         return Path(named)
-    from platformdirs import user_config_path
-
-    return user_config_path("sg3", appauthor=False) / "config.toml"
+    folder = places.user_config()
+    return None if folder is None else folder / "config.toml"
 
 
 def check(stage: str, name: str, value: Any, origin: str) -> Any:
@@ -107,5 +107,9 @@ def _merge(into: Values, values: Values) -> None:
 
 
 def from_here() -> Values:
-    """`ambient` of this process."""
-    return ambient(Path.cwd(), os.environ)
+    """`ambient` of this process, whose folder may be gone."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        here = None
+    return ambient(here, os.environ)

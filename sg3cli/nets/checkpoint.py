@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sg3cli.errors import InputError, ModelError
+from sg3cli.files import atomic_path, safetensors_errors
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
@@ -102,17 +102,10 @@ def _write(
     path: Path, kind: str, state: dict[str, Tensor], config: dict[str, Any], meta: dict[str, Any] | None
 ) -> None:
     header = {"schema": _SCHEMA, "kind": kind, "config": config, "meta": meta or {}}
-    temp = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: folder {path.parent} does not exist", "make the folder first")
+    with atomic_path(path) as temp, safetensors_errors():
         save_file(state, temp, metadata={_HEADER: json.dumps(header, sort_keys=True)})
-        temp.chmod(0o644)  # the library's 0600 would hide a shared model from others
-        with open(temp, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(temp, path)
-    except (OSError, SafetensorError) as e:
-        raise InputError(f"cannot write {path}: {e}", "check the folder and the free space") from e
-    finally:
-        temp.unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -198,6 +198,8 @@ class Job:
             model, cost = parts.models.get("name"), f"it took {before.seconds:.0f} s before"
             changed = f"the model {model} is another one now" if model and dict(before.models) != parts.models else ""
             reason = changed or "what it depends on has changed"
+            if before.key == key:
+                reason = ", ".join(self.project.damages(stage))
             self.console.notice(f"{stage}: {reason}, it is computed again ({cost})")
         self.project.save()
         began = time.monotonic()
@@ -208,6 +210,11 @@ class Job:
             files=files, seconds=seconds, **facts,
         )  # fmt: skip
         self.stages[stage] = {"status": "done", "key": key, "seconds": round(seconds, 2), **facts}
+
+    def report_damage(self, stage: str, damaged: Sequence[Path]) -> None:
+        """Say which kept results were dropped because they are not what was written."""
+        for path in damaged:
+            self.console.notice(f"{stage}: {path} is damaged, it is computed again")
 
     def report(self, stage: str, notices: Sequence[str]) -> None:
         """Say what the reader or writer of a stage found worth saying."""

@@ -101,6 +101,7 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     config, project = job.settings.align, job.project
     networks = {name: digest for name, digest in models.items() if not is_image_file(name)}
     found = Chunks(project.path / FACES, content_key(source=project.source_key, models=networks, format=FORMAT))
+    job.report_damage("align", found.damaged)
     embedder = make_embedder(config.embedder)
     with VideoReader(project.source(), **project.reading) as reader:
         detect(job, reader, found, embedder)
@@ -265,5 +266,5 @@ def load_everybody(project: Project) -> AllFaces | None:
     """Everybody in the clip; None when that is one person."""
     if int(project.record("align").facts.get("people", 1)) < 2:
         return None
-    arrays, track = read_arrays(project.path / NEIGHBOURS)[0], project.track()
+    arrays, track = read_arrays(project.result("align", NEIGHBOURS))[0], project.track()
     return AllFaces.of(arrays["frames"], arrays["people"], arrays["landmarks"], track.times, track.shots)

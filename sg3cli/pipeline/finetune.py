@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from dataclasses import asdict
@@ -11,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from sg3cli.errors import ModelError
+from sg3cli.errors import InputError, ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.faces.crops import window_crops
-from sg3cli.files import SAVE_SECONDS, atomic_path, safetensors_errors
+from sg3cli.files import SAVE_SECONDS, atomic_path, read_arrays, write_arrays
 from sg3cli.latents.pivotal_tuning import (
     TARGET_BYTES,
     PivotalTuner,
@@ -51,7 +48,7 @@ def run(job: Job, bundle: Bundle, loss: PerceptualLoss, key: str) -> Result:
         fetch = "sg3 models pull perceptual brings a better one"
         job.console.notice(f"finetune: no perceptual backbone is here ({fetch}), the structural loss is used")
     tuner = make_tuner(job, bundle, loss)
-    log = restore(tuner, project.path / CHECKPOINT, key)
+    log = restore(job, tuner, project.path / CHECKPOINT, key)
     saved = time.monotonic()
     for step in job.console.progress(tuner.run(), config.steps, "finetune", tuner.step):
         log.append(asdict(step))
@@ -75,7 +72,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
         with VideoReader(project.source(), **project.reading) as reader:
             crops = window_crops(reader.frames(), track, G.img_resolution)
             seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
-        codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face)
+        codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face, job)
         crops_of_face.append(seen.images)
         pivots.append(codes.take(frames))
         transforms.append(track.transforms[frames])
@@ -85,36 +82,44 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.settings.finetune, loss)
 
 
-def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
+def restore(job: Job, tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:
     """Continue from a checkpoint of this key; returns the log so far (empty without one)."""
-    meta = read_meta(path)
-    if meta.get("key") != key:
+    kept = load_tensors(job, path, key)
+    if kept is None:
         return []
-    tuner.restore(load_file(str(path)))
+    tensors, meta = kept
+    tuner.restore(tensors)
     return [asdict(TuneStep(**line)) for line in meta["log"]]  # in the order of the fields, as a new log is
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
-    """Tensors as safetensors, atomically; one metadata entry, so that equal content gives equal bytes."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temp, safetensors_errors():
-        save_file(plain, str(temp), metadata={"sg3": json.dumps(meta, sort_keys=True)})
+    """Tensors as safetensors, atomically; see `write_arrays`."""
+    write_arrays(path, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}, meta)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """The metadata entry of `save_tensors`; empty when there is no such file."""
-    meta: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), safe_open(str(path), framework="pt") as file:
-        meta = json.loads((file.metadata() or {}).get("sg3", "{}"))
-    return meta
+def load_tensors(job: Job, path: Path, key: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """What `save_tensors` kept for this key; None when nothing was, or (said in a notice) when it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        arrays, meta = read_arrays(path)
+    except InputError:
+        job.report_damage("finetune" if path.parent.name == "finetune" else "render", [path])
+        return None
+    return (to_tensors(arrays), meta) if meta.get("key") == key else None
+
+
+def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Arrays that nobody else holds, as tensors."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def tuned_generator(project: Project, bundle: Bundle, tuned: bool, nets: LoadedNets | None = None) -> Generator:
     """The model's generator with the clip's tuning; raises `ModelError` when that was made on another generator."""
     G = (nets or LoadedNets()).generator(bundle)
     if tuned:
-        path = project.path / DELTA
-        if read_meta(path).get("generator") != bundle.digest:
+        arrays, meta = read_arrays(project.result("finetune", DELTA))
+        if meta.get("generator") != bundle.digest:
             raise ModelError(f"the tuning in {project.path} belongs to another generator", "run `sg3 finetune`")
-        apply_delta(G, load_file(str(path)))
+        apply_delta(G, to_tensors(arrays))
     return G

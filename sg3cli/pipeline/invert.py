@@ -36,6 +36,7 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
     tracks = project.tracks()
     for face, track in enumerate(tracks):
         chunks = Chunks(project.path / of_face(CHUNK_FOLDER, face), key)
+        job.report_damage("invert", chunks.damaged)
         if chunks.rows < len(track.pts):
             encode(job, bundle, track, chunks)
         present = track.status != alignment.ABSENT
@@ -83,7 +84,7 @@ def write_codes(project: Project, chunks: Chunks, nearest: np.ndarray, face: int
 
 def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
     """The codes; raises `ModelError` when they were made with another generator than `generator` (a digest)."""
-    described = json.loads((project.path / DESCRIPTION).read_text(encoding="utf8"))
+    described = json.loads(project.result("invert", DESCRIPTION).read_text(encoding="utf8"))
     if described["generator"] != generator:
         raise ModelError(
             f"the codes of {project.path} belong to another generator ({described['generator'][:19]}...)",
@@ -92,28 +93,36 @@ def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
     return project.codes(face)
 
 
-def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> RowFile:
+def smoothed_codes(
+    project: Project, generator: str, track: Track, mode: str, face: int = 0, job: Job | None = None
+) -> RowFile:
     """The codes smoothed over time as `mode` says, `[T, num_ws, w_dim]`, kept on disk.
 
-    Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
+    Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small. `job` is
+    told when what was kept is damaged.
     """
     codes = load_codes(project, generator, face)
-    path = smoothed_path(project, mode, face)
-    if path.is_file():
+    name = smoothed_name(project, mode, face)
+    path, damage = project.path / name, project.damage(name)
+    if project.is_sealed(name) and not damage:
         return RowFile(path)
+    if damage == "damaged" and job is not None:
+        job.report_damage("render", [path])
     for outdated in path.parent.glob("smooth-*.npy"):
-        if not outdated.name.startswith(smoothed_path(project, mode).stem):  # nor those of other faces
+        if not outdated.name.startswith(Path(smoothed_name(project, mode)).stem):  # nor those of other faces
             outdated.unlink()
     with npy_writer(path, codes.shape) as write:
         for rows in _smooth_rows(codes, track, mode):
             write(rows)
+    project.seal(name)
+    project.save()
     return RowFile(path)
 
 
-def smoothed_path(project: Project, mode: str, face: int = 0) -> Path:
-    """Where the codes of the `face`-th chosen face, smoothed as `mode` says, are kept."""
+def smoothed_name(project: Project, mode: str, face: int = 0) -> str:
+    """Under which name in the project the codes of the `face`-th chosen face, smoothed as `mode` says, are kept."""
     key = content_key(codes=project.key("invert"), align=project.key("align"), mode=mode)[:12]
-    return project.path / of_face(f"invert/smooth-{key}.npy", face)
+    return of_face(f"invert/smooth-{key}.npy", face)
 
 
 def _smooth_rows(codes: RowFile, track: Track, mode: str) -> Iterator[np.ndarray]:

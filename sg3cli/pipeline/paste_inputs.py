@@ -80,6 +80,7 @@ def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, in
     if config.range is not None and chunks.rows < count:
         key = content_key(inputs=inputs, range=config.range, **settings)
         chunks = Chunks(job.project.path / of_face(VISIBLE_IN_RANGE, face.order), key)
+    job.report_damage("render", chunks.damaged)
     if chunks.rows < count:
         make_maps(job, face, paster, G, chunks)
     return VisibleMaps(chunks, face.track)

@@ -34,7 +34,7 @@ from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
-from sg3cli.pipeline.invert import load_codes, smoothed_path
+from sg3cli.pipeline.invert import load_codes, smoothed_name
 from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.render_plan import conditioned
@@ -267,9 +267,9 @@ class Viewer:
     def _codes(self, first: int, last: int) -> np.ndarray:
         """The project's codes of frames `first` to `last`, smoothed as they will be rendered; nothing is written."""
         project, mode = self.job.project, self.job.smooth()
-        codes, path = load_codes(project, self.bundle.digest), smoothed_path(project, mode)
-        if path.is_file():
-            return RowFile(path).rows(first, last)
+        codes, name = load_codes(project, self.bundle.digest), smoothed_name(project, mode)
+        if project.is_sealed(name) and not project.damage(name):
+            return RowFile(project.path / name).rows(first, last)
         assert self.reusable.track is not None
         whole = codes.rows(0, len(codes))
         return inversion.smooth_codes(whole, self.reusable.track.times, self.reusable.track.shots, mode)[first:last]

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from sg3cli.compositing.seam_tuning import SeamTargets, SeamTuner, seam_target
 from sg3cli.faces.alignment import ABSENT
@@ -17,7 +16,7 @@ from sg3cli.latents.pivotal_tuning import apply_delta, select_targets
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import FacePaster
-from sg3cli.pipeline.finetune import read_meta, restore, save_tensors
+from sg3cli.pipeline.finetune import load_tensors, restore, save_tensors
 from sg3cli.project import content_key, of_face
 from sg3cli.settings import FinetuneConfig
 from sg3cli.video import VideoReader
@@ -46,11 +45,11 @@ def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, 
     settings |= {"precision": config.precision}
     key = content_key(inputs=inputs, tuning=tuning, **settings)
     result = copy.deepcopy(G)
-    if read_meta(seam).get("key") == key:
-        apply_delta(result, load_file(str(seam)))
+    if (kept := load_tensors(job, seam, key)) is not None:
+        apply_delta(result, kept[0])
         return result
     tuner = seam_tuner(job, face, paster, G, tuning)
-    restore(tuner, checkpoint, key)
+    restore(job, tuner, checkpoint, key)
     last = None
     for last in job.console.progress(tuner.run(), config.stitch_steps, "render: seam", tuner.step):
         if last.step % tuning.save_every == 0:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sg3cli.console import CLOSED
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import NO_ROOM, is_alive
+from sg3cli.files import NO_ROOM, create, remove, sweep, temporary_name
 from sg3cli.video.image_sequence import NUMBER, is_pattern, matching, output_name
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 IMAGES = "image2"  # FFmpeg's name for a file per frame
+PART = ".part"  # end of a temporary file's name
 FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), IMAGES)
 
 
@@ -30,6 +29,7 @@ class Output:
 
     def __init__(self, out: str | Path, source: Path, container: str | None) -> None:
         self.piped = str(out) == "-"
+        self.notices: list[str] = []
         self.format = _format_of(out, container, self.piped)
         self.target: str | _Stdout
         if self.piped:
@@ -43,8 +43,11 @@ class Output:
             if self.format == IMAGES and not self._folder.exists():
                 self._folder = self._folder.parent  # the images' own folder is made at the end
             self._check(source)
-            self._sweep()
-            self._temp = self._folder / f"{self._prefix}{os.getpid()}-{secrets.token_hex(3)}.part"
+            if Path(self.name).is_symlink():
+                self.notices.append(f"{self.name} is a link: {self._final}, to which it points, is written")
+            beside = self._folder / self._final.name
+            sweep(beside, PART)
+            self._temp = temporary_name(beside, PART)
             self.target = str(self._temp)
             if self.format == IMAGES:
                 self.target = str(self._temp / self._final.name)
@@ -69,15 +72,13 @@ class Output:
         return self._temp / self._final.name if self.format == IMAGES else self._temp
 
     def prepare(self) -> None:
-        """Make what FFmpeg does not make itself; raises `OSError`."""
-        if self._temp is not None and self.format == IMAGES:
+        """Make the temporary file, or folder of images, where nothing is; raises `OSError`."""
+        if self._temp is None:
+            return
+        if self.format == IMAGES:
             self._temp.mkdir()
-
-    @property
-    def _prefix(self) -> str:
-        assert self._final is not None
-        name = self._final.name[:48].replace("%", "_")
-        return f".{name}.{socket.gethostname()[:32]}-"  # with the rest within 255 bytes
+        else:
+            create(self._temp)
 
     def _check(self, source: Path) -> None:
         final = self._final
@@ -95,14 +96,6 @@ class Output:
             raise InputError(f"output and input are the same file, {self.name}", "choose another output name")
         if not os.access(self._folder, os.W_OK) or (final.exists() and not os.access(final, os.W_OK)):
             raise InputError(f"cannot write {self.name}: permission denied", "choose a place you may write to")
-
-    def _sweep(self) -> None:
-        """Remove what a killed run of this machine left for this name."""
-        assert self._final is not None
-        for left in self._folder.glob(f"{_escape(self._prefix)}*.part"):
-            pid = left.name.removeprefix(self._prefix).split("-")[0]
-            if pid.isdigit() and not is_alive(int(pid)):
-                _remove(left)
 
     def commit(self) -> None:
         """Make the finished file durable and give it its name."""
@@ -139,7 +132,7 @@ class Output:
     def discard(self) -> None:
         """Remove the temporary file; a pipe gets nothing more, so that a part is not taken for the whole."""
         if self._temp is not None:
-            _remove(self._temp)
+            remove(self._temp)
         elif isinstance(self.target, _Stdout):
             self.target.closed = True
 
@@ -169,6 +162,8 @@ class _Stdout:
 
 
 def _stdout() -> _Stdout:
+    if "stdout" in CLOSED:
+        raise UsageError("`-` writes a video to standard output, which is closed", "leave it open, or name a file")
     if sys.stdout.isatty():
         raise UsageError("`-` writes a video to standard output, which is a terminal", "pipe it on, or name a file")
     return _Stdout(sys.stdout.buffer)
@@ -191,15 +186,3 @@ def _format_of(out: str | Path, container: str | None, piped: bool) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    """A temporary file, or a temporary folder of images."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _escape(text: str) -> str:
-    return "".join(f"[{c}]" if c in "[]*?" else c for c in text)

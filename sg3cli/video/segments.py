@@ -6,8 +6,9 @@ are cut at fixed frame numbers, so that a video that was interrupted is, byte fo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ import numpy as np
 from av.packet import PacketSideData
 
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import atomic_path, read_arrays, write_arrays
+from sg3cli.files import atomic_path, digest_of, read_arrays, write_arrays
 from sg3cli.settings import EncodeConfig
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.pixel_conversion import as_grey_as_its_source
@@ -78,7 +79,7 @@ class SegmentedWriter:
         self._arguments = (out, source, encode, size)
         self._chunk: _ChunkEncoder | None = None
         self._next = self.start = self.kept.rows
-        self._notices: list[str] = []
+        self._notices = [f"{path} is damaged, it is encoded again" for path in self.kept.damaged]
 
     @property
     def notices(self) -> list[str]:
@@ -134,6 +135,7 @@ class _ChunkEncoder:
         self.encoder = encoder
         self._rows: list[tuple[int, ...]] = []
         self._frames = 0
+        self._digest = hashlib.sha256()  # of the payload
         encoder.open_encoder()
         self._stack = ExitStack()
         temp = self._stack.enter_context(atomic_path(payload))
@@ -144,14 +146,15 @@ class _ChunkEncoder:
         self._frames += frame is not None
         for packet in self.encoder.encoded(frame):
             alpha = b"".join(bytes(data) for data in packet.iter_sidedata() if data.data_type == ALPHA)
-            self._sink.write(bytes(packet))
-            self._sink.write(alpha)
+            for data in (bytes(packet), alpha):
+                self._sink.write(data)
+                self._digest.update(data)
             self._rows.append(
                 (packet.pts, packet.dts, packet.duration, int(packet.is_keyframe), packet.size, len(alpha))
             )
 
-    def finish(self) -> tuple[list[tuple[int, ...]], bytes]:
-        """Make the payload stand; returns a row per packet (see `COLUMNS`) and the encoder's extradata."""
+    def finish(self) -> tuple[list[tuple[int, ...]], bytes, str]:
+        """Make the payload stand; returns a row per packet (see `COLUMNS`), the encoder's extradata and the digest."""
         try:
             self.write(None)
             if len(self._rows) != self._frames:  # one packet is one frame, or a resumed video could lose some
@@ -162,7 +165,7 @@ class _ChunkEncoder:
         self._stack.close()
         extradata = self.encoder.extradata
         self.encoder.close_encoder()
-        return self._rows, extradata
+        return self._rows, extradata, f"sha256:{self._digest.hexdigest()}"
 
     def abandon(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """Drop the payload; a failed write is raised as what it means to the user."""
@@ -178,6 +181,7 @@ class EncodedChunks:
     def __init__(self, folder: Path, key: str, bounds: list[int]) -> None:
         self.folder, self.key = folder, key
         self.rows = 0  # frames in all chunks
+        self.damaged: list[Path] = []  # what was found, and dropped
         self._found: list[tuple[int, np.ndarray, str]] = []  # first frame, rows [n, 6], extradata in hexadecimal
         for first, last in zip([0, *bounds], bounds, strict=False):
             if not self._take(first, last):
@@ -193,11 +197,18 @@ class EncodedChunks:
 
     def _take(self, first: int, last: int) -> bool:
         """Whether the chunk of the frames `first` to `last` is there, whole and ours."""
-        with suppress(InputError, OSError, KeyError):
+        if not self._table(first).is_file():
+            return False
+        try:
             arrays, meta = read_arrays(self._table(first))
             rows = arrays["packets"]
-            whole = self.payload(first).stat().st_size == rows[:, SIZE:].sum()
-            if whole and (meta["key"], meta["first"], meta["last"]) == (self.key, first, last):
+            ours = (meta["key"], meta["first"], meta["last"]) == (self.key, first, last) and "payload" in meta
+            if ours and digest_of(self.payload(first)) != meta["payload"]:
+                raise OSError
+        except (InputError, OSError, KeyError):
+            self.damaged.append(self.payload(first))
+        else:
+            if ours:
                 self._found.append((first, rows, meta["extradata"]))
                 self.rows = last
                 return True
@@ -210,11 +221,12 @@ class EncodedChunks:
             if path not in kept:
                 path.unlink(missing_ok=True)
 
-    def append(self, rows: list[tuple[int, ...]], extradata: bytes) -> None:
+    def append(self, rows: list[tuple[int, ...]], extradata: bytes, digest: str) -> None:
         """Keep the chunk whose payload has just been written; on disk when this returns."""
         first, last = self.rows, self.rows + len(rows)
         table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
         meta = {"key": self.key, "first": first, "last": last, "extradata": extradata.hex(), "columns": COLUMNS}
+        meta["payload"] = digest
         write_arrays(self._table(first), {"packets": table}, meta)
         self._found.append((first, table, extradata.hex()))
         self.rows = last

@@ -80,6 +80,7 @@ class VideoWriter:
         self._given = 0  # frames to the encoder
         self._tags = _container_tags(source, metadata)
         self._output = Output(out, source.path, self.encode.format)
+        self.notices += self._output.notices
         if "timecode" in self._tags and self._output.format in ("mp4", "mov") and source.average_rate > MOST_RATE:
             del self._tags["timecode"]  # the muxer would refuse at the very end
             self.notices.append(

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sg3cli import places
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
 from sg3cli.weights.direction_file import Direction, load_direction
@@ -150,7 +151,7 @@ def load_model(name_or_path: str | Path) -> Bundle:
 def _find(name_or_path: str | Path) -> Path:
     from sg3cli.weights import store
 
-    given = Path(name_or_path).expanduser()
+    given = places.expand(name_or_path)
     for folder in (EMBEDDED / given.name, store.bundle_folder(given.name)) if given.name == str(given) else ():
         if (folder / "model.json").is_file():
             return folder

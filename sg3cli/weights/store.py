@@ -14,10 +14,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sg3cli import places
 from sg3cli.errors import ModelError, UsageError
+from sg3cli.files import atomic_path, not_through_a_link, write_json
 from sg3cli.weights import wheel_members
 from sg3cli.weights.registry import TABLE, Model, ModelFile
 
@@ -34,17 +36,15 @@ def models_dir() -> Path:
     """Folder of the store: `$SG3_MODELS`, or `models` in the user's cache."""
     override = os.environ.get("SG3_MODELS")
     if override:
-        return Path(override).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("sg3", appauthor=False) / "models"
+        return places.expand(override)
+    return places.user_cache() / "models"
 
 
 def torch_hub_dir() -> Path:
     """Where torch keeps checkpoints and libraries look for them by name (torch is not imported)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    home = places.home()
+    cache = os.environ.get("XDG_CACHE_HOME") or (str(home / ".cache") if home else str(places.temporary_cache()))
+    return places.expand(os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")) / "hub" / "checkpoints"
 
 
 def model(name: str) -> Model:
@@ -313,10 +313,11 @@ def _download(row: Model, file: ModelFile, on_progress: Progress | None) -> Path
             response.raise_for_status()
             if not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
                 done = 0
-            _tag(part).write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+            with atomic_path(_tag(part)) as temporary:
+                temporary.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
             length = response.headers.get("Content-Length", "")
             total = done + int(length) if length.isdigit() else None
-            with part.open("ab" if done else "wb") as out:
+            with open(part, "ab" if done else "wb", opener=not_through_a_link) as out:
                 for chunk in response.iter_content(CHUNK):
                     out.write(chunk)
                     done += len(chunk)
@@ -373,11 +374,20 @@ def _has_size(path: Path, size: int | None) -> bool:
 # --- Locks, temporary folders, recorded digests ------------------------------------------------------------
 
 
-def _locked(folder: Path, name: str) -> AbstractContextManager[object]:
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Be the only one that writes the model `name`. After a failure no lock is left beside nothing."""
     from filelock import FileLock
 
     _make_folder(folder)
-    return FileLock(models_dir() / f".{name}.lock")
+    path = models_dir() / f".{name}.lock"
+    with FileLock(path):
+        try:
+            yield
+        except BaseException:
+            if not folder.is_dir() or not any(folder.iterdir()):
+                path.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -419,7 +429,4 @@ def _record(name: str, digests: dict[str, str] | None) -> None:
         records.pop(name, None)
         if digests is not None:
             records[name] = digests
-        path = models_dir() / DIGESTS
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
-        os.replace(temporary, path)
+        write_json(models_dir() / DIGESTS, dict(sorted(records.items())))

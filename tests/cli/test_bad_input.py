@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import environment, sg3
+from running import environment, relocate, sg3
 
 from sg3cli import cli
+from sg3cli.files import digest_of
+from sg3cli.manifest import read_manifest
 from sg3cli.project import Project
 from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoReader, VideoWriter
@@ -41,8 +43,7 @@ def here(inverted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A copy of that folder to spoil."""
     folder = tmp_path / "here"
     shutil.copytree(inverted, folder)
-    manifest = folder / "talk.sg3" / "project.json"
-    manifest.write_text(manifest.read_text().replace(str(inverted), str(folder)))
+    relocate(folder / "talk.sg3", inverted, folder)
     monkeypatch.chdir(folder)
     for name in environment().keys() ^ os.environ.keys():
         monkeypatch.delenv(name, raising=False)
@@ -262,12 +263,15 @@ def with_file_limit(limit: int, arguments: list[str], capsys: pytest.CaptureFixt
 
 
 def test_no_room_for_the_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = listing(here)
+    before, told = listing(here), read_manifest(here / "talk.sg3")
     line = ["render", "talk.sg3", "-o", "out.mp4", "--no-finetune", "--preset", "ultrafast", "--crf", "0"]
     code, err = with_file_limit(20_000, line, capsys)
     assert code == INPUT and err.strip().splitlines()[-2].startswith("error: ")
-    kept = {name: content for name, content in listing(here).items() if "smooth-" not in name}
-    assert kept == before
+    after, manifest = listing(here), "talk.sg3/project.json"
+    (smoothed,) = after.keys() - before.keys()  # the smoothed codes, and in the manifest their digest
+    digests = {**told["digests"], smoothed.removeprefix("talk.sg3/"): digest_of(here / smoothed)}
+    assert read_manifest(here / "talk.sg3") == {**told, "digests": digests}
+    assert {**after, manifest: b""} == {**before, smoothed: after[smoothed], manifest: b""}
     assert cli.run(line) == 0 and (here / "out.mp4").stat().st_size > 20_000
 
 

@@ -36,6 +36,7 @@ from sg3cli.evaluation.timeline import (
 )
 from sg3cli.faces.alignment import ABSENT, INTERPOLATED, Track
 from sg3cli.latents.edits import parse_edit
+from sg3cli.manifest import read_manifest, write_manifest
 from sg3cli.metrics.temporal import accelerations, jitter
 
 
@@ -194,9 +195,9 @@ def test_inspect_draws_a_finished_project(project: Path, capsys: pytest.CaptureF
 
 
 def test_what_was_not_done_is_left_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = json.loads((project / "project.json").read_text())
+    manifest = read_manifest(project)
     manifest["stages"] = {"align": manifest["stages"]["align"]}
-    (project / "project.json").write_text(json.dumps(manifest))
+    write_manifest(project, manifest)
     assert cli.run(["inspect", "talk.sg3", "--plot", "p.png", "--json"]) == 0
     plot = json.loads(capsys.readouterr().out)["plot"]
     assert plot["sampled"] == 0 and list(plot["means"].values())[1:3] == [None, None]

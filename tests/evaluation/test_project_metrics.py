@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from running import cut
+from running import cut, relocate
 from tiny import make_tiny_bundle
 
 import sg3cli.evaluation.project_metrics as evaluation
@@ -28,6 +28,7 @@ from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import apply_edits, parse_edit
 from sg3cli.latents.rendering import render_crops
+from sg3cli.manifest import read_manifest, write_manifest
 from sg3cli.metrics.reconstruction import psnr, reconstruction_report
 from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.pipeline import Job
@@ -83,8 +84,7 @@ def copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the folder that a test may spoil."""
     folder = tmp_path / "copy"
     shutil.copytree(done, folder)
-    manifest = folder / "talk.sg3" / "project.json"
-    manifest.write_text(manifest.read_text().replace(str(done), str(folder)))
+    relocate(folder / "talk.sg3", done, folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -188,9 +188,9 @@ def test_every_kth_frame(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_cannot_be_computed_is_said_and_is_never_zero(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "tiny" / "probe.safetensors").unlink()
-    manifest = json.loads((copy / "talk.sg3" / "project.json").read_text())
+    manifest = read_manifest(copy / "talk.sg3")
     del manifest["stages"]["finetune"], manifest["stages"]["render"]
-    (copy / "talk.sg3" / "project.json").write_text(json.dumps(manifest))
+    write_manifest(copy / "talk.sg3", manifest)
     found = figures(capsys)
     assert found["timing"] == [] and found["labels"] is None and found["reconstruction"]["tuned"] is None
     assert found["identity"] == {"reconstruction": None, "edited": None}
@@ -198,7 +198,7 @@ def test_what_cannot_be_computed_is_said_and_is_never_zero(copy: Path, capsys: p
     assert any("finetune is missing" in notice for notice in found["notices"])
     assert any("probe.safetensors" in notice for notice in found["notices"])
     del manifest["stages"]["invert"]
-    (copy / "talk.sg3" / "project.json").write_text(json.dumps(manifest))
+    write_manifest(copy / "talk.sg3", manifest)
     assert cli.run(["evaluate"]) == 0
     lines = {line[:26].strip(): line[26:] for line in capsys.readouterr().out.splitlines()}
     missing = ("timing", "reconstruction, tuned", "reconstruction, untuned", "identity, edited", "labels")

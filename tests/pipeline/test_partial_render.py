@@ -13,6 +13,7 @@ import pytest
 from clips import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
+from running import relocate
 
 from sg3cli import cli
 from sg3cli.pipeline.partial_render import FADE, only_inside, opacity, whole_batches, within_reach
@@ -109,8 +110,7 @@ def clip(tmp_path: Path, talk: Path, tuned: Path, monkeypatch: pytest.MonkeyPatc
     """A folder with a finished project whose only edit holds from beginning to end."""
     folder = tmp_path / "clip"
     shutil.copytree(tuned, folder)
-    manifest = folder / "talk.sg3" / "project.json"
-    manifest.write_text(manifest.read_text().replace(str(tuned), str(folder)))
+    relocate(folder / "talk.sg3", tuned, folder)
     monkeypatch.chdir(folder)
     assert cli.run(["edit", "talk.sg3", "--clear", "--direction", "age", "--strength", "4", "-q"]) == 0
     return folder

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import cut, ended, environment, example_clip, halved, sg3
+from running import cut, ended, environment, example_clip, halved, relocate, sg3
 
 from sg3cli import cli
 from sg3cli.compositing.face_mask import face_mask, landmarks_in_window
 from sg3cli.compositing.paste import warp_alpha
 from sg3cli.console import Console
-from sg3cli.errors import ModelError
+from sg3cli.errors import InputError, ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.files import digest_of, read_arrays
 from sg3cli.latents.edits import parse_edit
@@ -67,8 +67,7 @@ def copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder to work in."""
     folder = tmp_path / "copy"
     shutil.copytree(done, folder)
-    manifest = folder / "talk.sg3" / "project.json"
-    manifest.write_text(manifest.read_text().replace(str(done), str(folder)))
+    relocate(folder / "talk.sg3", done, folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -290,8 +289,12 @@ def test_a_boundary_file_is_a_direction(copy: Path, tiny_bundle: Path) -> None:
 def test_codes_of_another_generator_are_an_error_by_name(copy: Path, tiny_bundle: Path) -> None:
     described = json.loads((copy / "talk.sg3/invert/ws.json").read_text())
     (copy / "talk.sg3/invert/ws.json").write_text(json.dumps({**described, "generator": "sha256:" + "0" * 64}))
+    project = Project.open(copy / "talk.sg3")
+    with pytest.raises(InputError, match=r"ws\.json is damaged"):
+        load_codes(project, load_model(tiny_bundle).digest)
+    project.seal("invert/ws.json")
     with pytest.raises(ModelError, match="belong to another generator"):
-        load_codes(Project.open(copy / "talk.sg3"), load_model(tiny_bundle).digest)
+        load_codes(project, load_model(tiny_bundle).digest)
 
 
 # ---- frames without a face

@@ -207,6 +207,18 @@ def test_a_failed_update_leaves_the_model_as_it_was(tmp_path: Path, generator_fi
     assert {path.name: path.read_bytes() for path in store.bundle_folder("mine").iterdir()} == before
 
 
+def test_a_failed_import_leaves_nothing_not_even_its_lock(tmp_path: Path, generator_file: Path) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / "bad.pt")
+    for name in ("mine", "stylegan3-r-ffhq-1024"):
+        with pytest.raises(ModelError):
+            take(name, tmp_path / "bad.pt")
+    assert [path.name for path in store.models_dir().iterdir() if path.is_file()] == []
+    take("mine", generator_file)
+    with pytest.raises(ModelError):
+        take("mine", generator_file, tmp_path / "bad.pt")
+    assert store.has_bundle("mine")
+
+
 def test_what_a_killed_import_left_is_no_model_and_is_cleaned(tmp_path: Path, generator_file: Path) -> None:
     folder = store.bundle_folder("mine")
     (folder / ".staging-mine-x").mkdir(parents=True)

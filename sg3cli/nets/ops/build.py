@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
+
+from sg3cli import places
+from sg3cli.files import atomic_path
+
+log = logging.getLogger("sg3cli.ops")
 
 FOLDER = Path(__file__).with_name("kernels")
 SOURCES = (FOLDER / "filtered_lrelu.cpp", FOLDER / "convolution.cpp")
@@ -23,10 +30,13 @@ class BuildError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("sg3") / "kernels"
+    """Where compiled kernels are kept: in the user's cache, or beside the temporary files where that is read-only."""
+    folder = places.user_cache() / "kernels"
+    if places.is_writable(folder) or next(folder.glob("kernels-*.so"), None) is not None:
+        return folder
+    instead = places.temporary_cache() / "kernels"
+    log.warning("%s cannot be written: the compiled CPU kernel is kept in %s", folder, instead)
+    return instead
 
 
 def ensure_built(folder: Path) -> Path:
@@ -106,7 +116,8 @@ def _compile(compiler: str, path: Path) -> None:
             f"build {built.name}: cxx {' '.join(_escape(str(path)) for path in SOURCES)}\n"
         )
         _run_ninja(work)
-        path.with_suffix(".sha256").write_text(_digest(built))
+        with atomic_path(path.with_suffix(".sha256")) as temp:
+            temp.write_text(_digest(built))
         os.replace(built, path)
 
 
@@ -124,7 +135,16 @@ def _run_ninja(work: str) -> None:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
-        raise BuildError(f"the compiler failed: {said.strip()[-400:]}")
+        log.debug("what the compiler said:\n%s", said)
+        raise BuildError(f"the compiler failed: {cause_of(said)}")
+
+
+def cause_of(said: str, limit: int = 160) -> str:
+    """The one line of a compiler's and ninja's output that says most, at most so long."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("ninja:", "FAILED:"))]
+    named = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+    line = (named or lines[-1:] or ["it said nothing"])[0]
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _escape(text: str) -> str:

@@ -30,7 +30,7 @@ from sg3cli.errors import InputError
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.face import Detector, Face
 from sg3cli.faces.visibility import YAW
-from sg3cli.files import atomic_path, write_error
+from sg3cli.files import atomic_path, sweep, temporary_name, write_error
 from sg3cli.geometry import axes_of, ffhq_quad, quad_from_axes, warp_quad
 from sg3cli.training.config import PrepareConfig
 from sg3cli.training.data.images import is_data_set, listed, read_image
@@ -274,9 +274,10 @@ def _target(out: Path) -> Iterator[Add]:
         with atomic_path(out) as temp, zipfile.ZipFile(temp, "w", zipfile.ZIP_STORED) as archive:
             yield archive.writestr
         return
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part = temporary_name(out, ".part")
     try:
+        if out.parent.is_dir():
+            sweep(out, ".part")  # of a run that was killed
         part.mkdir(parents=True)
         yield lambda name, data: (part / name).write_bytes(data)
         if out.is_dir():

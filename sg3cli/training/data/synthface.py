@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sg3cli.errors import InputError
+from sg3cli.files import atomic_path
 from sg3cli.levels import tensor_to_signed
 
 HELD_OUT = 250  # people, the last ones by identity number: never trained on
@@ -63,7 +64,8 @@ def load_faces(folder: Path, decoded: Path | None = None) -> FaceSet:
     labels = _labels(folder)
     images = np.load(decoded, mmap_mode="r") if decoded and decoded.is_file() else _decode(folder)
     if decoded and not decoded.is_file():
-        np.save(decoded, images)
+        with atomic_path(decoded) as temporary, temporary.open("wb") as file:
+            np.save(file, images)
     return replace(labels, images=images)
 
 

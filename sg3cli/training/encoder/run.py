@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sg3cli import places
 from sg3cli.drawing.images import grid, write_png
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import atomic_path, digest_of, write_json
@@ -55,7 +56,7 @@ class Base:
 
 def open_generator(text: str) -> Base:
     """A model by name or folder, or a generator's `.safetensors`. Raises ModelError for anything else."""
-    path = Path(text).expanduser()
+    path = places.expand(text)
     if path.is_file() and path.suffix == ".safetensors":
         G, _ = load_generator_file(path)
         return Base(G, path, digest_of(path), path.stem, None)
@@ -215,7 +216,7 @@ def start_encoder(init: str | None, base: Base, wanted: EncoderConfig, seed: int
     """`wanted` with random weights, or the encoder of a model (name, folder or file) to go on from."""
     if init is None:
         return new_encoder(wanted, seed)
-    path = Path(init).expanduser()
+    path = places.expand(init)
     encoder = load_encoder_file(path)[0] if path.is_file() else load_model(init).encoder()
     shape = (encoder.config.num_ws, encoder.config.w_dim)
     if shape != (base.G.num_ws, base.G.w_dim):

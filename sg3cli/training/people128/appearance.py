@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sg3cli.faces.appearance import features
+from sg3cli.files import atomic_path
 from sg3cli.training.data.synthface import FaceSet
 
 DIMENSIONS = 24
@@ -56,4 +57,5 @@ def fit(described: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.nda
 def save(path: Path, mean: np.ndarray, projection: np.ndarray) -> None:
     """Write what `faces.appearance.projection` reads, in half precision."""
     scale = np.abs(projection).max()  # a common factor does not matter: the vectors are brought to length 1
-    np.savez_compressed(path, mean=mean.astype(np.float32), projection=(projection / scale).astype(np.float16))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, mean=mean.astype(np.float32), projection=(projection / scale).astype(np.float16))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sg3cli import __version__
 from sg3cli.errors import ModelError
-from sg3cli.files import atomic_path, digest_of
+from sg3cli.files import atomic_path, digest_of, write_json
 from sg3cli.nets.attribute_net import AttributeNet, save_attribute_net
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.restyle import restyle_codes
@@ -79,7 +79,7 @@ def write_bundle(
         | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(variance_explained, 3)},
     }
     save_attribute_net(folder / ATTRIBUTE_NET, attribute_net)
-    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf8")
+    write_json(folder / "model.json", description)
 
 
 def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:

@@ -138,7 +138,8 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     save_generator(folder / "generator.safetensors", net.G, {"name": folder.name}, dtype=torch.float16)
     save_encoder(folder / "encoder.safetensors", net.encoder, {"name": folder.name}, dtype=torch.float16)
     digest = digest_of(folder / "generator.safetensors")
-    save_file({"D": net.directions.detach().numpy().astype(np.float16)}, folder / TRAINED)
+    with atomic_path(folder / TRAINED) as temp:
+        save_file({"D": net.directions.detach().numpy().astype(np.float16)}, temp)
     shutil.rmtree(folder / "directions", ignore_errors=True)
     read = read_directions(net, given.reader, torch.cat([codes, rendered]), given.config)
     vectors = directions_of(net, read)

@@ -13,7 +13,6 @@ as a ratio of sums over the held-out pairs in which only this attribute changes.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from sg3cli.files import write_json
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.nets.restyle import average_image, restyle_codes
 from sg3cli.training.people128.label_directions import SPECS
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results[model] = scores(net, perceptual, (photos, rows), (edits, make_pairs(edits, held)))
     sys.stdout.write(table({Path(model).name: row for model, row in results.items()}) + "\n")
     if given.out:
-        given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf8")
+        write_json(given.out, results)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ model.json says how its run differed.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import ModelError
+from sg3cli.files import atomic_path
 from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.nets.generator import Generator
 from sg3cli.training.data.synthface import FaceSet, load_faces
@@ -176,6 +176,5 @@ def _timed(logs: Iterator[dict[str, float]], batch: int) -> Iterator[dict[str, f
 
 def _save(path: Path, state: dict[str, Any]) -> None:
     """Our own state between two runs of ours; written beside and renamed."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)

@@ -11,7 +11,6 @@ over the crop, and the sharpness (variance of the Laplacian in the face) over th
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.paste import paste
+from sg3cli.files import write_json
 from sg3cli.levels import to_signed
 from sg3cli.nets.checkpoint import load_transfer_file
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(written(tables[regime], regime) + "\n")
         sys.stdout.flush()
     if given.out:
-        given.out.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf8")
+        write_json(given.out, tables)
 
 
 if __name__ == "__main__":

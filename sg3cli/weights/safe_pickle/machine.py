@@ -12,7 +12,19 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sg3cli.weights.safe_pickle.values import Array, DType, Global, Module, Refused, Storage, Tensor, shown
+from sg3cli.weights.safe_pickle.values import (
+    Array,
+    Budget,
+    DType,
+    Global,
+    Module,
+    Refused,
+    Storage,
+    Tensor,
+    make_tensor,
+    shown,
+    weight,
+)
 
 MAX_STEPS = 10_000_000  # opcodes; a published model has some 30 000, an hour of codes about three million
 MAX_OBJECTS = 2_000_000  # containers and records
@@ -28,7 +40,8 @@ KIND = {Tensor: "tensor", Storage: "storage", Module: "network", Array: "numpy a
 class Machine:
     """Runs one pickle of `data` from position `at`; afterwards `at` is behind its STOP.
 
-    `persistent` turns a persistent id into a value; without it a persistent id is refused.
+    What it makes is charged to `budget`, that of the whole file. `persistent` turns a persistent id into a value;
+    without it a persistent id is refused.
     """
 
     def __init__(
@@ -36,10 +49,11 @@ class Machine:
         data: memoryview,
         at: int,
         allowed: Mapping[str, Global],
+        budget: Budget,
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
         self.data, self.at, self.end = data, at, len(data)
-        self.allowed, self.persistent = allowed, persistent
+        self.allowed, self.budget, self.persistent = allowed, budget, persistent
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -152,7 +166,11 @@ class Machine:
             raise Refused(f"the pickle calls a {kind_of(function)}")
         if type(args) is not tuple:
             raise Refused(f"the pickle calls {function.name} without arguments")
-        self.new(function.make(args))
+        self.budget.spend(weight(args), f"what it makes by {function.name}")
+        value = function.make(args)
+        if function.make is make_tensor:  # many can share a storage, and each is copied in the end
+            self.budget.spend(value.nbytes, "its tensors")
+        self.new(value)
 
     def build(self) -> None:
         """BUILD: the state of a numpy array or dtype; attributes of a dict are dropped."""
@@ -194,6 +212,7 @@ class Machine:
 
     def text(self, layout: str) -> None:
         raw = self.take(self.number(layout))
+        self.budget.spend(len(raw), "its text")
         try:
             self.new(str(raw, "utf8", "surrogatepass"))
         except UnicodeDecodeError as error:

@@ -84,7 +84,7 @@ def read_bytes(data: memoryview) -> Any:
     if start.startswith(b"\x93NUMPY"):
         return _read_npy(data)
     if start.startswith(LEGACY_START):
-        return _read_legacy(data, _torch_names(data))
+        return _read_legacy(data, _names(TORCH | STORAGE_TYPES), Budget(len(data)))
     if start.startswith(b"\x80"):
         return _read_pickle(data)
     raise Refused("it is neither a pickle of protocol 2 to 5, nor a .pt, nor an .npy file")
@@ -100,38 +100,21 @@ def _read_pickle(data: memoryview) -> Any:
         """`torch.storage._load_from_bytes(bytes)`: a storage is a stream of its own inside."""
         match args:
             case (bytes() | memoryview() as stream,):
-                budget.spend(len(stream), "its nested streams")
-                storage = _read_legacy(memoryview(stream), allow_list(STORAGE_TYPES))
+                storage = _read_legacy(memoryview(stream), allow_list(STORAGE_TYPES), budget)
                 if isinstance(storage, Storage):
                     return storage
         raise Refused("a nested stream does not hold a storage")
 
     makers = {**NETWORKS, **TORCH, "torch.storage._load_from_bytes": nested}
-    return Machine(data, 0, _names(budget, makers)).run()
+    return Machine(data, 0, _names(makers), budget).run()
 
 
-def _names(budget: Budget, more: dict[str, Any]) -> dict[str, Any]:
+def _names(more: dict[str, Any]) -> dict[str, Any]:
     """The allow-list of numpy's and plain values, and `more`."""
-
-    def encode(args: tuple[Any, ...]) -> bytes:
-        """`_codecs.encode(text, 'latin1')`, which is how protocol 2 writes bytes."""
-        match args:
-            case (str() as text, "latin1"):
-                budget.spend(len(text), "its text")
-                try:
-                    return text.encode("latin1")
-                except UnicodeEncodeError as error:
-                    raise Refused("bytes in the pickle are not bytes") from error
-        raise Refused("_codecs.encode is asked for something else than latin1")
-
-    return allow_list({**NUMPY, **PLAIN, **more, "_codecs.encode": encode})
+    return allow_list({**NUMPY, **PLAIN, **more})
 
 
 # ---- torch.save, before 1.6 and since -------------------------------------------------------------------------------
-
-
-def _torch_names(data: memoryview) -> dict[str, Any]:
-    return _names(Budget(len(data)), TORCH | STORAGE_TYPES)
 
 
 class _Storages:
@@ -149,12 +132,12 @@ class _Storages:
         return known
 
 
-def _read_legacy(data: memoryview, allowed: dict[str, Any]) -> Any:
+def _read_legacy(data: memoryview, allowed: dict[str, Any], budget: Budget) -> Any:
     """Five pickles (magic, format, machine, value, keys), then for each key a count and the values."""
     storages = _Storages(len(data))
     at, parts = 0, []
     for number in range(5):
-        machine = Machine(data, at, allowed if number == 3 else {}, storages if number == 3 else None)
+        machine = Machine(data, at, allowed if number == 3 else {}, budget, storages if number == 3 else None)
         parts.append(machine.run())
         at = machine.at
     magic, version, system, value, keys = parts
@@ -190,7 +173,7 @@ def _read_zip(data: memoryview) -> Any:
         raise Refused("it is a TorchScript program, not weights")
     storages = _Storages(len(data))
     pickled = entries[f"{root}/data.pkl"].read()
-    value = Machine(pickled, 0, _torch_names(data), storages).run()
+    value = Machine(pickled, 0, _names(TORCH | STORAGE_TYPES), Budget(len(data)), storages).run()
     for key, storage in storages.known.items():
         entry = entries.get(f"{root}/data/{key}")
         if entry is None or len(entry.view) != storage.nbytes:
@@ -229,7 +212,7 @@ def _read_npy(data: memoryview) -> np.ndarray | Any:
 def _objects(body: memoryview, shape: tuple[int, ...]) -> Any:
     if not bytes(body[:1]) == b"\x80":
         raise Refused("an array of objects is not followed by a pickle of protocol 2 to 5")
-    array = Machine(body, 0, _names(Budget(len(body)), {})).run()
+    array = Machine(body, 0, _names({}), Budget(len(body))).run()
     if not isinstance(array, Array) or array.shape != shape or not isinstance(array.values, list):
         raise Refused(f"the objects of an array of shape {shown(shape)} are not in the file")
     return array.values if shape else array.values[0]

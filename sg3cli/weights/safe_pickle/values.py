@@ -44,15 +44,33 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 class Budget:
-    """How many bytes reading one file may make in memory beyond the file itself."""
+    """How many bytes reading one file may make in memory beyond the file itself.
+
+    All that a pickle has made is charged to the one budget of its file, before it is made: a value that was stored
+    once can be named again for two bytes, and what is made of it would else grow from step to step.
+    """
 
     def __init__(self, size: int) -> None:
         self.left = 4 * size + (1 << 20)
 
     def spend(self, count: int, what: str) -> None:
+        """Take `count` bytes; raises `Refused` when there are not so many."""
         self.left -= count
         if self.left < 0:
             raise Refused(f"{what} would take much more memory than the file is large")
+
+
+def weight(arguments: tuple[Any, ...]) -> int:
+    """What a call of these arguments is charged, in bytes: no maker of this module makes more of them than that."""
+    total = 0
+    for value in arguments:
+        if isinstance(value, str | bytes | bytearray | memoryview):
+            total += len(value)
+        elif isinstance(value, list | set | dict):
+            total += 64 * len(value)  # what a set takes for each of its names
+        elif isinstance(value, tuple):
+            total += 8 * len(value)
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +110,11 @@ class Tensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Of its values, if they were copied."""
+        return math.prod(self.size) * max(self.storage.itemsize, 4 if self.storage.dtype == "bf16" else 1)
 
     def array(self) -> np.ndarray:
         """The values `[*size]`, read-only, in the file's type (bfloat16 as float32)."""
@@ -293,6 +316,17 @@ def make_no_bytes(args: tuple[Any, ...]) -> bytes:
     return b""
 
 
+def encode_latin1(args: tuple[Any, ...]) -> bytes:
+    """`_codecs.encode(text, 'latin1')`, which is how protocol 2 writes bytes."""
+    match args:
+        case (str() as text, "latin1"):
+            try:
+                return text.encode("latin1")
+            except UnicodeEncodeError as error:
+                raise Refused("bytes in the pickle are not bytes") from error
+    raise Refused("_codecs.encode is asked for something else than latin1")
+
+
 def make_path(args: tuple[Any, ...]) -> str:
     """A path as text: `PosixPath` cannot be made on Windows, and only its name is of interest."""
     if not all(type(part) is str for part in args):
@@ -330,6 +364,7 @@ PLAIN = {
     "builtins.set": make_set,
     "__builtin__.set": make_set,
     "__builtin__.bytes": make_no_bytes,
+    "_codecs.encode": encode_latin1,
     **{f"{module}.{name}": make_path for module in ("pathlib", "pathlib._local") for name in PATHS},
 }
 TORCH = {

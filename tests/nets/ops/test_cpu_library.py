@@ -67,6 +67,30 @@ def test_source_does_not_compile(
     monkeypatch.setattr(build, "SOURCES", (source,))
     assert_falls_back(caplog, "nothing")
     assert not list(fresh.glob("*.so"))
+    (notice,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "\n" not in notice and "ninja" not in notice and len(notice) < 300  # the log is for --debug
+
+
+def test_a_compiler_s_log_becomes_the_line_that_says_most() -> None:
+    said = "ninja: Entering directory\n[1/1] c++ -O3 a.cpp\nFAILED: kernel.so\nc++ -O3\n"
+    assert build.cause_of(said + "a.cpp:3: error: no such thing\n  3 | int\nninja: build stopped.") == (
+        "a.cpp:3: error: no such thing"
+    )
+    assert build.cause_of(said + "cc1plus: Killed") == "cc1plus: Killed" and build.cause_of("") == "it said nothing"
+    assert len(build.cause_of("error " * 200)) == 160
+
+
+def test_a_cache_that_is_read_only_costs_a_notice_and_not_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sg3cli.places.user_cache", lambda: tmp_path / "home")
+    monkeypatch.setattr("sg3cli.places.temporary_cache", lambda: tmp_path / "temporary")
+    assert build.cache_folder() == tmp_path / "home/kernels" and not caplog.records
+    monkeypatch.setattr("sg3cli.places.is_writable", lambda folder: False)
+    assert build.cache_folder() == tmp_path / "temporary/kernels" and "cannot be written" in caplog.text
+    (tmp_path / "home/kernels").mkdir(parents=True)
+    (tmp_path / "home/kernels/kernels-abc.so").touch()  # compiled beforehand, as in an image
+    assert build.cache_folder() == tmp_path / "home/kernels"
 
 
 @needs_compiler
