@@ -75,15 +75,17 @@ SHIPPED: dict[str, Shipped] = {
 RENDERS = 120  # codes of renders beside those of photographs, so that both are read
 
 
-def read_directions(net: PairNet, reader: FaceReader, ws: Tensor, config: ReadConfig) -> dict[str, Tensor]:
-    """Name -> [num_ws,w_dim] of `READABLE`, fitted from what pairs taught of it on, on codes ws [N,num_ws,w_dim]."""
+def taught(net: PairNet) -> dict[str, Tensor]:
+    """Name -> [num_ws,w_dim]: what pairs taught of `READABLE`, zeros where that is nothing."""
     index, trained = attribute_index(), (net.directions * net.free).detach()
-    start = {}
-    for name in READABLE:
-        k = index.get(name.replace("-", "_"))
-        start[name] = torch.zeros_like(trained[0]) if k is None else trained[k]
-    with torch.enable_grad():
-        return fit_directions(ReadEdits(reader, net.G, config), ws, start, _say)
+    rows = {name: index.get(name.replace("-", "_")) for name in READABLE}
+    return {name: torch.zeros_like(trained[0]) if k is None else trained[k] for name, k in rows.items()}
+
+
+def fitted_before(model: str) -> dict[str, Tensor]:
+    """Name -> [num_ws,w_dim]: the directions of `READABLE` of a bundle, from which a fit may go on."""
+    known = load_model(model).directions
+    return {name: torch.from_numpy(known[name].vector.copy()) for name in READABLE if name in known}
 
 
 def _say(line: str) -> None:
@@ -122,6 +124,7 @@ class Sources:
     reader: FaceReader
     probe: Path
     config: ReadConfig = field(default_factory=ReadConfig)
+    before: Mapping[str, Tensor] = field(default_factory=dict)  # directions from which the fit goes on
 
 
 @torch.no_grad()
@@ -141,7 +144,9 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     with atomic_path(folder / TRAINED) as temp:
         save_file({"D": net.directions.detach().numpy().astype(np.float16)}, temp)
     shutil.rmtree(folder / "directions", ignore_errors=True)
-    read = read_directions(net, given.reader, torch.cat([codes, rendered]), given.config)
+    edited, ws = ReadEdits(given.reader, net.G, given.config), torch.cat([codes, rendered])
+    with torch.enable_grad():
+        read = fit_directions(edited, ws, taught(net) | dict(given.before), _say)
     vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
     save_face_reader(folder / READER, given.reader, {})
@@ -169,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--edits", type=Path, required=True, help="set of pairs")
     parser.add_argument("--reader", type=Path, required=True, help="heads of a face reader (`reader_fit`)")
     parser.add_argument("--backbone", type=Path, required=True, help="of the reader: EfficientNet-Lite0")
+    parser.add_argument("--from", dest="before", help="bundle from whose directions the fit goes on")
     parser.add_argument("--read-steps", type=int, default=ReadConfig().steps)
     parser.add_argument("--probe", default="people-128", help="bundle whose attribute net reads the pictures")
     parser.add_argument("--record", type=Path, help="JSON on how it was trained, for model.json")
@@ -181,7 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = load_face_reader(given.reader, load_efficientnet_lite(given.backbone))
     probe = load_model(given.probe).path / ATTRIBUTE_NET
     config = ReadConfig(steps=given.read_steps)
-    sources = Sources(PictureSet(given.photos), PictureSet(given.edits), reader, probe, config)
+    before = fitted_before(given.before) if given.before else {}
+    sources = Sources(PictureSet(given.photos), PictureSet(given.edits), reader, probe, config, before)
     write_pair_bundle(given.out, net, sources, record)
 
 

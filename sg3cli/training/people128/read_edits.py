@@ -77,7 +77,7 @@ class ReadConfig:
     shift: int = 4  # pixels
     noise: float = 0.02  # in [-1,1] colours
     identity: float = 0.3
-    colour: float = 6.0
+    colour: float = 10.0
     beyond: float = 10.0
     symmetry: float = 4.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
