@@ -49,7 +49,7 @@ class Readable(NamedTuple):
 READABLE = {
     "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0),
     "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5),
-    "mouth-open": Readable("mouth_open", 0.15, 0.0, 0.5),
+    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4),
     "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
