@@ -15,7 +15,7 @@ import typer.core
 import sg3cli
 from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, setting_sources
 from sg3cli.cli import plot as plots
-from sg3cli.cli.edit_flags import Directions, Edits, Strengths, asked_edits
+from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
 from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
 from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
@@ -104,6 +104,7 @@ def run(
     edit: Edits = None,
     direction: Directions = None,
     strength: Strengths = None,
+    channel: Channels = None,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -112,7 +113,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    asked = asked_edits(edit, direction, strength)
+    asked = asked_edits(edit, direction, strength, channel)
     edits = with_edits([], asked or [])
     wanted = None if asked is None else edits
 
@@ -200,8 +201,11 @@ def edit(
     edit: Edits = None,
     direction: Directions = None,
     strength: Strengths = None,
-    layers: Annotated[str | None, typer.Option(metavar="L", help="Layers to move, e.g. 1-15 or 1-4,8.")] = None,
-    space: Annotated[str, typer.Option(metavar="w", help="Latent space of the direction.")] = "w",
+    channel: Channels = None,
+    layers: Layers = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="w|s", help="Apply directions in this space [default: that of each].")
+    ] = None,
     preserve: Annotated[
         list[str] | None, typer.Option(metavar="NAME|FILE", help="Keep this attribute as it is; repeatable.")
     ] = None,
@@ -214,7 +218,7 @@ def edit(
     listed: Annotated[bool, typer.Option("--list", help="Show the edits, change none.", show_default=False)] = False,
 ) -> None:
     """Set what is edited and how much (setting a direction again replaces it)."""
-    asked = asked_edits(edit, direction, strength, layers, space, preserve or [], face)
+    asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face)
     if asked is None and not (clear or undo or listed):
         raise UsageError(
             "nothing to edit", "give --edit age=2 or --direction and --strength, or --list, --undo, --clear"

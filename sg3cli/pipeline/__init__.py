@@ -20,7 +20,6 @@ from sg3cli.pipeline import provenance
 from sg3cli.project import Project, content_key
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
-from sg3cli.weights.direction_file import find_direction
 from sg3cli.weights.loaded_nets import LoadedNets
 
 REVISION = {"align": 2, "invert": 2, "finetune": 2, "render": 3}  # raised when a stage's results change
@@ -137,10 +136,6 @@ class Job:
     def smooth(self) -> str:
         """How codes are smoothed: pivots are tuned on what will be rendered."""
         return str(self.settings.render.smooth)
-
-    def direction_file(self, name: str, bundle: Bundle) -> Path:
-        """File of a direction of the model, or the file `name` itself; raises `UsageError` listing those known."""
-        return find_direction(name, {known: bundle.direction_path(known) for known in bundle.direction_names()})
 
     def say_edits(self) -> None:
         """Which edits the project brings, where the caller gave none."""

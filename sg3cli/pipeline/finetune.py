@@ -18,6 +18,7 @@ from sg3cli.errors import ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.faces.crops import window_crops
 from sg3cli.files import SAVE_SECONDS, atomic_path, safetensors_errors
+from sg3cli.latents.codes import joined
 from sg3cli.latents.pivotal_tuning import (
     TARGET_BYTES,
     PivotalTuner,
@@ -82,7 +83,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     images = np.concatenate(crops_of_face) if len(crops_of_face) > 1 else crops_of_face[0]
     numbered = Targets(images, np.arange(len(images)))
     turns = np.concatenate(transforms)
-    return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.settings.finetune, loss)
+    return PivotalTuner(G, joined(pivots), turns, numbered, job.settings.finetune, loss)
 
 
 def restore(tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:

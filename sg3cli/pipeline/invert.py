@@ -15,6 +15,7 @@ from sg3cli.faces import crops as crops_
 from sg3cli.faces.alignment import Track
 from sg3cli.files import Chunks, RowFile, in_chunks, npy_writer, write_json
 from sg3cli.latents import inversion
+from sg3cli.latents.codes import CodeRows
 from sg3cli.pipeline.device import choose_device
 from sg3cli.project import CODES, Project, content_key, of_face
 from sg3cli.video import VideoReader
@@ -92,7 +93,7 @@ def load_codes(project: Project, generator: str, face: int = 0) -> RowFile:
     return project.codes(face)
 
 
-def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> RowFile:
+def smoothed_codes(project: Project, generator: str, track: Track, mode: str, face: int = 0) -> CodeRows:
     """The codes smoothed over time as `mode` says, `[T, num_ws, w_dim]`, kept on disk.
 
     Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small.
@@ -100,14 +101,14 @@ def smoothed_codes(project: Project, generator: str, track: Track, mode: str, fa
     codes = load_codes(project, generator, face)
     path = smoothed_path(project, mode, face)
     if path.is_file():
-        return RowFile(path)
+        return CodeRows(RowFile(path))
     for outdated in path.parent.glob("smooth-*.npy"):
         if not outdated.name.startswith(smoothed_path(project, mode).stem):  # nor those of other faces
             outdated.unlink()
     with npy_writer(path, codes.shape) as write:
         for rows in _smooth_rows(codes, track, mode):
             write(rows)
-    return RowFile(path)
+    return CodeRows(RowFile(path))
 
 
 def smoothed_path(project: Project, mode: str, face: int = 0) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.direction_file import Direction, load_direction
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
+STYLE_STATISTICS = "stylespace.safetensors"  # of a bundle: imported mean and deviation of each style
 EMBEDDED = Path(__file__).parent
 
 
@@ -51,6 +53,18 @@ class Bundle:
     def encoder_digest(self) -> str:
         """`sha256:...` of the encoder's file; `ModelError` when there is none."""
         return digest_of(self.encoder_path())
+
+    @cached_property
+    def config(self) -> GeneratorConfig:
+        """The generator's architecture, from its file's header. Raises `ModelError` for a damaged one."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / "generator.safetensors"
+        try:
+            with safe_open(str(path), framework="np") as file:
+                return GeneratorConfig.from_dict(json.loads(file.metadata()["sg3"])["config"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as cause:
+            raise ModelError(f"{path} is damaged: {cause}", "copy the model again, or import it again") from cause
 
     @property
     def has_encoder(self) -> bool:

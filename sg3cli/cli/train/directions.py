@@ -229,7 +229,7 @@ class Fitting:
                 held[name] = found[name].vector
                 continue
             direction = load_direction(find_direction(name, known))
-            direction.check_fits(self.G.num_ws, self.G.w_dim, self.bundle.digest)
+            direction.check_fits(self.G.config, self.bundle.digest)
             held[name] = direction.vector.mean(axis=0, keepdims=True)  # all codes of a picture of a seed are one
         return held
 
