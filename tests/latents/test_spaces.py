@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import numpy as np
 import pytest
 import torch
+from running import GOLDEN
 from tiny import random_direction, tiny_generator
 
 from sg3cli.errors import UsageError
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.rendering import draw
-from sg3cli.latents.spaces import S, Z, affine_maps, statistics, to_s_direction, to_w_direction
+from sg3cli.latents.sampling import GenerateConfig, Sampler
+from sg3cli.latents.spaces import S, WPlus, Z, affine_maps, statistics, to_s_direction, to_w_direction
 from sg3cli.nets.generator import Generator
+from sg3cli.nets.generator_config import GeneratorConfig
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +146,60 @@ def test_statistics_are_those_of_the_spaces(G: Generator) -> None:
     assert covariance == pytest.approx((centred.T @ centred / 512).numpy(), abs=1e-8)
     with pytest.raises(UsageError, match="v"):
         statistics(G, "v")
+
+
+@pytest.mark.parametrize("tag", ["sg3t", "sg3r"])
+def test_styles_and_an_edit_of_them_are_those_of_the_reference(tag: str) -> None:
+    """Golden part A: StyleSpace of two codes, and the images after 3 is added to some channels and 0.1 to a shift."""
+    init = json.loads(gzip.decompress((GOLDEN / f"A_{tag}.json.gz").read_bytes()))["init_kwargs"]
+    G = Generator(GeneratorConfig.from_official(init)).requires_grad_(False)
+    weights, io = (dict(np.load(GOLDEN / f"A_{tag}_{part}.npz")) for part in ("weights", "io"))
+    G.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    styles = WPlus(torch.from_numpy(io["ws_psi0p7"])).to_s(G)
+    shift, at = np.zeros(tuple(styles.values.shape), np.float32), 0
+    for name, size in G.config.style_sizes.items():
+        expected = io[f"S:{name}"]
+        found = styles.values[:, at : at + size].numpy()
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+        shift[:, at : at + 8] += 3 if name == str(io["edited_layer"]) else 0
+        at += size
+    shift[:, 2] += 0.1
+    for images in (S(styles.values + torch.from_numpy(shift)).images(G), draw(G, Codes(io["ws_psi0p7"], shift))):
+        key, expected = next((key, value) for key, value in io.items() if key.startswith("img_edited_S"))
+        step = int(key.partition("@")[2] or 1)
+        found = images[..., ::step, ::step].numpy()[: len(expected), : expected.shape[1]]
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    found, residual = S(styles.values + torch.from_numpy(shift)).to_w_plus(G)
+    assert torch.isfinite(found.values).all() and (residual >= 0).all()
+
+
+def test_seeds_in_each_space() -> None:
+    """Z and W agree; W+ mixes codes, the first its seed's; S draws each style around the mean code's."""
+    G = tiny_generator()
+    draws = {space: Sampler(G, GenerateConfig(space=space)) for space in ("z", "w", "w+", "s")}
+    codes = {space: sampler.at(sampler.points([4, 5])) for space, sampler in draws.items()}
+    assert codes["z"].ws == pytest.approx(codes["w"].ws, abs=1e-6)
+    rows = codes["w+"].ws
+    noise = np.random.RandomState(5).randn(8, 32)
+    for j in (0, 3, 7):
+        z = torch.from_numpy(noise[j : j + 1]).float()
+        assert rows[1, j] == pytest.approx(G.mapping(z)[0, 0].numpy(), abs=1e-6)
+    assert codes["s"].ws == pytest.approx(np.broadcast_to(G.mapping.w_avg.numpy(), (2, 8, 32)))
+    many = draws["s"].at(draws["s"].points(range(400))).shift
+    assert many is not None and not many[:, :4].any()
+    known = statistics(G, "s")
+    assert many.std(0)[4:] == pytest.approx(known.std[4:], rel=0.2)
+    half = Sampler(G, GenerateConfig(space="s", truncation=0.5, cutoff=3))
+    truncated = half.at(half.points([4])).shift
+    assert truncated is not None and codes["s"].shift is not None
+    share = truncated[0, 4:] / codes["s"].shift[0, 4:]
+    assert share[:32] == pytest.approx(np.full(32, 0.5), rel=1e-4)  # L0 and L1 are fed by codes 1 and 2
+    assert share[32:] == pytest.approx(np.ones(len(share) - 32), rel=1e-4)
+
+
+def test_a_walk_in_z_is_not_the_one_in_w() -> None:
+    """They meet at the seeds; halfway the code of the noise between is not the code between."""
+    G = tiny_generator()
+    frames = {space: list(Sampler(G, GenerateConfig(space=space)).walk([0, 1], 4)) for space in ("z", "w")}
+    differences = [np.abs(a.astype(int) - b).max() for a, b in zip(frames["z"], frames["w"], strict=True)]
+    assert differences[0] <= 1 and differences[2] <= 1 and max(differences[1], differences[3]) > 2
