@@ -13,12 +13,24 @@ import typer
 import typer.core
 
 import sg3cli
-from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, setting_sources
+from sg3cli.cli import (
+    batch,
+    batch_inputs,
+    bench,
+    directions,
+    evaluate,
+    find_project,
+    generate,
+    models,
+    preview,
+    setting_sources,
+)
 from sg3cli.cli import plot as plots
 from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
 from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
-from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
+from sg3cli.cli.train import bundle, encoder, generator, group, prepare, score
+from sg3cli.cli.train import directions as learn
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.video.image_sequence import is_image_sequence
@@ -52,7 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(models.app, name="models")
-app.add_typer(models.directions_app, name="directions")
+app.add_typer(directions.app, name="directions")
 app.add_typer(group.app, name="train")
 
 ALL = ("input", "align", "invert", "finetune", "render", "encode")
@@ -302,7 +314,8 @@ command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
 command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
-command(group.app)(directions.directions)
+command(group.app)(learn.directions)
+command(directions.app, name="learn", example="sg3 directions learn --labels labels.csv --out mine")(learn.directions)
 command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)

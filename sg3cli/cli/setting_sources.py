@@ -109,3 +109,9 @@ def _merge(into: Values, values: Values) -> None:
 def from_here() -> Values:
     """`ambient` of this process."""
     return ambient(Path.cwd(), os.environ)
+
+
+def model_name(given: str | None) -> str:
+    """The model of a command that works on no project: its flag, else that of environment and `sg3.toml`."""
+    flags: Values = {} if given is None else {"invert": {"model": given}}
+    return resolve(flags, from_here(), {}, ("invert",)).invert.model
