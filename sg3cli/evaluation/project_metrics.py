@@ -151,7 +151,7 @@ def open_subject(job: Job, tuned: bool) -> Subject:
     """Read what the project holds of its first face; raises `ModelError` when it belongs to another model."""
     bundle, track = job.bundle(), job.project.track()
     device = choose_device(job.device, job.console)
-    codes = smoothed_codes(job.project, bundle.digest, track, job.smooth())
+    codes = smoothed_codes(job.project, bundle, track, job.smooth())
     attribute_net, wanted = open_attribute_net(bundle), plan(job, bundle, tuned)
     if attribute_net is None:
         job.console.notice(f"evaluate: {bundle.name} has no {ATTRIBUTE_NET}, identity and labels are not computed")

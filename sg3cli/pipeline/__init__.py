@@ -168,15 +168,20 @@ class Job:
         digests = bundle_digests(self.bundle())
         if stage == "invert":
             params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
-            return StageParts(params, ("align",), digests, {})
+            if params.refine == 0:
+                return StageParts(params, ("align",), digests, {})
         from sg3cli.metrics.perceptual import make_perceptual
 
+        if stage == "invert":
+            return StageParts(params, ("align",), digests, {"loss": make_perceptual("auto", self.pull).name})
         loss = loss or make_perceptual(self.settings.finetune.loss, self.pull).name
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
 
     def key(self, stage: str, parts: StageParts) -> str:
         """Content key of a stage; raises `KeyError` when one before it has not run."""
         keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
+        if not keyed.get("refine"):  # an inversion without refinement is what it was before there was one
+            keyed = {name: value for name, value in keyed.items() if not name.startswith("refine")}
         depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.extra}
         return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
 

@@ -76,7 +76,7 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
         with VideoReader(project.source(), **project.reading) as reader:
             crops = window_crops(reader.frames(), track, G.img_resolution)
             seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
-        codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face)
+        codes = smoothed_codes(project, bundle, track, job.smooth(), face)
         crops_of_face.append(seen.images)
         pivots.append(codes.take(frames))
         transforms.append(track.transforms[frames])

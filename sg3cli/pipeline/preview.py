@@ -35,10 +35,11 @@ from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
-from sg3cli.pipeline.invert import load_codes, smoothed_path
+from sg3cli.pipeline.invert import code_parts, load_codes, smoothed_part, smoothed_paths
 from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.render import compose
+from sg3cli.project import CODE_PARTS
 from sg3cli.video import Frame, VideoReader
 from sg3cli.weights.bundle import Bundle
 
@@ -266,29 +267,39 @@ class Viewer:
 
     def _codes(self, first: int, last: int) -> CodeRows:
         """The project's codes of frames `first` to `last`, smoothed as they will be rendered; nothing is written."""
-        project, mode = self.job.project, self.job.smooth()
-        codes, path = load_codes(project, self.bundle.digest), smoothed_path(project, mode)
-        if path.is_file():
-            return CodeRows(ArrayRows(RowFile(path).rows(first, last)))
-        assert self.reusable.track is not None
-        whole = codes.rows(0, len(codes))
-        smooth = inversion.smooth_codes(whole, self.reusable.track.times, self.reusable.track.shots, mode)
-        return CodeRows(ArrayRows(smooth[first:last]))
+        project, mode, track = self.job.project, self.job.smooth(), self.reusable.track
+        codes = load_codes(project, self.bundle.digest)
+        assert track is not None
+        found: dict[str, RowFile] = {}
+        for part, path in smoothed_paths(project, mode, codes).items():
+            if path.is_file():
+                found[part] = ArrayRows(RowFile(path).rows(first, last))
+                continue
+            rows: RowFile = getattr(codes, part)
+            smooth = smoothed_part(part, rows.rows(0, len(rows)), track, mode, self.bundle.config)
+            found[part] = ArrayRows(smooth[first:last])
+        return CodeRows(**found)
 
     def _invert(self, near: list[Frame], track: Track) -> CodeRows:
         """Codes of the frames beside this one, smoothed; the rows of other frames stay empty."""
-        if self._models is None:
-            untuned = self.bundle.generator().to(self.device) if self.reusable.tuned else self.G
+        config = self.job.settings.invert
+        if self._models is None:  # gradients do not go through a generator that keeps its images
+            own = self.reusable.tuned or config.refine > 0
+            untuned = self.bundle.generator().to(self.device) if own else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
         rows = np.array([frame.index for frame in near])
-        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.settings.invert, first=int(rows[0]))))
-        ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
-        smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
-        codes = np.zeros((len(track), *smooth.shape[1:]), np.float32)
-        codes[rows] = smooth
-        return CodeRows(ArrayRows(codes))
+        parts = list(code_parts(crops, G, encoder, config, int(rows[0]), self.job.pull))
+        beside = Track(**{field.name: getattr(track, field.name)[rows] for field in fields(Track)})
+        found: dict[str, RowFile] = {}
+        for name in (name for name in CODE_PARTS if name in parts[0]):
+            values = inversion.fill_absent(np.stack([part[name] for part in parts]), beside.status != ABSENT)
+            smooth = smoothed_part(name, values, beside, self.job.smooth(), self.bundle.config)
+            whole = np.zeros((len(track), *smooth.shape[1:]), np.float32)
+            whole[rows] = smooth
+            found[name] = ArrayRows(whole)
+        return CodeRows(**found)
 
     # ---- images
 
