@@ -24,6 +24,7 @@ from sg3cli.cli import (
     models,
     preview,
     setting_sources,
+    text_edits,
 )
 from sg3cli.cli import plot as plots
 from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
@@ -225,12 +226,19 @@ def edit(
         int | None,
         typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
     ] = None,
+    text: text_edits.Texts = None,
+    alpha: text_edits.Alpha = "2",
+    beta: text_edits.Beta = 0.13,
+    neutral: text_edits.Neutral = "a face",
+    text_model: text_edits.TextModelName = text_edits.TEXT_MODEL,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last change.", show_default=False)] = False,
     listed: Annotated[bool, typer.Option("--list", help="Show the edits, change none.", show_default=False)] = False,
 ) -> None:
     """Set what is edited and how much (setting a direction again replaces it)."""
     asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face)
+    if asked is None and text:
+        asked = []
     if asked is None and not (clear or undo or listed):
         raise UsageError(
             "nothing to edit", "give --edit age=2 or --direction and --strength, or --list, --undo, --clear"
@@ -248,7 +256,8 @@ def edit(
 
             edit_stage.undo(job)
         else:
-            job.edit(asked or [], onto=[] if clear else job.project.edits)
+            said = text_edits.edits_of_texts(session, job, text or [], alpha, neutral, beta, text_model) if text else []
+            job.edit([*(asked or []), *said], onto=[] if clear else job.project.edits)
 
 
 @command(

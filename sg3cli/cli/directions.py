@@ -18,6 +18,7 @@ from sg3cli.settings import InvertConfig
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
 from sg3cli.weights.direction_tools import combined, export_direction, write_direction
+from sg3cli.weights.import_arrays import kind_of
 
 app = typer.Typer(help="Directions that a model can be edited along.", rich_markup_mode=None)
 
@@ -138,7 +139,12 @@ def opened_channel(text: str, bundle: Bundle) -> Direction:
 @command(app, name="import", example="sg3 directions import age_boundary.npy --name older")
 def import_(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A direction: .npy, .pt, .pkl, .safetensors.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A direction (.npy, .pt, .pkl, .safetensors), StyleCLIP's s_stats or delta_i_c.npy."
+        ),
+    ],
     model: Model = None,
     name: Name = None,
     unit: Annotated[
@@ -148,13 +154,31 @@ def import_(
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Take over a direction in another format; it is bound to the model's generator from then on."""
+    """Take over a direction in another format, or StyleCLIP's tables; they are bound to the model from then on."""
     bundle = load_model(model_name(model))
+    kind = kind_of(file)
+    if kind != "direction":
+        return import_table(session, bundle, file, kind)
     found = opened(str(file), bundle)
     meta = {**found.meta, **({"unit": unit} if unit else {})}
     meta.setdefault("made", f"imported from {file.name}")
     scaled = replace(found, name=name or found.name, vector=found.vector * scale, generator=bundle.digest, meta=meta)
     written(session, "import", scaled, out, force)
+
+
+def import_table(session: Session, bundle: Bundle, file: Path, kind: str) -> None:
+    """StyleCLIP's statistics or its table of effects, beside the model."""
+    from sg3cli.pipeline.text_edits import import_effects, import_statistics
+
+    if kind == "statistics":
+        path = import_statistics(bundle, file)
+        said: list[str] = []
+    else:
+        path, said = import_effects(bundle, file)
+    for notice in said:
+        session.console.notice(f"import: {notice}")
+    session.console.data(str(path))
+    session.console.result("directions import", path=str(path), kind=kind, model=bundle.name)
 
 
 @command(app, example="sg3 directions export age -o age_boundary.npy")

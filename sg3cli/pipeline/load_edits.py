@@ -104,7 +104,7 @@ class Networks:
     @property
     def statistics_path(self) -> Path:
         """Where the model keeps statistics of its styles that were imported."""
-        return self.bundle.path / STYLE_STATISTICS
+        return self.bundle.companion(STYLE_STATISTICS)
 
     @property
     def deviations(self) -> np.ndarray:

@@ -93,6 +93,18 @@ class Bundle:
         encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
 
+    def companion(self, name: str) -> Path:
+        """Where a file that was made or imported for the model later lies, or would lie.
+
+        In the model's folder; for the model in the package, which is not written to, in the model store.
+        """
+        own = self.path / name
+        if own.is_file() or not self.path.is_relative_to(EMBEDDED):
+            return own
+        from sg3cli.weights import store
+
+        return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name
+
     @property
     def has_transfer(self) -> bool:
         """Whether a network for the transfer of edits belongs to the model."""

@@ -90,6 +90,22 @@ def read_codes(path: Path, names: Sequence[str] | None = None) -> np.ndarray:
         return (array[:, None] if array.ndim == 2 else array).astype(np.float32)
 
 
+def kind_of(path: Path) -> str:
+    """`statistics` or `effects` of StyleCLIP's files, else `direction`."""
+    if path.suffix == ".safetensors" or not path.is_file():
+        return "direction"
+    value = read(path)
+    with explained(path):
+        if _is_statistics(value):
+            return "statistics"
+        array = value.array() if isinstance(value, Array | Tensor) and not _has_objects(value) else value
+    return "effects" if isinstance(array, np.ndarray) and array.ndim == 2 and len(array) > MOST_LAYERS else "direction"
+
+
+def _has_objects(value: Array | Tensor) -> bool:
+    return isinstance(value, Array) and isinstance(value.values, list)
+
+
 def read_style_statistics(path: Path) -> StyleStatistics:
     """StyleCLIP's `s_stats`. Raises `ModelError`."""
     value = read(path)
