@@ -36,6 +36,7 @@ STAGES = ("align", "invert", "finetune", "edit", "render")
 UNDO = 20  # changes of the edits that can be taken back
 DIGESTS = "digests"  # of the files in the project, by their names in it
 TRACK, CODES = "align/track.safetensors", "invert/ws.npy"  # of the first face; `of_face` names the others'
+CODE_PARTS = {"ws": CODES, "shift": "invert/shift.npy", "pose": "invert/pose.npy"}  # the last two after a refinement
 
 
 # ---- content keys ---------------------------------------------------------------------------------------------------

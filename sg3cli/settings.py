@@ -220,6 +220,12 @@ class InvertConfig(StageSettings):
         Option("Begin at the code of a near frame that looks alike (faster), or each frame at the average face."),
     ] = "near"
     batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8
+    refine: Annotated[int, Option("Steps of optimisation that bring each code closer to the frame; 0: none.")] = 0
+    # what the steps move: all codes alike, each code, each style, or where the face lies
+    refine_space: Annotated[
+        Literal["w", "w+", "s", "pose"],
+        Option("What --refine moves: one code, the code of each layer, the styles, or the pose alone."),
+    ] = "w+"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[n
     config, track = job.settings.render, project.track()
     plan = render_plan.plan(job, job.bundle(), False)
     G = tuned_generator(project, plan.bundle, False)
-    codes = smoothed_codes(project, plan.bundle.digest, track, config.smooth)
+    codes = smoothed_codes(project, plan.bundle, track, config.smooth)
     face = plan.of_face(face_crops.with_smooth_landmarks(track), codes)
     generator = project.key("invert")
     inputs = paste_inputs.prepare(job, face, G, (generator, plan.inputs))

@@ -266,9 +266,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_python_of_the_guide_runs(folder: Path) -> None:
     names: dict[str, Any] = {}
-    for block in blocks(ROOT / "examples" / "python.md", "python"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(block.text, "python.md", "exec"), names)  # noqa: S102 (our own page)
+    for page in ("python.md", "directions.md"):
+        for block in blocks(ROOT / "examples" / page, "python"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(block.text, page, "exec"), names)  # noqa: S102 (our own page)
     assert (folder / "older.mp4").is_file()
 
 

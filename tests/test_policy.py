@@ -22,6 +22,7 @@ OWNERS = {  # foreign library -> the only places that import it
     "av": ("video/",),
     "face_alignment": ("faces/fan_detector.py",),
     "lpips": ("metrics/perceptual.py",),
+    "open_clip": ("latents/text_model.py",),
     "typer": ("cli/",),
     "rich": ("console.py", "cli/"),
     "requests": ("weights/store.py",),

@@ -13,12 +13,25 @@ import typer
 import typer.core
 
 import sg3cli
-from sg3cli.cli import batch, batch_inputs, bench, evaluate, find_project, generate, models, preview, setting_sources
+from sg3cli.cli import (
+    batch,
+    batch_inputs,
+    bench,
+    directions,
+    evaluate,
+    find_project,
+    generate,
+    models,
+    preview,
+    setting_sources,
+    text_edits,
+)
 from sg3cli.cli import plot as plots
-from sg3cli.cli.edit_flags import Directions, Edits, Strengths, asked_edits
+from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
 from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
-from sg3cli.cli.train import bundle, directions, encoder, generator, group, prepare, score
+from sg3cli.cli.train import bundle, encoder, generator, group, prepare, score
+from sg3cli.cli.train import directions as learn
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.video.image_sequence import is_image_sequence
@@ -52,7 +65,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(models.app, name="models")
-app.add_typer(models.directions_app, name="directions")
+app.add_typer(directions.app, name="directions")
 app.add_typer(group.app, name="train")
 
 ALL = ("input", "align", "invert", "finetune", "render", "encode")
@@ -104,6 +117,7 @@ def run(
     edit: Edits = None,
     direction: Directions = None,
     strength: Strengths = None,
+    channel: Channels = None,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -112,7 +126,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    asked = asked_edits(edit, direction, strength)
+    asked = asked_edits(edit, direction, strength, channel)
     edits = with_edits([], asked or [])
     wanted = None if asked is None else edits
 
@@ -200,8 +214,11 @@ def edit(
     edit: Edits = None,
     direction: Directions = None,
     strength: Strengths = None,
-    layers: Annotated[str | None, typer.Option(metavar="L", help="Layers to move, e.g. 1-15 or 1-4,8.")] = None,
-    space: Annotated[str, typer.Option(metavar="w", help="Latent space of the direction.")] = "w",
+    channel: Channels = None,
+    layers: Layers = None,
+    space: Annotated[
+        str | None, typer.Option(metavar="w|s", help="Apply directions in this space [default: that of each].")
+    ] = None,
     preserve: Annotated[
         list[str] | None, typer.Option(metavar="NAME|FILE", help="Keep this attribute as it is; repeatable.")
     ] = None,
@@ -209,12 +226,19 @@ def edit(
         int | None,
         typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
     ] = None,
+    text: text_edits.Texts = None,
+    alpha: text_edits.Alpha = "2",
+    beta: text_edits.Beta = 0.13,
+    neutral: text_edits.Neutral = "a face",
+    text_model: text_edits.TextModelName = text_edits.TEXT_MODEL,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Take back the last change.", show_default=False)] = False,
     listed: Annotated[bool, typer.Option("--list", help="Show the edits, change none.", show_default=False)] = False,
 ) -> None:
     """Set what is edited and how much (setting a direction again replaces it)."""
-    asked = asked_edits(edit, direction, strength, layers, space, preserve or [], face)
+    asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face)
+    if asked is None and text:
+        asked = []
     if asked is None and not (clear or undo or listed):
         raise UsageError(
             "nothing to edit", "give --edit age=2 or --direction and --strength, or --list, --undo, --clear"
@@ -232,7 +256,8 @@ def edit(
 
             edit_stage.undo(job)
         else:
-            job.edit(asked or [], onto=[] if clear else job.project.edits)
+            said = text_edits.edits_of_texts(session, job, text or [], alpha, neutral, beta, text_model) if text else []
+            job.edit([*(asked or []), *said], onto=[] if clear else job.project.edits)
 
 
 @command(
@@ -298,7 +323,8 @@ command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
 command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
-command(group.app)(directions.directions)
+command(group.app)(learn.directions)
+command(directions.app, name="learn", example="sg3 directions learn --labels labels.csv --out mine")(learn.directions)
 command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)

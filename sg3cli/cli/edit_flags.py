@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, make_edit, parse_edit
+from sg3cli.latents.edits import Edit, make_edit, parse_channel, parse_edit
 
 Edits = Annotated[
     list[str] | None,
@@ -32,17 +32,33 @@ Strengths = Annotated[
     ),
 ]
 
+Channels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        metavar="LAYER:N=S",
+        help="Move one channel of StyleSpace by S standard deviations, e.g. L5:133=+3; repeatable.",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers", metavar="L", help="Codes to move, e.g. 1-15 or 1-4,8; 0 feeds the input, 1 the layer L0, and so on."
+    ),
+]
+
 
 def asked_edits(
     edits: Sequence[str] | None,
     directions: Sequence[str] | None,
     strengths: Sequence[str] | None,
+    channels: Sequence[str] | None = None,
     layers: str | None = None,
-    space: str = "w",
+    space: str | None = None,
     preserve: Sequence[str] = (),
     face: int | None = None,
 ) -> list[Edit] | None:
-    """The edits of a command line, of both forms; None when there is none. Zero strengths are in it.
+    """The edits of a command line, of all forms; None when there is none. Zero strengths are in it.
 
     Directions and strengths are paired in their order. `layers`, `space`, `preserve` and `face` hold for all of them.
     """
@@ -54,10 +70,18 @@ def asked_edits(
         raise UsageError(
             what, "give each direction its own: --direction age --strength 2 --direction smile --strength 1"
         )
-    if edits is None and not names:
+    if edits is None and not names and not channels:
         return None
-    written = [replace(parse_edit(text, layers, space), preserve=tuple(preserve)) for text in edits or ()]
+    written = [with_preserved(parse_edit(text, layers, space), preserve) for text in edits or ()]
+    written += [with_preserved(parse_channel(text, layers), preserve) for text in channels or ()]
     if face is not None:
         written = [edit if edit.face is not None else replace(edit, face=face) for edit in written]
     paired = zip(names, values, strict=True)
     return [*written, *(make_edit(name, value, layers, space, preserve, face) for name, value in paired)]
+
+
+def with_preserved(edit: Edit, preserve: Sequence[str]) -> Edit:
+    """The edit with `preserve` projected out. Raises `UsageError` for a channel, which has no other direction in it."""
+    if edit.channel is not None and preserve:
+        raise UsageError(f"--preserve {preserve[0]} means nothing for {edit.direction}", "leave it out")
+    return replace(edit, preserve=tuple(preserve))

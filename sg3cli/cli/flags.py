@@ -61,12 +61,13 @@ def command(
     show: tuple[str, ...] | None = None,
     presets: tuple[str, ...] = (),
     example: str | None = None,
+    name: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose first parameter is a `Session`.
 
     It gets the flags of its `own` stages and of those `before` it, which may run on the way (these are accepted but
     not listed in its help, nor are own ones that `show` leaves out), and the options that all commands have. `presets`
-    are those that it takes; `example` ends its help.
+    are those that it takes; `example` ends its help; `name` is what it is called, if not as the function.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -94,7 +95,7 @@ def command(
         run.__signature__ = inspect.Signature([*given, *extra])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*given, *extra]}
         epilog = None if example is None else f"Example: {example}"
-        app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=epilog)(run)
+        app.command(name or function.__name__.rstrip("_").replace("_", "-"), epilog=epilog)(run)
         return function
 
     return register

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from sg3cli.cli import setting_sources
-from sg3cli.cli.edit_flags import Directions, Edits, Strengths, asked_edits
+from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
 from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.latents.sampling import GenerateConfig, Sampler
-from sg3cli.pipeline.generate import SEED, check_places, load_vectors, make_record, write_grid, write_images, write_walk
+from sg3cli.pipeline.generate import SEED, check_places, make_record, write_grid, write_images, write_walk
+from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.settings import InvertConfig
 from sg3cli.weights.bundle import load_model
 
@@ -41,6 +42,14 @@ Model = Annotated[
         "--model",
         metavar="NAME|FOLDER",
         help=f"Model: a name of `sg3 models list` or a bundle folder [default: {InvertConfig().model}].",
+    ),
+]
+Space = Annotated[
+    str,
+    typer.Option(
+        "--space",
+        metavar="z|w|w+|s",
+        help="Where seeds are drawn and a walk goes straight: in w+ each layer has a code of its own, in s each style.",
     ),
 ]
 Truncation = Annotated[float, typer.Option("--truncation", metavar="PSI", help="1 is all variety, 0 the average.")]
@@ -76,6 +85,7 @@ def generate(
     output: Out,
     seeds: Seeds = "0-15",
     model: Model = None,
+    space: Space = DEFAULT.space,
     truncation: Truncation = DEFAULT.truncation,
     truncation_cutoff: Cutoff = DEFAULT.cutoff,
     walk: Walk = None,
@@ -88,6 +98,8 @@ def generate(
     edit: Edits = None,
     direction: Directions = None,
     strength: Strengths = None,
+    channel: Channels = None,
+    layers: Layers = None,
     batch: Batch = DEFAULT.batch,
     device: Device = "auto",
     force: Force = False,
@@ -103,11 +115,12 @@ def generate(
         translate=parse_shift(translate),
         scale=within(scale, "--scale", 0.05, 20),
         fps=DEFAULT.fps if fps is None else within(fps, "--fps", 0.1, 1000),
+        space=check_space(space),
         batch=batch,
     )
     kind = kind_of(output, walk is not None)
     check_fitting(kind, numbers, walk, fps, columns)
-    edits = check_constant(with_edits([], asked_edits(edit, direction, strength) or []), kind)
+    edits = check_constant(with_edits([], asked_edits(edit, direction, strength, channel, layers) or []), kind)
     if output == "-" and session.console.as_json:
         raise UsageError("--json and `-o -` both want stdout", "write to a file")
     outs = [output.replace(SEED, str(seed)) for seed in numbers] if kind == "pictures" else [output]
@@ -135,13 +148,16 @@ class Job:
         flags: setting_sources.Values = {} if model is None else {"invert": {"model": model}}
         wanted = setting_sources.resolve(flags, setting_sources.from_here(), {}, ("invert", "encode"))
         bundle = load_model(wanted.invert.model)
-        vectors, digests = load_vectors(bundle, edits)
         from sg3cli.pipeline.device import choose_device
+
+        loaded = load_edits(edits, bundle, session.nets)
 
         self.seeds, self.console, self.encode = seeds, session.console, wanted.encode
         G = bundle.generator().to(choose_device(device, session.console))
-        self.sampler = Sampler(G, config, edits, vectors)
-        self.record = make_record(bundle, config, edits, digests)
+        self.sampler = Sampler(G, config, loaded.edits)
+        self.record = make_record(bundle, config, edits, loaded.digests)
+        for notice in loaded.notices:
+            session.console.notice(notice)
         self.model = {"name": bundle.name, "generator": bundle.digest}
 
     def draw(self, kind: str, outs: list[str], walk: float | None, columns: int | None) -> dict[str, Any]:
@@ -222,6 +238,13 @@ def check_constant(edits: list[Edit], kind: str) -> list[Edit]:
         if kind != "walk" and len(edit.keyframes) > 1:
             raise UsageError(f"{edit.direction}={edit.text} changes with time, a picture does not", "give one number")
     return edits
+
+
+def check_space(space: str) -> str:
+    """A known space. Raises `UsageError`."""
+    if space not in ("z", "w", "w+", "s"):
+        raise UsageError(f"--space is {space!r}", "choose z, w, w+ or s")
+    return space
 
 
 def within(value: float, name: str, low: float, high: float) -> float:

@@ -1,4 +1,4 @@
-"""`sg3 models ...` and `sg3 directions ...`: what is there, and bringing what is not."""
+"""`sg3 models ...`: what is there, and bringing what is not."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from sg3cli import places
 from sg3cli.cli.flags import Session, command
 from sg3cli.console import Console
 from sg3cli.errors import ModelError, UsageError
-from sg3cli.settings import InvertConfig
 from sg3cli.weights import store
 from sg3cli.weights.bundle import load_model
-from sg3cli.weights.direction_file import load_direction
 from sg3cli.weights.registry import TABLE, Model
 
 app = typer.Typer(help="Models: what they are, where they are, bringing them here.", rich_markup_mode=None)
-directions_app = typer.Typer(help="Directions that a model can be edited along.", rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `sg3 models list`.")]
 
@@ -168,31 +165,6 @@ def _source(console: Console, what: str, file: Path | None, offline: bool) -> tu
         raise ModelError(f"{what!r} is neither a file nor a name of the table", "see `sg3 models list`")
     rows = (row for row in TABLE.values() if store.is_convertible(row.name) and row.files[0].name == source.name)
     return next(rows, None), source
-
-
-@command(directions_app)
-def list__(
-    session: Session,
-    model: Annotated[str, typer.Option("--model", help="A model's name or folder.")] = InvertConfig().model,
-) -> None:
-    """The directions of a model, with what is known of each."""
-    bundle = load_model(model)
-    rows: list[dict[str, Any]] = []
-    session.console.heading(f"{'direction':<14} {'range':<8} strength 1 is")
-    for name in bundle.direction_names():
-        direction = load_direction(bundle.direction_path(name))
-        rows.append(
-            {
-                "name": name,
-                "path": str(bundle.direction_path(name)),
-                "does": direction.does,
-                "range": direction.range,
-                "meta": direction.meta,
-            }
-        )
-        held = "" if direction.range is None else f"{direction.range[0]:g}..{direction.range[1]:g}"
-        session.console.data(f"{name:<14} {held:<8} {direction.does}".rstrip())
-    session.console.result("directions list", model=bundle.name, directions=rows)
 
 
 def _progress(console: Console, name: str) -> Callable[[int, int | None], None]:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sg3cli.cli import find_project, setting_sources
+from sg3cli.cli.edit_flags import Channels, asked_edits
 from sg3cli.cli.flags import Session
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, Keyframe, make_edit, parse_edits, parse_time
+from sg3cli.latents.edits import Edit, Keyframe, make_edit, parse_time, with_edits
+from sg3cli.pipeline.load_edits import check_edits
 from sg3cli.project import SCHEMA, Project, default_path
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def preview(
     edit: Edits = None,
     direction: Directions = None,
     strengths: Strengths = None,
+    channel: Channels = None,
     columns: Columns = ALL_COLUMNS,
     size: Size = None,
     no_labels: NoLabels = False,
@@ -109,7 +112,7 @@ def preview(
     began = time.monotonic()
     request = PreviewRequest(
         times=tuple(parse_time(text) for text in at or ()),
-        edits=None if edit is None else tuple(parse_edits(edit)),
+        edits=None if (asked := asked_edits(edit, None, None, channel)) is None else tuple(with_edits([], asked)),
         directions=tuple(dict.fromkeys(direction or ())),
         strengths=parse_strengths(strengths or STRENGTHS),
         swept=strengths is not None or bool(direction),
@@ -233,8 +236,7 @@ def plan_variants(
     known = ", ".join(bundle.direction_names())
     if request.swept and not swept:
         raise UsageError("--strengths of what?", f"add --direction, one of: {known}")
-    for name in {*swept, *(name for edit in edits for name in edit.names)}:
-        job.direction_file(name, bundle)
+    check_edits([*(make_edit(name, "1") for name in swept), *edits], bundle)
     if not edits and not swept and "edits" in request.columns:
         job.console.notice(f"preview: no edit is set; choose with --edit or --direction: {known}")
     if len(request.strengths) * max(len(swept), 1) * max(len(request.times), 1) > MOST_CELLS:

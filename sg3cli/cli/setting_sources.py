@@ -113,3 +113,9 @@ def from_here() -> Values:
     except OSError:
         here = None
     return ambient(here, os.environ)
+
+
+def model_name(given: str | None) -> str:
+    """The model of a command that works on no project: its flag, else that of environment and `sg3.toml`."""
+    flags: Values = {} if given is None else {"invert": {"model": given}}
+    return resolve(flags, from_here(), {}, ("invert",)).invert.model

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sg3cli.latents.codes import Codes
 from sg3cli.latents.pivotal_tuning import PivotalTuner, Targets, TuneStep
 from sg3cli.levels import tensor_to_signed
 from sg3cli.metrics.perceptual import PerceptualLoss
@@ -43,7 +44,7 @@ class Unused(PerceptualLoss):
 class SeamTuner(PivotalTuner):
     """Tunes a copy of `G` so that its edited faces end in the frame; `run()` also stops at a border error.
 
-    `ws [K, num_ws, w_dim]` are edited codes. The log's `l2` is the border's error and `perceptual` the inside's: sums
+    The `codes` of the K targets are edited. The log's `l2` is the border's error and `perceptual` the inside's: sums
     over channels of squared differences (images in [-1, 1]), means over the pixels, as in the reference.
     """
 
@@ -52,14 +53,14 @@ class SeamTuner(PivotalTuner):
     def __init__(
         self,
         G: Generator,
-        ws: np.ndarray,
+        codes: Codes | np.ndarray,
         transforms: np.ndarray,
         targets: SeamTargets,
         config: FinetuneConfig,
         threshold: float,
     ) -> None:
         weighted = replace(config, l2=1.0, perceptual=CONTENT)
-        super().__init__(G, ws, transforms, targets, weighted, Unused())
+        super().__init__(G, codes, transforms, targets, weighted, Unused())
         self.threshold = threshold
 
     def run(self) -> Iterator[TuneStep]:
@@ -78,7 +79,7 @@ class SeamTuner(PivotalTuner):
         levels = torch.from_numpy(self.targets.images[chosen]).to(device)
         masks = torch.from_numpy(self.targets.masks[chosen]).to(device)[:, None]
         target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
-        image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
+        image = self.draw(frames)
         error = (image - target).square().sum(dim=1, keepdim=True)
         border, inside = ((masks > 0) & (masks < FULL)).float(), (masks >= FULL).float()
         return weighted_mean(error, border), weighted_mean(error, inside)

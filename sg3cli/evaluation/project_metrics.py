@@ -151,7 +151,7 @@ def open_subject(job: Job, tuned: bool) -> Subject:
     """Read what the project holds of its first face; raises `ModelError` when it belongs to another model."""
     bundle, track = job.bundle(), job.project.track()
     device = choose_device(job.device, job.console)
-    codes = smoothed_codes(job.project, bundle.digest, track, job.smooth(), job=job)
+    codes = smoothed_codes(job.project, bundle, track, job.smooth(), job=job)
     reading, wanted = open_reading(bundle, job.console), plan(job, bundle, tuned)
     if reading is None:
         job.console.notice(f"evaluate: {bundle.name} has no {ATTRIBUTE_NET}, identity and labels are not computed")

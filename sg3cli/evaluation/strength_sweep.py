@@ -7,7 +7,7 @@ its name says moves its own label steadily and leaves the others where they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from sg3cli.errors import UsageError
 from sg3cli.evaluation.face_reading import Readings
 from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, spread
 from sg3cli.faces.alignment import ABSENT
-from sg3cli.latents.edits import apply_edits, make_edit
+from sg3cli.latents.edits import Edit, Keyframe, make_edit
 from sg3cli.latents.rendering import render_crops
 from sg3cli.levels import to_uint8
 from sg3cli.pipeline import Job
-from sg3cli.weights.direction_file import load_direction
+from sg3cli.pipeline.load_edits import load_edits
 
 FRAMES = 16  # so many are measured, evenly spread, unless `every` says otherwise
 COLUMNS = 8  # frames in the grid
@@ -50,14 +50,14 @@ def sweep(
     subject = open_subject(job, job.project.status("finetune") == "done")
     if subject.tuned is None:
         job.console.notice("evaluate: finetune is not done, the untuned generator is shown")
-    vector = direction_vector(job, direction)
+    (edit,) = load_edits([make_edit(direction, "1")], job.bundle(), job.nets).edits
     present = np.flatnonzero(subject.track.status != ABSENT)
     frames = present[::every] if every else spread(present, FRAMES)
     shown = set(spread(frames, COLUMNS).tolist())
     sweep = SweepReadings([[] for _ in strengths])
     for batch, crops in face_batches(job, subject.track, frames, subject.G.img_resolution, "sweep"):
         index = np.array([frame.index for frame in batch])
-        rows = [strong_faces(subject, index, vector, strength) for strength in strengths]
+        rows = [strong_faces(subject, index, edit, strength) for strength in strengths]
         read_batch(sweep, subject, crops, rows)
         for k in [k for k, frame in enumerate(index.tolist()) if frame in shown]:
             sweep.columns.append(np.concatenate([to_uint8(crops[k]), *(row[k] for row in rows)]))
@@ -67,19 +67,11 @@ def sweep(
     return {"direction": direction, "strengths": list(strengths), "frames": len(frames), **summed_up}
 
 
-def direction_vector(job: Job, name: str) -> np.ndarray:
-    """The direction's vector, `[num_ws, w_dim]` or `[1, w_dim]`; raises when it belongs to another generator."""
-    bundle, invert = job.bundle(), job.project.record("invert")
-    loaded = load_direction(job.direction_file(name, bundle))
-    loaded.check_fits(invert.facts["num_ws"], invert.facts["w_dim"], bundle.digest)
-    return loaded.vector
-
-
-def strong_faces(subject: Subject, index: np.ndarray, vector: np.ndarray, strength: float) -> list[np.ndarray]:
-    """Aligned faces `[N, N, 3]` uint8 of the frames `index [n]` moved by `strength` along `vector`, no other edit."""
-    edit = make_edit("swept", repr(strength))
-    ws = apply_edits(subject.face.codes.take(index), subject.track.times[index], [edit], {"swept": vector})
-    return list(render_crops(subject.G, ws, None, len(ws)))
+def strong_faces(subject: Subject, index: np.ndarray, edit: Edit, strength: float) -> list[np.ndarray]:
+    """Aligned faces `[N, N, 3]` uint8 of the frames `index [n]` edited at this strength, by no other edit."""
+    constant = replace(edit, keyframes=(Keyframe(0.0, strength),))
+    codes = constant.apply(subject.face.codes.take(index), subject.track.times[index])
+    return list(render_crops(subject.G, codes, None, len(codes)))
 
 
 def read_batch(sweep: SweepReadings, subject: Subject, crops: list[np.ndarray], rows: list[list[np.ndarray]]) -> None:

@@ -1,5 +1,9 @@
 """Edits as data, and codes -> edited codes. An edit is a direction and a strength that may change over time.
 
+A direction is a name, a file, or one channel of StyleSpace, `L5:133`, whose strength counts standard deviations. What
+it does to codes is its `Move`, which `pipeline.load_edits` reads; from then on `edit.apply(codes, times)` is all that
+rendering, previews, sweeps and measures know of an edit, whatever its kind.
+
 Strengths are written as
 
     2                      the same everywhere
@@ -15,18 +19,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from sg3cli.errors import UsageError
+from sg3cli.latents.codes import Codes
+from sg3cli.latents.moves import Move
 from sg3cli.time_ranges import parse_interval, seconds_of
 
 RAMP = 0.2  # seconds over which an interval's strength rises and falls
 EASES = ("linear", "ease", "hold")
-SPACES = ("w",)
+SPACES = ("w", "s")
+CHANNEL = re.compile(r"(?:L(\d{1,3})|input):(\d{1,5})")
 SYNTAX = "a strength is a number (2), keyframes (0s:0,1s:2,2.5s:0:ease) or an interval (1@0s..2s)"
 
 
@@ -43,23 +50,43 @@ class Keyframe:
 class Edit:
     """One direction, its strength over time (at least one keyframe) and the layers of W+ it moves (None: 1 to last).
 
-    `text` is the strength as the user wrote it; `preserve` names directions that are projected out of this one; `face`
-    is the number of the only face that is edited (None: all that were chosen).
-    Layer 0 feeds the Fourier input and would move the whole image.
+    `space` is where it is applied (None: that of the direction); `text` is the strength as the user wrote it;
+    `preserve` names directions that are projected out of this one; `face` is the number of the only face that is edited
+    (None: all that were chosen). Layer 0 feeds the Fourier input and would move the whole image; layer j + 1 of W+
+    feeds the network's layer Lj. `move` is what strength 1 does, once it has been read; it is no part of the data.
     """
 
     direction: str
     keyframes: tuple[Keyframe, ...]
     layers: tuple[int, ...] | None = None
-    space: str = "w"
+    space: str | None = None
     text: str = ""
     preserve: tuple[str, ...] = ()
     face: int | None = None
+    move: Move | None = field(default=None, compare=False, repr=False)
+
+    def apply(self, codes: Codes, times: np.ndarray) -> Codes:
+        """`codes` of n frames at `times [n]` seconds, edited; frames of strength 0 come back bit by bit."""
+        if self.move is None:
+            raise ValueError(f"the direction of {self.title} has not been read")
+        strengths = self.strength_at(times).astype(np.float32)
+        moved = np.flatnonzero(strengths)
+        if len(moved) == 0:
+            return codes
+        if len(moved) == len(codes):
+            return self.move(codes, strengths)
+        return _put(codes, moved, self.move(codes[moved], strengths[moved]))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The directions that it needs: its own, and those it preserves."""
-        return (self.direction, *self.preserve)
+        """The directions that it needs, of the model or in files: its own, and those it preserves."""
+        return (self.direction, *self.preserve) if self.channel is None else self.preserve
+
+    @property
+    def channel(self) -> tuple[int, int] | None:
+        """(layer of W+, channel in it) of an edit of one style, `L5:133` or `input:2`; None for directions."""
+        match = CHANNEL.fullmatch(self.direction)
+        return None if match is None else (0 if match[1] is None else int(match[1]) + 1, int(match[2]))
 
     @property
     def is_zero(self) -> bool:
@@ -87,7 +114,8 @@ class Edit:
 
     def with_names(self, names: Mapping[str, str]) -> Edit:
         """The same edit with its directions called as `names` says."""
-        return replace(self, direction=names[self.direction], preserve=tuple(names[n] for n in self.preserve))
+        own = names.get(self.direction, self.direction)  # a channel has no other name
+        return replace(self, direction=own, preserve=tuple(names[n] for n in self.preserve))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the manifest and the provenance record."""
@@ -102,7 +130,8 @@ class Edit:
         keys = tuple(Keyframe(float(t), float(s), str(e)) for t, s, e in fields["keyframes"])
         layers = None if fields["layers"] is None else tuple(int(n) for n in fields["layers"])
         preserve = tuple(str(name) for name in fields.get("preserve", ()))
-        direction, space, text = (str(fields[name]) for name in ("direction", "space", "strength"))
+        direction, text = (str(fields[name]) for name in ("direction", "strength"))
+        space = None if fields.get("space") is None else str(fields["space"])
         face = None if fields.get("face") is None else int(fields["face"])
         return cls(direction, keys, layers, space, text, preserve, face)
 
@@ -110,7 +139,8 @@ class Edit:
         """The whole edit in words: `1:age = 2 on layers 1-6, preserving glasses`."""
         layers = "" if self.layers is None else f" on layers {layers_text(self.layers)}"
         kept = f", preserving {', '.join(self.preserve)}" if self.preserve else ""
-        return f"{self.title} = {self.text}{layers}{kept}"
+        where = "" if self.space is None else f" in {self.space.upper()}"
+        return f"{self.title} = {self.text}{where}{layers}{kept}"
 
     @property
     def title(self) -> str:
@@ -139,7 +169,16 @@ def _eased(u: np.ndarray, ease: str) -> np.ndarray:
 # ---- reading what the user wrote -----------------------------------------------------------------------------------
 
 
-def parse_edit(text: str, layers: str | None = None, space: str = "w") -> Edit:
+def parse_channel(text: str, layers: str | None = None) -> Edit:
+    """`L5:133=+3`: one channel of StyleSpace, in standard deviations -> Edit. Raises `UsageError`."""
+    edit = parse_edit(text, layers)
+    if edit.channel is None:
+        hint = "a channel is LAYER:NUMBER=STRENGTH, as L5:133=+3"
+        raise UsageError(f"{edit.direction!r} is no channel of StyleSpace", hint)
+    return edit
+
+
+def parse_edit(text: str, layers: str | None = None, space: str | None = None) -> Edit:
     """`age=2`, `smile=1@0s..2s`, `mine.npy=0s:0,1s:2`, for face 1 alone `1:age=2` -> Edit. Raises `UsageError`."""
     direction, equals, strength = (part.strip() for part in text.rpartition("="))
     whose = re.fullmatch(r"(\d{1,4}):(.+)", direction)
@@ -154,15 +193,22 @@ def make_edit(
     direction: str,
     strength: str,
     layers: str | None = None,
-    space: str = "w",
+    space: str | None = None,
     preserve: Sequence[str] = (),
     face: int | None = None,
 ) -> Edit:
     """An edit from its parts as written. Raises `UsageError` that names the wrong part."""
-    if space not in SPACES:
+    if space is not None and space not in SPACES:
         raise UsageError(f"unknown space {space!r}", f"known spaces: {', '.join(SPACES)}")
     chosen = None if layers is None else parse_layers(layers)
-    return Edit(direction, parse_strength(strength), chosen, space, strength.strip(), tuple(preserve), face)
+    edit = Edit(direction, parse_strength(strength), chosen, space, strength.strip(), tuple(preserve), face)
+    if edit.channel is not None and (space == "w" or preserve):
+        hint = "leave out --space and --preserve, or learn a direction (sg3 directions learn)"
+        raise UsageError(f"{direction} is one channel of S, which W cannot move alone", hint)
+    if edit.channel is not None and chosen is not None and edit.channel[0] not in chosen:
+        hint = f"leave --layers out, or name {edit.channel[0]} too"
+        raise UsageError(f"{direction} is layer {edit.channel[0]}, not one of {layers}", hint)
+    return edit
 
 
 def parse_strength(text: str) -> tuple[Keyframe, ...]:
@@ -268,20 +314,19 @@ def edits_of(edits: Sequence[Edit], face: int) -> list[Edit]:
     return [edit for edit in edits if edit.face in (None, face)]
 
 
-def apply_edits(
-    ws: np.ndarray, times: np.ndarray, edits: Sequence[Edit], directions: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """`w[t, j] + sum_e strength_e(t) * n_e[j]` on each edit's layers j (InterFaceGAN, eq. 3, per frame).
-
-    ws `[T, num_ws, w_dim]`, times `[T]` seconds, directions: title of an edit -> `[num_ws, w_dim]` or `[1, w_dim]`.
-    Returns a new float32 array; frames whose strengths are all zero come back bit by bit. Raises `UsageError` for
-    layers beyond the generator's.
-    """
-    out = np.array(ws, dtype=np.float32)
+def apply_edits(codes: Codes, times: np.ndarray, edits: Sequence[Edit]) -> Codes:
+    """`codes` of n frames at `times [n]` seconds with all edits (InterFaceGAN, eq. 3, per frame)."""
     for edit in edits:
-        layers = edit.rows(out.shape[1])
-        direction = np.broadcast_to(directions[edit.title].astype(np.float32), out.shape[1:])
-        strength = edit.strength_at(times).astype(np.float32)
-        moved = np.flatnonzero(strength)
-        out[np.ix_(moved, layers)] += strength[moved, None, None] * direction[None, layers]
-    return out
+        codes = edit.apply(codes, times)
+    return codes
+
+
+def _put(codes: Codes, rows: np.ndarray, moved: Codes) -> Codes:
+    """`codes` with `moved` in the place of some rows; a part that only those have is 0 elsewhere."""
+    ws = codes.ws.copy()
+    ws[rows] = moved.ws
+    shift = codes.shift
+    if moved.shift is not None:
+        shift = np.zeros((len(codes), moved.shift.shape[1]), np.float32) if shift is None else shift.copy()
+        shift[rows] = moved.shift
+    return replace(codes, ws=ws, shift=shift)

@@ -1,4 +1,4 @@
-"""From face crops to codes: the ReStyle loop (Alaluf et al. 2021), optional refinement, smoothing over time.
+"""From face crops to codes: the ReStyle loop (Alaluf et al. 2021), and smoothing over time.
 
 The encoder only ever sees aligned faces, crops and feedback alike; where the face is in the frame is left
 to the transforms (Alaluf et al. 2022, section 5).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from sg3cli.settings import InvertConfig, smoothing_sigma
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
 if TYPE_CHECKING:
-    from sg3cli.metrics.perceptual import PerceptualLoss
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
 
 
+T = TypeVar("T")
 GROUP = 8  # frames that may share the code from which their last pass starts, .3 s of most footage
 LIMIT = 0.03  # root mean square difference of crops in [-1, 1] up to which the error grows by .5 % at most
 BLOCK_PIXELS = 512  # a generator of so many pixels a side inverts one group at a time, one of 128 four
@@ -36,8 +36,6 @@ def invert(
     G: Generator,
     encoder: Encoder,
     config: InvertConfig,
-    refine_steps: int = 0,
-    perceptual: PerceptualLoss | None = None,
     first: int = 0,
 ) -> Iterator[np.ndarray]:
     """Yield a code `[num_ws, w_dim]` float32 for each aligned crop `[S, S, 3]` in [-1, 1].
@@ -48,7 +46,7 @@ def invert(
     """
     average = average_image(G, encoder.config.input_size)
     placeholder = G.mapping.w_avg.detach().cpu().float().expand(G.num_ws, -1).numpy()
-    for start, block in _blocks(crops, first, block_frames(G)):
+    for start, block in blocks(crops, first, block_frames(G)):
         shown = np.array([i for i, crop in enumerate(block) if crop is not None], dtype=np.int64)
         codes: Iterator[np.ndarray] = iter(())
         if len(shown):
@@ -56,9 +54,6 @@ def invert(
             leaders = find_leaders(faces, start + shown, LIMIT if config.start == "near" else -1.0)
             x = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().to(average.device)
             ws = invert_led(encoder, G, x, leaders, config, average)
-            if refine_steps:
-                parts = zip(torch.split(ws, config.batch), torch.split(x, config.batch), strict=True)
-                ws = torch.cat([refine(G, codes_, x_, refine_steps, perceptual) for codes_, x_ in parts])
             codes = iter(ws.float().cpu().numpy())
         for crop in block:
             yield placeholder.copy() if crop is None else next(codes)
@@ -69,11 +64,11 @@ def block_frames(G: Generator) -> int:
     return GROUP * max(1, BLOCK_PIXELS // max(G.img_resolution, 128))
 
 
-def _blocks(crops: Iterable[np.ndarray | None], first: int, size: int) -> Iterator[tuple[int, list[np.ndarray | None]]]:
-    """(number of its first frame, crops) of every block; all end at multiples of `size` but the last."""
-    block: list[np.ndarray | None] = []
-    for number, crop in enumerate(crops, start=first):
-        block.append(crop)
+def blocks(frames: Iterable[T], first: int, size: int) -> Iterator[tuple[int, list[T]]]:
+    """(number of its first frame, frames) of every block; all end at multiples of `size` but the last."""
+    block: list[T] = []
+    for number, frame in enumerate(frames, start=first):
+        block.append(frame)
         if (number + 1) % size == 0:
             yield number + 1 - len(block), block
             block = []
@@ -131,34 +126,6 @@ def invert_led(
         return torch.cat([restyle_pass(encoder, *part) for part in parts])
 
 
-def refine(
-    G: Generator,
-    ws: Tensor,
-    x: Tensor,
-    steps: int,
-    perceptual: PerceptualLoss | None = None,
-    lr: float = 0.01,
-) -> Tensor:
-    """Improve codes `ws [N, num_ws, w_dim]` for the aligned images `x [N, 3, S, S]` by `steps` of Adam.
-
-    Each code is moved on its own (Adam works element by element and the loss is a sum over images); the
-    generator stays as it is. Returns the codes, detached.
-    """
-    target = torch.nn.functional.interpolate(x, size=G.img_resolution, mode="area")
-    upright = torch.eye(3, device=ws.device)
-    ws = ws.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([ws], lr=lr)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
-        image = G.synthesis(ws, transform=upright)
-        loss = (image - target).square().mean(dim=(1, 2, 3))
-        if perceptual is not None:
-            loss = loss + perceptual(image, target)
-        (ws.grad,) = torch.autograd.grad(loss.sum(), [ws])
-        optimizer.step()
-    return ws.detach()
-
-
 def fill_absent(ws: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Copy of `ws [T, ...]` in which each frame without a face has the code of the nearest one with.
 
@@ -175,8 +142,12 @@ def fill_absent(ws: np.ndarray, present: np.ndarray) -> np.ndarray:
     return ws[known[np.where(earlier, before, after)]]
 
 
-def smooth_codes(ws: np.ndarray, times: np.ndarray, shots: np.ndarray, mode: str) -> np.ndarray:
+def smooth_codes(
+    ws: np.ndarray, times: np.ndarray, shots: np.ndarray, mode: str, fine: int | None = None
+) -> np.ndarray:
     """Smooth codes `ws [T, num_ws, w_dim]` over time within each shot; as many come out as go in.
+
+    `fine` is the first row that colours rather than shapes (None: `fine_row` of the codes).
 
     `mode`: "none"; "paper": fine layers averaged over the shot, then a 5-tap kernel over frames with
     reflected ends (Alaluf et al. 2022, section 6); "gauss:SECONDS": a zero-phase Gaussian. All are linear in
@@ -189,13 +160,19 @@ def smooth_codes(ws: np.ndarray, times: np.ndarray, shots: np.ndarray, mode: str
     for shot in np.unique(shots):
         frames = np.flatnonzero(shots == shot)
         part = ws[frames].astype(np.float64)
-        result[frames] = _paper_smooth(part) if mode == "paper" else smooth_zero_phase(part, times[frames], sigma)
+        smooth = _paper_smooth(part, fine) if mode == "paper" else smooth_zero_phase(part, times[frames], sigma)
+        result[frames] = smooth
     return result
 
 
-def _paper_smooth(ws: np.ndarray) -> np.ndarray:
+def fine_row(num_ws: int) -> int:
+    """The first of the codes that hold colour and texture."""
+    return round(FINE_SHARE * num_ws)
+
+
+def _paper_smooth(ws: np.ndarray, fine: int | None) -> np.ndarray:
     """Fine layers averaged, then the 5-tap kernel, over one shot `[T, num_ws, w_dim]`."""
     ws = ws.copy()
-    fine = round(FINE_SHARE * ws.shape[1])
+    fine = fine_row(ws.shape[1]) if fine is None else fine
     ws[:, fine:] = ws[:, fine:].mean(axis=0)
     return smooth_paper(ws)

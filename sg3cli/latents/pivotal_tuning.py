@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
+from sg3cli.latents.codes import Codes, as_codes
 from sg3cli.levels import tensor_to_signed, to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
@@ -81,7 +82,7 @@ def collect_targets(crops: Iterable[np.ndarray | None], frames: np.ndarray) -> T
 
 
 class PivotalTuner:
-    """Tunes a copy of `G` so that it renders `targets` at `ws [T, num_ws, w_dim]` and `transforms [T, 3, 3]`.
+    """Tunes a copy of `G` so that it renders `targets` at the codes of T frames and `transforms [T, 3, 3]`.
 
     `run()` yields a TuneStep per step until `config.steps` are done or the smoothed loss has not fallen for
     `config.patience` steps; `tuner.G` is then the tuned generator and `delta()` its difference.
@@ -90,13 +91,15 @@ class PivotalTuner:
     def __init__(
         self,
         G: Generator,
-        ws: np.ndarray,
+        codes: Codes | np.ndarray,
         transforms: np.ndarray,
         targets: Targets,
         config: FinetuneConfig,
         perceptual: PerceptualLoss,
     ) -> None:
-        if not (np.isfinite(ws).all() and np.isfinite(transforms).all()):
+        codes = as_codes(codes)
+        transforms = codes.placed(transforms)
+        if not (np.isfinite(codes.ws).all() and np.isfinite(transforms).all()):
             raise InputError("the codes or transforms hold values that are not finite", "run `sg3 invert` again")
         self.config = config
         self.base = {name: p.detach().clone() for name, p in trained_parameters(G).items()}
@@ -106,7 +109,8 @@ class PivotalTuner:
             parameter.requires_grad_(True)
         device = next(G.parameters()).device
         self.perceptual = perceptual.to(device)
-        self.ws = torch.from_numpy(np.asarray(ws, dtype=np.float32)).to(device)
+        self.ws = torch.from_numpy(np.asarray(codes.ws, dtype=np.float32)).to(device)
+        self.shift = None if codes.shift is None else torch.from_numpy(codes.shift).to(device)
         self.transforms = torch.from_numpy(np.asarray(transforms, dtype=np.float32)).to(device)
         self.targets = targets
         self.described = Described(self.perceptual, DESCRIBED_BYTES)
@@ -151,12 +155,18 @@ class PivotalTuner:
         self.plateau.update(total, self.step)
         return TuneStep(self.step, total, l2, perceptual)
 
+    def draw(self, frames: np.ndarray) -> Tensor:
+        """Images `[B, 3, N, N]` of the codes `frames [B]` as the generator draws them now."""
+        shift = None if self.shift is None else self.shift[frames]
+        image: Tensor = self.G.synthesis(self.ws[frames], transform=self.transforms[frames], shift=shift)
+        return image
+
     def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean squared error and perceptual distance of the targets `chosen [B]`, means over them."""
         frames = self.targets.frames[chosen]
         levels = torch.from_numpy(self.targets.images[chosen]).to(self.ws.device)
         target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
-        image = self.G.synthesis(self.ws[frames], transform=self.transforms[frames])
+        image = self.draw(frames)
         distance = self.perceptual.compare(image, self.described.of(chosen, target))
         return (image - target).square().mean(), distance.mean()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sg3cli.latents.codes import Codes, as_codes
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.synthesis import NO_MARGIN, Sides
 
@@ -21,21 +22,33 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def render_crops(
-    G: Generator, ws: np.ndarray, transforms: np.ndarray | None = None, batch: int = 8, expand: Sides = NO_MARGIN
+    G: Generator,
+    codes: Codes | np.ndarray,
+    transforms: np.ndarray | None = None,
+    batch: int = 8,
+    expand: Sides = NO_MARGIN,
 ) -> Iterator[np.ndarray]:
-    """Yield one crop `[N, N, 3]` uint8 per code of `ws [T, num_ws, w_dim]`.
+    """Yield one crop `[N, N, 3]` uint8 per code; bare codes are W+ `[T, num_ws, w_dim]`.
 
     `transforms [T, 3, 3]` are inverse(M), handed on as they are; None renders aligned faces. `expand` adds so many
     pixels of view to the left, right, top and bottom.
     Batches are cut at multiples of `batch`, so slices that start there give the same bytes as the whole.
     """
-    device = next(G.parameters()).device
-    if transforms is not None and len(transforms) != len(ws):
-        raise ValueError(f"{len(ws)} codes but {len(transforms)} transforms")
-    for start in range(0, len(ws), batch):
+    codes = as_codes(codes)
+    if transforms is not None and len(transforms) != len(codes):
+        raise ValueError(f"{len(codes)} codes but {len(transforms)} transforms")
+    for start in range(0, len(codes), batch):
         part = slice(start, start + batch)
-        codes = torch.from_numpy(np.asarray(ws[part], dtype=np.float32)).to(device)
-        motion = np.eye(3) if transforms is None else np.asarray(transforms[part])
-        with torch.inference_mode():
-            images = G.synthesis(codes, transform=torch.from_numpy(motion).float().to(device), expand=expand)
+        with torch.inference_mode():  # left before a crop is handed out: the caller may want gradients meanwhile
+            images = draw(G, codes[part], None if transforms is None else transforms[part], expand)
         yield from to_uint8(images)
+
+
+def draw(G: Generator, codes: Codes, transforms: np.ndarray | None = None, expand: Sides = NO_MARGIN) -> torch.Tensor:
+    """Images `[n, 3, H, W]` of the codes, all at once; see `render_crops`."""
+    device = next(G.parameters()).device
+    ws = torch.from_numpy(np.asarray(codes.ws, dtype=np.float32)).to(device)
+    motion = torch.from_numpy(codes.placed(transforms)).float().to(device)
+    more = {} if codes.shift is None else {"shift": torch.from_numpy(codes.shift).to(device)}
+    images: torch.Tensor = G.synthesis(ws, transform=motion, expand=expand, **more)
+    return images

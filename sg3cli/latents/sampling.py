@@ -1,20 +1,26 @@
-"""Codes from noise: seeds, truncation, and closed paths through W.
+"""Codes from noise: seeds, truncation, and closed paths through a latent space.
 
 A seed is that of the published StyleGAN tools, `numpy.random.RandomState(seed).randn(z_dim)`, so that theirs can be
 looked up here. What a seed gives does not depend on what else is asked for. A walk is a closed, periodic cubic spline
-through the seeds' codes in W: it starts and ends at the first seed and meets each at even distances of time.
+through the seeds' points in a space: it starts and ends at the first seed and meets each at even distances of time.
+
+The space also says what a seed's point is. In Z and W it is the published one; in W+ each layer has a code from noise
+of its own (the first that of the seed); in S every style is drawn alone from its normal distribution, which is what
+the space allows and no code gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sg3cli.errors import UsageError
+from sg3cli.latents.codes import Codes
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.settings import RenderConfig
 
@@ -33,6 +39,7 @@ class GenerateConfig:
     translate: tuple[float, float] = (0.0, 0.0)  # right and down, in image widths
     scale: float = 1.0
     fps: float = 25.0  # of a walk
+    space: str = "w"  # z | w | w+ | s: where seeds are drawn and walks go
     batch: int = RenderConfig.batch
 
     def transform(self) -> np.ndarray:
@@ -50,10 +57,8 @@ class Sampler:
         G: Generator,
         config: GenerateConfig,
         edits: Sequence[Edit] = (),
-        directions: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.G, self.config = G, config
-        self.edits, self.directions = edits, directions or {}
+        self.G, self.config, self.edits = G, config, edits
         self.transform = config.transform()
         _check_class(config.label, G.config.c_dim)
         if config.cutoff is not None and config.cutoff > G.num_ws:
@@ -62,38 +67,82 @@ class Sampler:
             edit.rows(G.num_ws)
 
     def codes(self, seeds: Sequence[int]) -> np.ndarray:
-        """`[n, num_ws, w_dim]` float32. One seed at a time, so that its code is the same to the bit in any company."""
+        """W+ `[n, num_ws, w_dim]`. One seed at a time, so that its code is the same to the bit in any company."""
+        return np.concatenate([self._mapped(latent(seed, self.G.config.z_dim)[None]) for seed in seeds])
+
+    def points(self, seeds: Sequence[int]) -> np.ndarray:
+        """Where the seeds are in the space, `[n, ...]` float32; see `at`."""
+        config, count = self.G.config, self.G.num_ws
+        if self.config.space == "w":
+            return self.codes(seeds)
+        if self.config.space == "z":
+            return np.stack([latent(seed, config.z_dim) for seed in seeds]).astype(np.float32)
+        if self.config.space == "w+":
+            noise = [np.random.RandomState(seed).randn(count, config.z_dim) for seed in seeds]
+            rows = [[self._mapped(z[None])[0, j] for j, z in enumerate(each)] for each in noise]
+            return np.array(rows, np.float32)
+        channels = sum(config.style_sizes.values())
+        return np.stack([latent(seed, channels) for seed in seeds]).astype(np.float32)
+
+    def at(self, points: np.ndarray) -> Codes:
+        """Codes of points of the space: `[n, z_dim]` of Z, W+ codes, or of S how many deviations from the mean."""
+        if self.config.space == "z":
+            return Codes(np.concatenate([self._mapped(z[None]) for z in points]))
+        if self.config.space != "s":
+            return Codes(points)
+        mean = np.repeat(self._mean_code[None], len(points), axis=0)
+        kept = np.repeat(np.arange(self.G.num_ws), list(self.G.config.style_sizes.values()))
+        cutoff = self.G.num_ws if self.config.cutoff is None else self.config.cutoff
+        psi = np.where(kept < cutoff, self.config.truncation, 1.0)
+        return Codes(mean, (points * psi * self._style_deviations).astype(np.float32))
+
+    def _mapped(self, z: np.ndarray) -> np.ndarray:
+        """Noise `[n, z_dim]` through the mapping network, truncated."""
         import torch
 
         mapping, config = self.G.mapping, self.config
         label = None
         if config.label is not None:
-            label = torch.zeros(1, self.G.config.c_dim, device=mapping.w_avg.device)
-            label[0, config.label] = 1
+            label = torch.zeros(len(z), self.G.config.c_dim, device=mapping.w_avg.device)
+            label[:, config.label] = 1
         with torch.inference_mode():
-            drawn = [torch.from_numpy(latent(seed, self.G.config.z_dim)).to(mapping.w_avg) for seed in seeds]
-            ws = [mapping(z[None], label, psi=config.truncation, cutoff=config.cutoff) for z in drawn]
-            return torch.cat(ws).cpu().numpy()
+            drawn = torch.from_numpy(z).to(mapping.w_avg)
+            ws: np.ndarray = mapping(drawn, label, psi=config.truncation, cutoff=config.cutoff).cpu().numpy()
+            return ws
+
+    @cached_property
+    def _mean_code(self) -> np.ndarray:
+        """`[num_ws, w_dim]`."""
+        return self.G.mapping.w_avg.cpu().float().expand(self.G.num_ws, -1).numpy()
+
+    @cached_property
+    def _style_deviations(self) -> np.ndarray:
+        """`[channels]`; those of the input, which places the whole image, are 0."""
+        from sg3cli.latents.spaces import statistics
+
+        found = statistics(self.G, "s").std
+        found[: self.G.config.style_sizes["input"]] = 0
+        return found
 
     def images(self, seeds: Sequence[int]) -> Iterator[np.ndarray]:
         """One image per seed; a batch in memory."""
         for start in range(0, len(seeds), self.config.batch):
-            ws = self.codes(seeds[start : start + self.config.batch])
-            yield from self._render(ws, np.zeros(len(ws)))
+            points = self.points(seeds[start : start + self.config.batch])
+            yield from self._render(points, np.zeros(len(points)))
 
     def walk(self, seeds: Sequence[int], frames: int, cells: int = 1) -> Iterator[np.ndarray]:
         """`cells` images per frame of a walk of `frames`; those after the first are ahead by even shares of it."""
-        path = closed_path(self.codes(seeds))
+        path = closed_path(self.points(seeds))
         moments = ((frame, cell) for frame in range(frames) for cell in range(cells))
         while some := list(islice(moments, self.config.batch)):
             frame, cell = np.array(some).T
             yield from self._render(path(frame / frames + cell / cells), frame / self.config.fps)
 
-    def _render(self, ws: np.ndarray, times: np.ndarray) -> Iterator[np.ndarray]:
+    def _render(self, points: np.ndarray, times: np.ndarray) -> Iterator[np.ndarray]:
         from sg3cli.latents.rendering import render_crops
 
-        ws = apply_edits(ws, times, self.edits, self.directions)
-        return render_crops(self.G, ws, np.repeat(self.transform[None], len(ws), axis=0), self.config.batch)
+        codes = apply_edits(self.at(points), times, self.edits)
+        return render_crops(self.G, codes, np.repeat(self.transform[None], len(codes), axis=0), self.config.batch)
 
 
 def latent(seed: int, z_dim: int) -> np.ndarray:

@@ -166,6 +166,11 @@ class GeneratorConfig:
     def layer_names(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers())
 
+    @property
+    def style_sizes(self) -> dict[str, int]:
+        """StyleSpace: channels of the Fourier input and of every layer, in the order of the codes that feed them."""
+        return {"input": 4, **{layer.name: layer.in_channels for layer in self.layers()}}
+
     def layers(self) -> tuple[LayerSpec, ...]:
         """Appendix F: cutoff and stopband grow geometrically and stop growing at the critical layers."""
         cutoffs, rates, half_widths = self._frequencies()

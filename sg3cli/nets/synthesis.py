@@ -210,17 +210,27 @@ class Synthesis(nn.Module):
         return [getattr(self, name) for name in self.layer_names]
 
     def forward(
-        self, ws: Tensor, transform: Tensor | None = None, update_emas: bool = False, expand: Sides = NO_MARGIN
+        self,
+        ws: Tensor,
+        transform: Tensor | None = None,
+        update_emas: bool = False,
+        expand: Sides = NO_MARGIN,
+        shift: Tensor | None = None,
     ) -> Tensor:
         """ws [N, num_ws, w_dim] -> images [N, 3, R, R] float32, about [-1, 1].
 
         `transform` [3, 3] or [N, 3, 3] takes the place of the buffer `input.transform` in this call. It maps
         output to feature coordinates: give the inverse of the motion that the image shall make. `expand` widens
-        the view by so many pixels on each side (left, right, top, bottom), see `expanded`.
+        the view by so many pixels on each side (left, right, top, bottom), see `expanded`. `shift` [N, channels] is
+        added to the styles of the codes, its channels in the order of `style_space`.
         """
+        styles = self.style_space(ws)
+        if shift is not None:
+            parts = torch.split(shift, [s.shape[1] for s in styles.values()], dim=1)
+            styles = {name: s + part for (name, s), part in zip(styles.items(), parts, strict=True)}
         if expand != NO_MARGIN:
-            return self.expanded(self.style_space(ws), transform, expand)
-        return self.from_styles(self.style_space(ws), transform, update_emas)
+            return self.expanded(styles, transform, expand)
+        return self.from_styles(styles, transform, update_emas)
 
     def style_space(self, ws: Tensor) -> dict[str, Tensor]:
         """ws [N, num_ws, w_dim] -> StyleSpace S: "input" [N, 4] and each layer's name [N, in_channels]."""
@@ -258,19 +268,24 @@ class Synthesis(nn.Module):
         extra_samples: Sides = NO_MARGIN,
     ) -> Tensor:
         """StyleSpace S (see `style_space`) -> images [N, 3, R, R], larger with `extra_samples` at the input."""
-        x, blocks = (
-            self.input(styles["input"], transform, extra_samples),
-            Blocks([layer.spec for layer in self.layers()]),
-        )
-        for i, (name, layer) in enumerate(zip(self.layer_names, self.layers(), strict=True)):
+        x = self.input(styles["input"], transform, extra_samples)
+        return self.through(x, styles, 0, len(self.layer_names), update_emas).float() * self.output_scale
+
+    def through(self, x: Tensor, styles: Styles, first: int, last: int, update_emas: bool = False) -> Tensor:
+        """Features x before layer `first` -> those before layer `last`, counted from 0, by the styles of the layers.
+
+        After the last layer they are the image, `output_scale` aside.
+        """
+        blocks = Blocks([layer.spec for layer in self.layers()])
+        for i, name in enumerate(self.layer_names[first:last], start=first):
+            layer: SynthesisLayer = getattr(self, name)
             if not (torch.is_grad_enabled() or update_emas or layer._forward_hooks or layer._forward_pre_hooks):
                 x = self._infer(layer, x, styles[name], blocks)
                 continue
             chosen = self.checkpoint_layers
             remat = chosen if isinstance(chosen, bool) else i in chosen
             x = layer(x, styles[name], update_emas=update_emas, remat=remat, impl=self.impl)
-        y: Tensor = x.float() * self.output_scale
-        return y
+        return x
 
     def _infer(self, layer: SynthesisLayer, x: Tensor, s: Tensor, blocks: Blocks) -> Tensor:
         """The layer without gradients; a large one in `blocks`, where its output takes the place of its input."""

@@ -20,7 +20,6 @@ from sg3cli.pipeline import provenance
 from sg3cli.project import Project, content_key
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
-from sg3cli.weights.direction_file import find_direction
 from sg3cli.weights.loaded_nets import LoadedNets
 
 REVISION = {"align": 2, "invert": 2, "finetune": 2, "render": 3}  # raised when a stage's results change
@@ -138,10 +137,6 @@ class Job:
         """How codes are smoothed: pivots are tuned on what will be rendered."""
         return str(self.settings.render.smooth)
 
-    def direction_file(self, name: str, bundle: Bundle) -> Path:
-        """File of a direction of the model, or the file `name` itself; raises `UsageError` listing those known."""
-        return find_direction(name, {known: bundle.direction_path(known) for known in bundle.direction_names()})
-
     def say_edits(self) -> None:
         """Which edits the project brings, where the caller gave none."""
         words = ", ".join(edit.describe() for edit in self.project.edits)
@@ -173,15 +168,20 @@ class Job:
         digests = bundle_digests(self.bundle())
         if stage == "invert":
             params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
-            return StageParts(params, ("align",), digests, {})
+            if params.refine == 0:
+                return StageParts(params, ("align",), digests, {})
         from sg3cli.metrics.perceptual import make_perceptual
 
+        if stage == "invert":
+            return StageParts(params, ("align",), digests, {"loss": make_perceptual("auto", self.pull).name})
         loss = loss or make_perceptual(self.settings.finetune.loss, self.pull).name
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
 
     def key(self, stage: str, parts: StageParts) -> str:
         """Content key of a stage; raises `KeyError` when one before it has not run."""
         keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
+        if not keyed.get("refine"):  # an inversion without refinement is what it was before there was one
+            keyed = {name: value for name, value in keyed.items() if not name.startswith("refine")}
         depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.extra}
         return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
 

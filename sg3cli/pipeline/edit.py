@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
+from sg3cli.pipeline.load_edits import check_edits
 from sg3cli.project import Project
 from sg3cli.weights.bundle import Bundle
-from sg3cli.weights.direction_file import load_direction
+from sg3cli.weights.direction_file import Direction
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -23,13 +24,11 @@ def run(job: Job, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
     """
     bundle, project = job.bundle(), job.project
     named = [edit.with_names({name: stable_name(name, bundle) for name in edit.names}) for edit in edits]
-    for name in (name for edit in edits for name in edit.names):
-        job.direction_file(name, bundle)  # an unknown one is named as it was written
+    check_edits(edits, bundle)  # an unknown one is named as it was written
     edits = with_edits(onto, named)
-    found = {name: job.direction_file(name, bundle) for edit in edits for name in edit.names}
+    found = check_edits(edits, bundle)
     if project.status("invert") != "done" or beyond_choice(project, edits):
         job.invert()  # the choice of faces may be another one now
-    check_fit(project, edits, found)
     check_faces(project, edits)
     warn_beyond_range(job, edits, found)
     if [edit.to_dict() for edit in edits] != project.stored_edits:
@@ -38,15 +37,6 @@ def run(job: Job, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
     project.save()
     words = [f"{edit.title} = {edit.text}" for edit in edits]
     job.console.notice(f"edit: {', '.join(words) or 'none'}")
-
-
-def check_fit(project: Project, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
-    """Raise for a layer or direction that does not belong to the codes' generator, before it is stored."""
-    record = project.record("invert")
-    for edit in edits:
-        edit.rows(record.facts["num_ws"])
-    for path in files.values():
-        load_direction(path).check_fits(record.facts["num_ws"], record.facts["w_dim"], record.models["generator"])
 
 
 def beyond_choice(project: Project, edits: Sequence[Edit]) -> list[Edit]:
@@ -63,10 +53,10 @@ def check_faces(project: Project, edits: Sequence[Edit]) -> None:
         raise UsageError(what + ", ".join(map(str, project.faces)), hint)
 
 
-def warn_beyond_range(job: Job, edits: Sequence[Edit], files: Mapping[str, Path]) -> None:
+def warn_beyond_range(job: Job, edits: Sequence[Edit], directions: Mapping[str, Direction]) -> None:
     """Say when a strength is far outside of what its direction was fitted on."""
     for edit in edits:
-        known = load_direction(files[edit.direction]).range
+        known = directions[edit.direction].range if edit.direction in directions else None
         strengths = [key.strength for key in edit.keyframes]
         if known is not None and (min(strengths) < known[0] or max(strengths) > known[1]):
             job.console.notice(

@@ -9,7 +9,7 @@ import numpy as np
 
 from sg3cli.compositing.face_mask import smooth_landmarks
 from sg3cli.faces.alignment import Track, shot_slices
-from sg3cli.files import RowFile
+from sg3cli.latents.codes import CodeRows, Codes
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
 from sg3cli.nets.generator import Generator
@@ -33,20 +33,19 @@ class FaceEdits:
     """
 
     track: Track
-    codes: RowFile  # [T, num_ws, w_dim], smoothed: the pivots
-    edits: list[Edit]
-    directions: dict[str, np.ndarray]  # title of an edit -> [num_ws, w_dim] or [1, w_dim]
+    codes: CodeRows  # of T frames, smoothed: the pivots
+    edits: list[Edit]  # their directions have been read
     number: int = 0
     order: int = 0
 
-    def edited_codes(self, index: np.ndarray) -> np.ndarray:
-        """Codes `[n, num_ws, w_dim]` of the frames `index [n]`, moved along the edits."""
-        return apply_edits(self.codes.take(index), self.track.times[index], self.edits, self.directions)
+    def edited_codes(self, index: np.ndarray) -> Codes:
+        """Codes of the frames `index [n]`, moved by the edits."""
+        return apply_edits(self.codes.take(index), self.track.times[index], self.edits)
 
     def crops(self, frames: list[Frame], G: Generator, edited: bool, sides: Sides = NO_MARGIN) -> Iterator[np.ndarray]:
         """The face of each frame as seen through its window, `[N, N, 3]` uint8; `sides`: pixels more on each side."""
         if not frames:
             return iter(())
         index = np.array([frame.index for frame in frames])
-        ws = self.edited_codes(index) if edited else self.codes.take(index)
-        return render_crops(G, ws, self.track.transforms[index], len(index), sides)
+        codes = self.edited_codes(index) if edited else self.codes.take(index)
+        return render_crops(G, codes, self.track.transforms[index], len(index), sides)

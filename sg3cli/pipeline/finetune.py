@@ -15,6 +15,7 @@ from sg3cli.errors import InputError, ModelError
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.faces.crops import window_crops
 from sg3cli.files import SAVE_SECONDS, atomic_path, read_arrays, write_arrays
+from sg3cli.latents.codes import joined
 from sg3cli.latents.pivotal_tuning import (
     TARGET_BYTES,
     PivotalTuner,
@@ -72,14 +73,14 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
         with VideoReader(project.source(), **project.reading) as reader:
             crops = window_crops(reader.frames(), track, G.img_resolution)
             seen = collect_targets(job.console.progress(crops, len(track.pts), "finetune: reading"), frames)
-        codes = smoothed_codes(project, bundle.digest, track, job.smooth(), face, job)
+        codes = smoothed_codes(project, bundle, track, job.smooth(), face, job)
         crops_of_face.append(seen.images)
         pivots.append(codes.take(frames))
         transforms.append(track.transforms[frames])
     images = np.concatenate(crops_of_face) if len(crops_of_face) > 1 else crops_of_face[0]
     numbered = Targets(images, np.arange(len(images)))
     turns = np.concatenate(transforms)
-    return PivotalTuner(G, np.concatenate(pivots), turns, numbered, job.settings.finetune, loss)
+    return PivotalTuner(G, joined(pivots), turns, numbered, job.settings.finetune, loss)
 
 
 def restore(job: Job, tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:

@@ -9,35 +9,21 @@ from dataclasses import asdict
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sg3cli.console import Console
 from sg3cli.drawing.images import grid, png_bytes, write_png
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import digest_of
 from sg3cli.latents.edits import Edit
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.pipeline import provenance
 from sg3cli.settings import EncodeConfig
 from sg3cli.weights.bundle import Bundle
-from sg3cli.weights.direction_file import find_direction, load_direction
-
-if TYPE_CHECKING:
-    pass
-
 
 GRID_PIXELS = 1 << 27  # largest grid; it is held in memory
 SEED = "{seed}"  # in the name of an output: one image per seed
-
-
-def load_vectors(bundle: Bundle, edits: Sequence[Edit]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Vectors and digests of the edits' directions. Raises when one is unknown or of another generator."""
-    known = {name: bundle.direction_path(name) for name in bundle.direction_names()}
-    files = {edit.direction: find_direction(edit.direction, known) for edit in edits}
-    loaded = {name: load_direction(path) for name, path in files.items()}
-    return {name: d.vector for name, d in loaded.items()}, {name: digest_of(path) for name, path in files.items()}
 
 
 # ---- outputs -------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from sg3cli.faces.selection import choose
 from sg3cli.files import ArrayRows, RowFile
 from sg3cli.geometry import warp_quad
 from sg3cli.latents import inversion
+from sg3cli.latents.codes import CodeRows
 from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.align import clip_of, named_appearances, pack, row_of, track_of
@@ -34,13 +35,13 @@ from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs
 from sg3cli.pipeline.finetune import tuned_generator
-from sg3cli.pipeline.invert import load_codes, smoothed_name
+from sg3cli.pipeline.invert import code_parts, load_codes, smoothed_names, smoothed_part
+from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.render import compose
-from sg3cli.pipeline.render_plan import conditioned
+from sg3cli.project import CODE_PARTS
 from sg3cli.video import Frame, VideoReader
 from sg3cli.weights.bundle import Bundle
-from sg3cli.weights.direction_file import load_direction
 
 if TYPE_CHECKING:
     from sg3cli.nets.encoder import Encoder
@@ -63,7 +64,7 @@ class PreviewFrame:
     index: int  # in the clip
     frame: Frame
     track: Track
-    codes: RowFile
+    codes: CodeRows
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class Viewer:
             track, near = self._watched(index, first, last)
         if track is None or track.status[here] == ABSENT:
             raise self._no_face(index, first, track)
-        codes: RowFile = ArrayRows(self._codes(first, last)) if self.reusable.codes else self._invert(near, track)
+        codes = self._codes(first, last) if self.reusable.codes else self._invert(near, track)
         frame = next(frame for frame in near if frame.index == here)
         return PreviewFrame(index, frame, track, codes)
 
@@ -264,30 +265,41 @@ class Viewer:
 
     # ---- codes
 
-    def _codes(self, first: int, last: int) -> np.ndarray:
+    def _codes(self, first: int, last: int) -> CodeRows:
         """The project's codes of frames `first` to `last`, smoothed as they will be rendered; nothing is written."""
-        project, mode = self.job.project, self.job.smooth()
-        codes, name = load_codes(project, self.bundle.digest), smoothed_name(project, mode)
-        if project.is_sealed(name) and not project.damage(name):
-            return RowFile(project.path / name).rows(first, last)
-        assert self.reusable.track is not None
-        whole = codes.rows(0, len(codes))
-        return inversion.smooth_codes(whole, self.reusable.track.times, self.reusable.track.shots, mode)[first:last]
+        project, mode, track = self.job.project, self.job.smooth(), self.reusable.track
+        codes = load_codes(project, self.bundle.digest)
+        assert track is not None
+        found: dict[str, RowFile] = {}
+        for part, name in smoothed_names(project, mode, codes).items():
+            if project.is_sealed(name) and not project.damage(name):
+                found[part] = ArrayRows(RowFile(project.path / name).rows(first, last))
+                continue
+            rows: RowFile = getattr(codes, part)
+            smooth = smoothed_part(part, rows.rows(0, len(rows)), track, mode, self.bundle.config)
+            found[part] = ArrayRows(smooth[first:last])
+        return CodeRows(**found)
 
-    def _invert(self, near: list[Frame], track: Track) -> RowFile:
+    def _invert(self, near: list[Frame], track: Track) -> CodeRows:
         """Codes of the frames beside this one, smoothed; the rows of other frames stay empty."""
-        if self._models is None:
-            untuned = self.bundle.generator().to(self.device) if self.reusable.tuned else self.G
+        config = self.job.settings.invert
+        if self._models is None:  # gradients do not go through a generator that keeps its images
+            own = self.reusable.tuned or config.refine > 0
+            untuned = self.bundle.generator().to(self.device) if own else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
         rows = np.array([frame.index for frame in near])
-        ws = np.stack(list(inversion.invert(crops, G, encoder, self.job.settings.invert, first=int(rows[0]))))
-        ws = inversion.fill_absent(ws, track.status[rows] != ABSENT)
-        smooth = inversion.smooth_codes(ws, track.times[rows], track.shots[rows], self.job.smooth())
-        codes = np.zeros((len(track), *smooth.shape[1:]), np.float32)
-        codes[rows] = smooth
-        return ArrayRows(codes)
+        parts = list(code_parts(crops, G, encoder, config, int(rows[0]), self.job.pull))
+        beside = Track(**{field.name: getattr(track, field.name)[rows] for field in fields(Track)})
+        found: dict[str, RowFile] = {}
+        for name in (name for name in CODE_PARTS if name in parts[0]):
+            values = inversion.fill_absent(np.stack([part[name] for part in parts]), beside.status != ABSENT)
+            smooth = smoothed_part(name, values, beside, self.job.smooth(), self.bundle.config)
+            whole = np.zeros((len(track), *smooth.shape[1:]), np.float32)
+            whole[rows] = smooth
+            found[name] = ArrayRows(whole)
+        return CodeRows(**found)
 
     # ---- images
 
@@ -310,18 +322,9 @@ class Viewer:
         config = replace(self.job.settings.render, **changes)
         # A project's first face is shown, with its own edits.
         mine = edits_of(edits, self.job.project.faces[0]) if self.reusable.track is not None else list(edits)
-        face = FaceEdits(shown.track, shown.codes, mine, self._vectors(mine))
+        face = FaceEdits(shown.track, shown.codes, load_edits(mine, self.bundle, self.job.nets).edits)
         maker = map_maker(config.transfer, self.bundle, self.job.nets)
         return next(compose(iter([shown.frame]), face, self.G, config, CompositingInputs(maker=maker))).rgb
-
-    def _vectors(self, edits: Sequence[Edit]) -> dict[str, np.ndarray]:
-        """Vectors of the edits' directions; raises when one is unknown or belongs to another generator."""
-        names = {name for edit in edits for name in edit.names}
-        loaded = {name: load_direction(self.job.direction_file(name, self.bundle)) for name in names}
-        for direction in loaded.values():
-            direction.check_fits(self.G.num_ws, self.G.config.w_dim, self.bundle.digest)
-        vectors = {name: direction.vector for name, direction in loaded.items()}
-        return {edit.title: conditioned(edit, vectors) for edit in edits}
 
 
 def part_of(track: Track, first: int, last: int) -> Track:

@@ -71,7 +71,7 @@ def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
     untouched = project.key("finetune" if plan.tuned else "invert")
     for order, number in enumerate(project.faces):
         track = project.track(order)
-        codes = smoothed_codes(project, plan.bundle.digest, track, job.smooth(), order, job)
+        codes = smoothed_codes(project, plan.bundle, track, job.smooth(), order, job)
         face = plan.of_face(with_smooth_landmarks(track), codes, number, order)
         found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs)), everybody))
     return found

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sg3cli import places
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.direction_file import Direction, load_direction
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
+STYLE_STATISTICS = "stylespace.safetensors"  # of a bundle: imported mean and deviation of each style
 EMBEDDED = Path(__file__).parent
 
 
@@ -53,6 +55,18 @@ class Bundle:
     def encoder_digest(self) -> str:
         """`sha256:...` of the encoder's file; `ModelError` when there is none."""
         return digest_of(self.encoder_path())
+
+    @cached_property
+    def config(self) -> GeneratorConfig:
+        """The generator's architecture, from its file's header. Raises `ModelError` for a damaged one."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / "generator.safetensors"
+        try:
+            with safe_open(str(path), framework="np") as file:
+                return GeneratorConfig.from_dict(json.loads(file.metadata()["sg3"])["config"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as cause:
+            raise ModelError(f"{path} is damaged: {cause}", "copy the model again, or import it again") from cause
 
     @property
     def has_encoder(self) -> bool:
@@ -80,6 +94,18 @@ class Bundle:
 
         encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
+
+    def companion(self, name: str) -> Path:
+        """Where a file that was made or imported for the model later lies, or would lie.
+
+        In the model's folder; for the model in the package, which is not written to, in the model store.
+        """
+        own = self.path / name
+        if own.is_file() or not self.path.is_relative_to(EMBEDDED):
+            return own
+        from sg3cli.weights import store
+
+        return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name
 
     @property
     def has_transfer(self) -> bool:

@@ -161,7 +161,7 @@ def _write_directions(folder: Path, paths: Sequence[Path], generator: GeneratorP
     (folder / "directions").mkdir()
     for path in paths:
         direction = load_direction(path)
-        direction.check_fits(generator.config.num_ws, generator.config.w_dim, digest)
+        direction.check_fits(generator.config, digest)
         if store.NAME.fullmatch(direction.name) is None:
             raise UsageError(f"{direction.name!r} cannot be a direction's name", f"rename {path}")
         target = folder / "directions" / f"{direction.name}.safetensors"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import ModelError, UsageError
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.import_arrays import SHAPES, as_direction, read_direction_array
 from sg3cli.weights.safe_pickle.values import Refused
 
@@ -34,7 +35,7 @@ SUFFIXES = (".safetensors", ".npy", ".pkl", ".pickle", ".pt")
 
 @dataclass(frozen=True)
 class Direction:
-    """`vector` `[num_ws, w_dim]` or `[1, w_dim]` float32, scaled so that strength 1 is one unit.
+    """`vector` `[num_ws, w_dim]` or `[1, w_dim]` float32, of StyleSpace `[1, channels]`; strength 1 adds it once.
 
     `generator` is the digest of the generator it was fitted on; None when the file does not say (InterFaceGAN's).
     """
@@ -47,7 +48,13 @@ class Direction:
     @property
     def does(self) -> str:
         """What strength 1 means, as the file says it."""
-        return str(self.meta.get("aim") or self.meta.get("description") or "")
+        unit = self.meta.get("unit")
+        return str(self.meta.get("aim") or self.meta.get("description") or (unit if isinstance(unit, str) else ""))
+
+    @property
+    def space(self) -> str:
+        """`w` (W or W+) or `s` (StyleSpace)."""
+        return "s" if self.meta.get("space") == "s" else "w"
 
     @property
     def range(self) -> tuple[float, float] | None:
@@ -57,12 +64,15 @@ class Direction:
                 return float(low), float(high)
         return None
 
-    def check_fits(self, num_ws: int, w_dim: int, generator: str | None = None) -> None:
+    def check_fits(self, config: GeneratorConfig, generator: str | None = None) -> None:
         """Raise `ModelError` when the direction belongs to a generator of another shape or another digest."""
         rows, width = self.vector.shape
-        if width != w_dim or rows not in (1, num_ws):
+        channels = sum(config.style_sizes.values())
+        fits = (rows, width) == (1, channels) if self.space == "s" else width == config.w_dim
+        if not fits or rows not in (1, config.num_ws):
+            codes = f"{channels} styles" if self.space == "s" else f"{config.num_ws}x{config.w_dim}"
             raise ModelError(
-                f"direction {self.name} has shape {rows}x{width}, the codes have {num_ws}x{w_dim}",
+                f"direction {self.name} has shape {rows}x{width}, the codes have {codes}",
                 "use a direction that was fitted on this generator",
             )
         if self.generator and generator and self.generator != generator:

@@ -5,7 +5,7 @@ Most are pickled object arrays, for which numpy's own reader would run whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,20 +72,38 @@ def read_latents(path: Path) -> dict[str, np.ndarray]:
         return codes
 
 
-def read_transforms(path: Path) -> dict[str, np.ndarray]:
-    """`landmarks_transforms.npy`: by name the matrix `[3, 3]` float64 that the generator's input takes.
+def read_codes(path: Path, names: Sequence[str] | None = None) -> np.ndarray:
+    """Codes `[N, num_ws or 1, w_dim]` float32 of an `.npy`: an array, or `latents.npy`, of which `names` choose rows.
 
-    Each entry is (angle, translation, matrix, inverse matrix), of which the last is the one to use.
+    Of several refinement steps the last one counts. Raises `ModelError` when a name is missing or nothing fits.
     """
-    with _not_what(path, "landmarks_transforms.npy holds a table of names and transforms"):
-        matrices = {}
-        for name, value in _table(read(path)).items():
-            value = value.values if isinstance(value, Array) and isinstance(value.values, list) else value
-            last = value[-1] if isinstance(value, tuple | list) and value else value
-            matrices[name] = _floats(last).astype(np.float64)
-            if matrices[name].shape != (3, 3):
-                raise Refused(f"the transform of {shown(name)} is not a 3x3 matrix")
-        return matrices
+    with _not_what(path, "codes are an .npy of [N,w_dim] or [N,num_ws,w_dim], or a table of names and codes"):
+        value = read(path)
+        if isinstance(value, dict):
+            if names is None:
+                raise Refused("it holds codes by name, and the table has no column `file`")
+            codes = {Path(name).name: code[-1] for name, code in read_latents(path).items()}
+            if missing := [name for name in names if name not in codes]:
+                raise Refused(f"it has no code of {missing[0]}")
+            return np.stack([codes[name] for name in names])
+        array = _floats(value)
+        return (array[:, None] if array.ndim == 2 else array).astype(np.float32)
+
+
+def kind_of(path: Path) -> str:
+    """`statistics` or `effects` of StyleCLIP's files, else `direction`."""
+    if path.suffix == ".safetensors" or not path.is_file():
+        return "direction"
+    value = read(path)
+    with explained(path):
+        if _is_statistics(value):
+            return "statistics"
+        array = value.array() if isinstance(value, Array | Tensor) and not _has_objects(value) else value
+    return "effects" if isinstance(array, np.ndarray) and array.ndim == 2 and len(array) > MOST_LAYERS else "direction"
+
+
+def _has_objects(value: Array | Tensor) -> bool:
+    return isinstance(value, Array) and isinstance(value.values, list)
 
 
 def read_style_statistics(path: Path) -> StyleStatistics:

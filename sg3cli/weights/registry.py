@@ -252,7 +252,18 @@ OFFICIAL_EDITING = (
     ),
 )
 
+CLIP_PAGE = "https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/main/"
+CLIP = Model(
+    "clip-vit-b-32",
+    "text",
+    "CLIP ViT-B/32 (OpenAI), as safetensors for open_clip",
+    MIT,
+    "url",
+    (ModelFile("open_clip_model.safetensors", CLIP_PAGE + "open_clip_model.safetensors"),),
+    note="text edits (sg3 directions text); the package open_clip_torch is the extra `clip`",
+)
+
 TABLE: dict[str, Model] = {
     model.name: model
-    for model in (PEOPLE_128, FACE_MESH, PERCEPTUAL, FAN, LPIPS_ALEX, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
+    for model in (PEOPLE_128, FACE_MESH, PERCEPTUAL, FAN, LPIPS_ALEX, CLIP, *OFFICIAL_GENERATORS, *OFFICIAL_EDITING)
 }

@@ -26,6 +26,7 @@ from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitt
 from sg3cli.evaluation.strength_sweep import response
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.geometry import warp_quad
+from sg3cli.latents.codes import Codes
 from sg3cli.latents.edits import apply_edits, parse_edit
 from sg3cli.latents.rendering import render_crops
 from sg3cli.manifest import read_manifest, write_manifest
@@ -33,10 +34,12 @@ from sg3cli.metrics.reconstruction import psnr, reconstruction_report
 from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.finetune import tuned_generator
+from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.project import Project
 from sg3cli.settings import CONFIGS, Settings
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import Bundle, load_model
+from sg3cli.weights.loaded_nets import LoadedNets
 
 LABELS = ("age", "smile", "yaw")
 EDITS = ("age=2@0s..0.2s", "smile=1@0s..0.1s")
@@ -107,10 +110,8 @@ def by_hand(folder: Path, tuned: bool, edited: bool = False) -> Iterator[tuple[n
     (codes,) = (np.load(path) for path in (folder / "talk.sg3" / "invert").glob("smooth-*.npy"))
     bundle = bundle_in(folder)
     if edited:
-        from sg3cli.weights.direction_file import load_direction
-
-        vectors = {name: load_direction(bundle.direction_path(name)).vector for name in ("age", "smile")}
-        codes = apply_edits(codes, track.times, [parse_edit(text) for text in EDITS], vectors)
+        loaded = load_edits([parse_edit(text) for text in EDITS], bundle, LoadedNets())
+        codes = apply_edits(Codes(codes), track.times, loaded.edits)
     renders = render_crops(tuned_generator(project, bundle, tuned), codes)
     with VideoReader(project.source()) as reader:
         for frame, render in zip(reader, renders, strict=True):

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import EASES, RAMP, Edit, Keyframe, apply_edits, make_edit, parse_edit, parse_layers, set_edit
+from sg3cli.latents.codes import Codes
+from sg3cli.latents.edits import (
+    EASES,
+    RAMP,
+    Edit,
+    Keyframe,
+    apply_edits,
+    make_edit,
+    parse_channel,
+    parse_edit,
+    parse_layers,
+    set_edit,
+)
+from sg3cli.latents.moves import ShiftS, ShiftW
 
 TIMES = np.linspace(0, 4, 401)
 finite = st.floats(-8, 8, allow_nan=False).map(lambda x: round(x, 3))
@@ -113,6 +128,26 @@ def test_setting_a_direction_again_replaces_it_and_zero_removes_it() -> None:
     assert set_edit([smile], parse_edit("age=0s:0,1s:0")) == [smile]
 
 
+@pytest.mark.parametrize("text", ["L5:133=+3", "1:L5:133=3@0s..2s", "input:2=-1", "L0:0=0s:0,1s:2"])
+def test_one_channel_of_stylespace_is_an_edit(text: str) -> None:
+    edit = parse_channel(text)
+    assert edit == parse_edit(text) and edit.names == () and Edit.from_dict(edit.to_dict()) == edit
+    assert edit.channel == ((0, 2) if "input" in text else (6, 133) if "L5" in text else (1, 0))
+    assert edit.face == (1 if text[0] == "1" else None)
+
+
+def test_a_channel_belongs_to_its_layer_and_to_s() -> None:
+    for wrong in ("age=2", "L5=1", "5:133=1", "L5:x=1", "L5:133"):
+        with pytest.raises(UsageError):
+            parse_channel(wrong)
+    with pytest.raises(UsageError, match="layer 6"):
+        parse_channel("L5:1=1", layers="1-5")
+    assert parse_channel("L5:1=1", layers="6").layers == (6,)
+    for parts in ({"space": "w"}, {"preserve": ["age"]}, {"space": "z"}):
+        with pytest.raises(UsageError):
+            make_edit("L5:1", "1", **parts)
+
+
 # ---- codes
 
 
@@ -120,10 +155,16 @@ def some_codes(frames: int = 5) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(frames, 8, 6)).astype(np.float32)
 
 
+def applied(ws: np.ndarray, times: np.ndarray, edits: list[Edit], vector: np.ndarray) -> np.ndarray:
+    """W+ codes after edits that are all along `vector`."""
+    loaded = [replace(edit, move=ShiftW(vector, edit.rows(ws.shape[1]))) for edit in edits]
+    return apply_edits(Codes(ws), times, loaded).ws
+
+
 def test_codes_move_by_strength_times_direction_on_the_chosen_layers_only() -> None:
     ws, times = some_codes(), np.arange(5) / 4
     direction = np.random.default_rng(1).normal(size=(8, 6)).astype(np.float32)
-    moved = apply_edits(ws, times, [make_edit("age", "0s:0,1s:2", "2-3")], {"age": direction})
+    moved = applied(ws, times, [make_edit("age", "0s:0,1s:2", "2-3")], direction)
     expected = ws.astype(np.float64)
     for frame, time in enumerate(times):
         expected[frame, 2:4] += 2 * time * direction[2:4]
@@ -132,28 +173,26 @@ def test_codes_move_by_strength_times_direction_on_the_chosen_layers_only() -> N
 
 
 def test_the_fourier_layer_stays_unless_asked_for() -> None:
-    ws, ones = some_codes(), {"age": np.ones((1, 6), np.float32)}
-    moved = apply_edits(ws, np.zeros(5), [make_edit("age", "1")], ones)
+    ws, ones = some_codes(), np.ones((1, 6), np.float32)
+    moved = applied(ws, np.zeros(5), [make_edit("age", "1")], ones)
     assert (moved[:, 0] == ws[:, 0]).all() and (moved[:, 1:] != ws[:, 1:]).all()
-    assert (apply_edits(ws, np.zeros(5), [make_edit("age", "1", "0")], ones)[:, 0] != ws[:, 0]).all()
+    assert (applied(ws, np.zeros(5), [make_edit("age", "1", "0")], ones)[:, 0] != ws[:, 0]).all()
 
 
 def test_frames_without_strength_keep_their_bits_and_the_input_is_untouched() -> None:
     ws = some_codes()
     ws[0, 0, 0] = -0.0
     before = ws.copy()
-    moved = apply_edits(ws, np.arange(5.0), [make_edit("age", "1@2s..4s")], {"age": np.ones((1, 6), np.float32)})
+    moved = applied(ws, np.arange(5.0), [make_edit("age", "1@2s..4s")], np.ones((1, 6), np.float32))
     assert moved[[0, 1, 2, 4]].tobytes() == before[[0, 1, 2, 4]].tobytes()
     assert (moved[3] != before[3]).any() and ws.tobytes() == before.tobytes()
 
 
 @given(finite, finite)
 def test_edits_of_one_direction_add_up(a: float, b: float) -> None:
-    ws, direction = some_codes(2).astype(np.float32), {"age": np.ones((1, 6), np.float32)}
-    one_by_one = apply_edits(
-        apply_edits(ws, np.zeros(2), [_number(a)], direction), np.zeros(2), [_number(b)], direction
-    )
-    assert one_by_one == pytest.approx(apply_edits(ws, np.zeros(2), [_number(a + b)], direction), abs=1e-4)
+    ws, direction = some_codes(2).astype(np.float32), np.ones((1, 6), np.float32)
+    one_by_one = applied(applied(ws, np.zeros(2), [_number(a)], direction), np.zeros(2), [_number(b)], direction)
+    assert one_by_one == pytest.approx(applied(ws, np.zeros(2), [_number(a + b)], direction), abs=1e-4)
 
 
 def _number(value: float) -> Edit:
@@ -162,4 +201,20 @@ def _number(value: float) -> Edit:
 
 def test_a_layer_beyond_the_generator_is_named() -> None:
     with pytest.raises(UsageError, match="layer 8 of age"):
-        apply_edits(some_codes(), np.zeros(5), [make_edit("age", "1", "1-8")], {"age": np.ones((1, 6), np.float32)})
+        make_edit("age", "1", "1-8").rows(8)
+
+
+def test_styles_move_on_the_frames_of_an_edit_and_codes_stay() -> None:
+    """A shift in S is a part of its own: it does not touch W+ codes, and is 0 where no edit is at work."""
+    codes, vector = Codes(some_codes()), np.arange(4, dtype=np.float32)
+    edit = replace(make_edit("L0:1", "0s:0,2s:0:hold,4s:2"), move=ShiftS(vector))
+    moved = edit.apply(codes, np.arange(5.0))
+    assert moved.ws.tobytes() == codes.ws.tobytes() and moved.shift is not None
+    assert moved.shift == pytest.approx(np.outer([0, 0, 0, 1, 2], vector))
+    again = edit.apply(moved, np.full(5, 4.0)).shift
+    assert again == pytest.approx(np.outer([2, 2, 2, 3, 4], vector)) and moved.shift[4, 1] == 2
+
+
+def test_an_edit_that_was_not_read_is_not_applied_silently() -> None:
+    with pytest.raises(ValueError, match="1:age"):
+        parse_edit("1:age=2").apply(Codes(some_codes()), np.zeros(5))

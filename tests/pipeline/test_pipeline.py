@@ -134,7 +134,7 @@ def composed(job: Job, detail: float = 0.0) -> Iterator[tuple[np.ndarray, np.nda
     """(source, result) of every frame, before encoding; the face as the generator draws it unless `detail` is given."""
     project, bundle, config = job.project, job.bundle(), replace(job.settings.render, detail=detail)
     track = project.track()
-    codes = smoothed_codes(project, bundle.digest, track, config.smooth)
+    codes = smoothed_codes(project, bundle, track, config.smooth)
     G = tuned_generator(project, bundle, True)
     with VideoReader(project.source()) as reader:
         frames = list(reader)

@@ -288,7 +288,7 @@ def test_a_finished_project_is_shown_as_it_will_be_rendered(
     project, bundle = Project.open(finished), load_model(tiny_bundle)
     job = Job(project, Settings().having(invert={"model": str(tiny_bundle)}))
     track = project.track()
-    codes = smoothed_codes(project, bundle.digest, track, "paper")
+    codes = smoothed_codes(project, bundle, track, "paper")
     with VideoReader(project.source()) as reader:
         frame = next(reader.frames(6))
     G = tuned_generator(project, bundle, True)

@@ -34,7 +34,7 @@ def transfers(project: Project, bundle: Path, cut: int | None = None, batch: int
     track = with_smooth_landmarks(project.track())
     if cut is not None:
         track = replace(track, shots=(np.arange(len(track)) >= cut).astype(track.shots.dtype))
-    face: FaceEdits = plan.of_face(track, smoothed_codes(project, plan.bundle.digest, track, "paper"))
+    face: FaceEdits = plan.of_face(track, smoothed_codes(project, plan.bundle, track, "paper"))
     G = tuned_generator(project, plan.bundle, False)
     paster = FacePaster(track, replace(job.settings.render, batch=batch), G.img_resolution)
     return SteadyTransfers(partial(VideoReader, project.source()), face, paster, G, None, MapMaker())

@@ -15,8 +15,10 @@ from safetensors.numpy import save_file
 
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.latents.projection import condition
+from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.direction_file import find_direction, is_direction_file, load_direction
 
+R_1024 = GeneratorConfig.stylegan3_r(1024)
 VECTOR = np.linspace(-1, 1, 512, dtype=np.float32)
 
 
@@ -83,9 +85,9 @@ def test_our_files_carry_their_name_and_generator(tmp_path: Path) -> None:
     save_file({"direction": VECTOR[None]}, tmp_path / "x.safetensors", metadata=meta)
     direction = load_direction(tmp_path / "x.safetensors")
     assert (direction.name, direction.generator, direction.meta["unit"]) == ("age", "sha256:abc", 2.5)
-    direction.check_fits(16, 512, "sha256:abc")
+    direction.check_fits(R_1024, "sha256:abc")
     with pytest.raises(ModelError, match="another generator"):
-        direction.check_fits(16, 512, "sha256:def")
+        direction.check_fits(R_1024, "sha256:def")
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
@@ -112,7 +114,21 @@ def test_a_safetensors_file_of_something_else_is_refused(tmp_path: Path) -> None
 def test_a_direction_of_another_shape_does_not_fit(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 18, 512), np.float32) + 1)
     with pytest.raises(ModelError, match="18x512"):
-        load_direction(tmp_path / "x.npy").check_fits(16, 512)
+        load_direction(tmp_path / "x.npy").check_fits(R_1024)
+
+
+def test_a_direction_of_stylespace_has_a_number_for_each_style(tmp_path: Path) -> None:
+    """9894 of them in the published R generator of 1024 px."""
+    meta = {"sg3": json.dumps({"space": "s"})}
+    save_file({"direction": np.ones(9894, np.float32)}, tmp_path / "s.safetensors", metadata=meta)
+    direction = load_direction(tmp_path / "s.safetensors")
+    assert direction.space == "s" and direction.vector.shape == (1, 9894)
+    direction.check_fits(R_1024)
+    with pytest.raises(ModelError, match="4950 styles"):
+        direction.check_fits(GeneratorConfig.stylegan3_t(1024))
+    save_file({"direction": np.ones(512, np.float32)}, tmp_path / "s.safetensors", metadata=meta)
+    with pytest.raises(ModelError, match="9894 styles"):
+        load_direction(tmp_path / "s.safetensors").check_fits(R_1024)
 
 
 def test_an_unknown_name_lists_those_known(tmp_path: Path) -> None:

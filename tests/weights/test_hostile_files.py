@@ -24,7 +24,7 @@ from official_files import ENCODERS, PICKLES, STATE_DICTS, golden_bytes, save_en
 from sg3cli import cli
 from sg3cli.errors import ModelError
 from sg3cli.weights.direction_file import load_direction
-from sg3cli.weights.import_arrays import read_latents, read_style_statistics, read_transforms
+from sg3cli.weights.import_arrays import read_codes, read_latents, read_style_statistics
 from sg3cli.weights.import_networks import read_official
 from sg3cli.weights.safe_pickle.reader import read
 from sg3cli.weights.safe_pickle.values import Array, Tensor
@@ -299,7 +299,7 @@ def test_source_text_in_an_official_pickle_is_dropped(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("reader", [load_direction, read_latents, read_transforms, read_style_statistics])
+@pytest.mark.parametrize("reader", [load_direction, read_latents, read_codes, read_style_statistics])
 def test_evil_array_files(tmp_path: Path, reader: Callable[[Path], Any]) -> None:
     marker, path = tmp_path / "marker", tmp_path / "evil_boundary.npy"
     for label, code, _ in evil(marker):
@@ -338,7 +338,7 @@ def good_files(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
     np.save(folder / "age_boundary.npy", np.ones((1, 64), np.float32))
     np.save(folder / "latents.npy", codes)
     np.save(folder / "lists.npy", {name: [code, code] for name, code in codes.items()})
-    np.save(folder / "transforms.npy", {"a.jpg": (1.5, np.zeros(2), np.eye(3), np.eye(3))})
+    np.save(folder / "codes.npy", np.ones((4, 16, 8), np.float32))
     layers = {"input": np.ones(4), "L0_36_64": np.ones(64, np.float32)}
     (folder / "s_stats").write_bytes(pickle.dumps([{"theta": np.float64(0)}, layers, layers], 3))
     readers: dict[str, Callable[[Path], Any]] = {
@@ -346,7 +346,7 @@ def good_files(folder: Path) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
         "age_boundary.npy": load_direction,
         "latents.npy": read_latents,
         "lists.npy": read_latents,
-        "transforms.npy": read_transforms,
+        "codes.npy": read_codes,
         "s_stats": read_style_statistics,
     }
     found = {name: ((folder / name).read_bytes(), reader) for name, reader in readers.items()}
@@ -399,7 +399,7 @@ def size_of(value: Any, depth: int = 8) -> int:
 
 MUTATIONS = {name: 30 for name in PICKLES.values()}  # these take a tenth of a second each
 NAMES = [*PICKLES.values(), *STATE_DICTS, *ENCODERS, "e.pt"]
-NAMES += ["age_boundary.npy", "latents.npy", "lists.npy", "transforms.npy", "s_stats"]
+NAMES += ["age_boundary.npy", "latents.npy", "lists.npy", "codes.npy", "s_stats"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sg3cli.errors import ModelError
-from sg3cli.weights.import_arrays import read_channel_table, read_latents, read_style_statistics, read_transforms
+from sg3cli.weights.import_arrays import read_channel_table, read_codes, read_latents, read_style_statistics
 
 CODES = np.random.default_rng(0).normal(size=(2, 3, 16, 512)).astype(np.float32)  # images, steps
 
@@ -24,14 +24,6 @@ def test_latents_of_the_image_and_of_the_video_tools(tmp_path: Path) -> None:
         found = read_latents(tmp_path / f"{layout}.npy")
         assert list(found) == list(names)
         assert all((found[n] == s).all() and found[n].shape == s.shape for n, s in zip(names, steps, strict=True))
-
-
-def test_landmark_transforms_give_their_last_matrix(tmp_path: Path) -> None:
-    matrix = np.array([[0.8, 0.6, 0.1], [-0.6, 0.8, 0.2], [0, 0, 1]])
-    entry = (36.87, np.array([0.1, 0.2]), matrix, np.linalg.inv(matrix))
-    np.save(tmp_path / "t.npy", {"0001.jpg": entry, "0002.jpg": (0.0, np.zeros(2), np.eye(3), np.eye(3))})
-    found = read_transforms(tmp_path / "t.npy")
-    assert (found["0001.jpg"] == np.linalg.inv(matrix)).all() and (found["0002.jpg"] == np.eye(3)).all()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -56,12 +48,20 @@ def test_one_file_for_another_is_refused_by_name(tmp_path: Path) -> None:
     np.save(tmp_path / "boundary.npy", np.ones((1, 512), np.float32))
     for reader, cause in (
         (read_latents, "table of names"),
-        (read_transforms, "table of names"),
         (read_style_statistics, "statistics"),
         (read_channel_table, r"shape \(1, 512\)"),
     ):
         with pytest.raises(ModelError, match=cause):
             reader(tmp_path / "boundary.npy")
-    np.save(tmp_path / "t.npy", {"a.jpg": (0.0, np.eye(3), np.eye(2))})
-    with pytest.raises(ModelError, match="not a 3x3 matrix"):
-        read_transforms(tmp_path / "t.npy")
+
+
+def test_codes_of_named_files_are_taken_by_name_and_from_the_last_step(tmp_path: Path) -> None:
+    np.save(tmp_path / "latents.npy", {"in/a.jpg": list(CODES[0]), "b.jpg": list(CODES[1])})
+    found = read_codes(tmp_path / "latents.npy", ["b.jpg", "a.jpg"])
+    assert (found == CODES[[1, 0], -1]).all()
+    for names, cause in ((["c.jpg"], "no code of c.jpg"), (None, "no column `file`")):
+        with pytest.raises(ModelError, match=cause):
+            read_codes(tmp_path / "latents.npy", names)
+    np.save(tmp_path / "plain.npy", CODES[:, 0, 0].astype(np.float64))
+    plain = read_codes(tmp_path / "plain.npy")
+    assert plain.shape == (2, 1, 512) and plain.dtype == np.float32

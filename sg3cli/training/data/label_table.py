@@ -26,16 +26,20 @@ class LabelTable:
     scores: np.ndarray
     seeds: tuple[int, ...] = ()
     files: tuple[Path, ...] = ()
+    groups: tuple[str, ...] = ()  # where each row comes from; empty: nothing is known of it
 
     def __len__(self) -> int:
         return len(self.scores)
 
 
-def read_labels(path: Path, names: tuple[str, ...] = ()) -> LabelTable:
-    """The table in `path`; only the columns `names` if there are any. Errors name the file, the row and the column."""
+def read_labels(path: Path, names: tuple[str, ...] = (), balance: str | None = None) -> LabelTable:
+    """The table in `path`; only the columns `names` if there are any. Errors name the file, the row and the column.
+
+    The column `balance` is no attribute: its words or numbers are the rows' groups.
+    """
     if not path.is_file():
         raise UsageError(f"there is no table {path}", HINT)
-    table = _read_npz(path, names) if path.suffix == ".npz" else _read_csv(path, names)
+    table = _read_npz(path, names, balance) if path.suffix == ".npz" else _read_csv(path, names, balance)
     if not len(table):
         raise InputError(f"{path} has no rows", HINT)
     return table
@@ -50,7 +54,7 @@ def write_labels(path: Path, table: LabelTable) -> None:
             writer.writerow([seed, *("" if np.isnan(value) else repr(float(value)) for value in row)])
 
 
-def _read_csv(path: Path, names: tuple[str, ...]) -> LabelTable:
+def _read_csv(path: Path, names: tuple[str, ...], balance: str | None) -> LabelTable:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -60,23 +64,25 @@ def _read_csv(path: Path, names: tuple[str, ...]) -> LabelTable:
     keys = [name for name in ("seed", "file") if name in columns]
     if len(keys) != 1:
         raise InputError(f"{path} has {'both columns' if keys else 'no column'} `seed` and `file`", HINT)
-    attributes = _chosen(path, [c for c in columns if c not in keys], names)
+    _chosen(path, columns, () if balance is None else (balance,))
+    attributes = _chosen(path, [c for c in columns if c not in (*keys, balance)], names)
     if not attributes:
         raise InputError(f"{path} has no column of an attribute", HINT)
     plain = [{(k or "").strip(): v for k, v in row.items()} for row in rows]
+    groups = () if balance is None else tuple((row.get(balance) or "").strip() for row in plain)
     scores = [[_number(path, line, name, row.get(name)) for name in attributes] for line, row in enumerate(plain, 2)]
     array = np.array(scores, np.float64).reshape(-1, len(attributes))
     if keys == ["seed"]:
         seeds = tuple(_seed(path, line, row["seed"]) for line, row in enumerate(plain, 2))
-        return LabelTable(attributes, array, seeds=seeds)
+        return LabelTable(attributes, array, seeds=seeds, groups=groups)
     files = tuple(path.parent / (row["file"] or "").strip() for row in plain)
     for line, each in enumerate(files, 2):
         if not each.is_file():
             raise InputError(f"{path}, row {line}: there is no file {each}", "names are relative to the table's folder")
-    return LabelTable(attributes, array, files=files)
+    return LabelTable(attributes, array, files=files, groups=groups)
 
 
-def _read_npz(path: Path, names: tuple[str, ...]) -> LabelTable:
+def _read_npz(path: Path, names: tuple[str, ...], balance: str | None) -> LabelTable:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             columns, labels = [str(c) for c in arrays["columns"]], np.asarray(arrays["labels"], np.float64)
@@ -86,8 +92,10 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> LabelTable:
     if labels.ndim != 2 or labels.shape[1] != len(columns) or (seeds and len(seeds) != len(labels)):
         shapes = f"labels {labels.shape}, {len(columns)} columns, {len(seeds)} seeds"
         raise InputError(f"{path} does not fit together: {shapes}", "one row a picture, one column an attribute")
-    attributes = _chosen(path, columns, names)
-    return LabelTable(attributes, labels[:, [columns.index(name) for name in attributes]], seeds)
+    _chosen(path, columns, () if balance is None else (balance,))
+    attributes = _chosen(path, [name for name in columns if name != balance], names)
+    groups = () if balance is None else tuple(f"{value:g}" for value in labels[:, columns.index(balance)])
+    return LabelTable(attributes, labels[:, [columns.index(name) for name in attributes]], seeds, groups=groups)
 
 
 def _chosen(path: Path, columns: list[str], names: tuple[str, ...]) -> tuple[str, ...]:

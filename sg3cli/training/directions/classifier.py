@@ -128,15 +128,16 @@ class Scoring:
             ws = torch.cat([self.G.mapping.w_avg.expand(len(ws), 1, -1), ws[:, 1:]], dim=1)
         return self.G.synthesis(ws)
 
-    def response(self, vector: np.ndarray, output: int, batch: int, images: int = 48) -> float:
-        """Mean change of the score `output` by adding vector [1, w_dim] to the first codes, half of it each way."""
+    def responses(self, vector: np.ndarray, batch: int, images: int = 48) -> np.ndarray:
+        """Mean change of all scores `[K]` by adding vector [1, w_dim] to the first codes, half of it each way."""
         ws = torch.from_numpy(self.codes[:images]).to(self.G.mapping.w_avg)
         half = torch.from_numpy(vector).to(ws) / 2
-        change = 0.0
+        changes = []
         for some in ws.split(batch):
-            after, before = (self.classifier(self.draw(some + side * half))[:, output] for side in (1, -1))
-            change += float((after - before).sum())
-        return change / len(ws)
+            after, before = (self.classifier(self.draw(some + side * half)) for side in (1, -1))
+            changes.append(after - before)
+        mean: np.ndarray = np.concatenate(changes).mean(0)
+        return mean
 
     def finish(self) -> None:
         """The scores are safe elsewhere."""

@@ -58,17 +58,27 @@ def choose_method(wanted: str, own_images: bool = True) -> str:
 
 
 def fit_directions(
-    names: Sequence[str], codes: np.ndarray, scores: np.ndarray, config: TrainDirectionsConfig
+    names: Sequence[str],
+    codes: np.ndarray,
+    scores: np.ndarray,
+    config: TrainDirectionsConfig,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, Fitted]:
-    """codes [N, w_dim], scores [N, K] of `names` -> a direction for each; see `fit_direction`."""
+    """codes [N, w_dim], scores [N, K] of `names` -> a direction for each; see `fit_direction`.
+
+    `groups [N]` say where each row comes from (the data set it was taken from, say). A direction then tells rows of one
+    group apart, never one group from another: both ends have as many rows of each, and a regression asks within them.
+    """
     if config.method != "regression":
-        return {n: fit_direction(n, codes, column, config) for n, column in zip(names, scores.T, strict=True)}
+        return {n: fit_direction(n, codes, column, config, groups) for n, column in zip(names, scores.T, strict=True)}
     whole = np.isfinite(scores).all(axis=1)
     codes, scores = codes[whole].astype(np.float64), scores[whole].astype(np.float64)
-    ends = {name: _ends(name, column, config.share) for name, column in zip(names, scores.T, strict=True)}
+    groups = None if groups is None else np.asarray(groups)[whole].tolist()
+    ends = {name: balanced_ends(name, each, config.share, groups) for name, each in zip(names, scores.T, strict=True)}
     rng = np.random.default_rng(config.seed)
     train, test = _cut(rng.permutation(len(scores)))
-    columns = regress(codes[train], scores[train])
+    inner_codes, inner_scores = (_within(values, groups) for values in (codes, scores))
+    columns = regress(inner_codes[train], inner_scores[train])
     found = {}
     for name, column, column_scores in zip(names, columns, scores.T, strict=True):
         size = float(np.linalg.norm(column))
@@ -96,14 +106,20 @@ def regress(codes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.solve(gram, a.T @ (codes - codes.mean(0)) / len(a)) / spread[:, None])
 
 
-def fit_direction(name: str, codes: np.ndarray, scores: np.ndarray, config: TrainDirectionsConfig) -> Fitted:
+def fit_direction(
+    name: str,
+    codes: np.ndarray,
+    scores: np.ndarray,
+    config: TrainDirectionsConfig,
+    groups: Sequence[str] | None = None,
+) -> Fitted:
     """codes [N, w_dim], scores [N] (nan: unknown) -> the direction along which the score rises.
 
     Raises UsageError when the scores are too few or all the same.
     """
     known = np.isfinite(scores)
     codes, scores = codes[known].astype(np.float64), scores[known].astype(np.float64)
-    ends = _ends(name, scores, config.share)
+    ends = balanced_ends(name, scores, config.share, None if groups is None else np.asarray(groups)[known].tolist())
     rng = np.random.default_rng(config.seed)
     train, test = (np.concatenate(part) for part in zip(*(_cut(rng.permutation(end)) for end in ends), strict=True))
     middle = (scores[ends[0]].mean() + scores[ends[1]].mean()) / 2
@@ -192,11 +208,27 @@ def cosines(directions: Sequence[Fitted]) -> dict[str, dict[str, float]]:
     }
 
 
+def leaks_by_labels(direction: Fitted, codes: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Change of every attribute by strength 1, in its standard deviations, as far as the labels tell.
+
+    Each score is regressed on the codes (ridge); what the pictures really do, only a classifier can say.
+    """
+    found = {}
+    for name, column in zip(names, scores.T, strict=True):
+        known = np.isfinite(column)
+        x, y = codes[known].astype(np.float64), column[known].astype(np.float64)
+        x, y = x - x.mean(0), (y - y.mean()) / max(float(y.std()), 1e-12)
+        gram = x.T @ x / len(x)
+        slope = np.linalg.solve(gram + 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram)), x.T @ y / len(x))
+        found[name] = round(float(direction.length * (direction.normal @ slope)), 4)
+    return found
+
+
 def save_direction(folder: Path, direction: Fitted, generator: str, facts: Mapping[str, Any]) -> Path:
     """Write NAME.safetensors in the format of `directions.load`."""
     path = folder / f"{direction.name}.safetensors"
     meta = {
-        "schema": 1, "name": direction.name, "generator": generator, "unit": direction.unit,
+        "schema": 1, "name": direction.name, "generator": generator, "space": "w", "unit": direction.unit,
         "norm": direction.length, **facts, **direction.report,
     }  # fmt: skip
     write_arrays(path, {"direction": direction.vector}, meta)
@@ -213,6 +245,42 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
         return None
     ranks = rankdata(scores)[labels].sum()
     return float((ranks - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def balanced_ends(
+    name: str, scores: np.ndarray, share: float, groups: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the lowest and of the highest scores, of each group as many at both ends; see `_ends`.
+
+    Raises `UsageError` when no group has both.
+    """
+    if groups is None:
+        return _ends(name, scores, share)
+    lows, highs, labels = [], [], np.asarray(groups)
+    for group in np.unique(labels):
+        rows = np.flatnonzero(labels == group)
+        order = rows[np.argsort(scores[rows], kind="stable")]
+        count = min(max(round(share * len(rows)), 1), len(rows) // 2)
+        low, high = order[:count], order[len(order) - count :]
+        apart = int(np.count_nonzero(scores[low] < scores[high][::-1]))
+        lows.append(low[:apart])
+        highs.append(high[len(high) - apart :])
+    found = np.concatenate(lows), np.concatenate(highs)
+    if len(found[0]) < FEWEST // 2:
+        what = f"{name} differs within no group of --balance" if not len(found[0]) else f"{name} has {len(found[0])}"
+        hint = "label pictures of each group in which it differs, or take a larger --share"
+        raise UsageError(what if not len(found[0]) else f"{what} rows at each end when groups are balanced", hint)
+    return found
+
+
+def _within(values: np.ndarray, groups: Sequence[str] | None) -> np.ndarray:
+    """`values [N, K]` with each group's mean moved to the mean of all."""
+    if groups is None:
+        return values
+    labels, result = np.asarray(groups), values.copy()
+    for group in np.unique(labels):
+        result[labels == group] += values.mean(0) - values[labels == group].mean(0)
+    return result
 
 
 def _ends(name: str, scores: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

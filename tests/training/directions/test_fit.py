@@ -17,7 +17,7 @@ from tiny import tiny_generator
 from torch import nn
 
 from sg3cli import cli
-from sg3cli.cli.train.directions import check_names, parse_units
+from sg3cli.cli.train.directions import parse_units
 from sg3cli.drawing.images import write_png
 from sg3cli.errors import InputError, ModelError, UsageError
 from sg3cli.files import digest_of
@@ -36,6 +36,7 @@ from sg3cli.training.directions.fit import (
     regress,
     set_unit,
 )
+from sg3cli.training.directions.learn import check_names
 from sg3cli.weights.direction_file import load_direction
 
 CONFIG = TrainDirectionsConfig(method="logistic", share=0.1)
