@@ -10,7 +10,6 @@ labels at strength 1, in standard deviations over people. Of neutral London face
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from sg3cli.files import write_json
 from sg3cli.nets.efficientnet_lite import LITE0, LITE1
 from sg3cli.nets.face_reader import FaceReader, load_face_reader
 from sg3cli.nets.restyle import average_image, restyle_codes
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = ", ".join(f"{what} {value:.2f}" for what, value in row.items())
             sys.stdout.write(f"{Path(model).name} {name}: {figures}\n")
     if given.out is not None:
-        given.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
+        write_json(given.out, table)
 
 
 if __name__ == "__main__":
