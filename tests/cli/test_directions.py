@@ -241,6 +241,7 @@ def test_an_attribute_net_labels_the_model_s_own_pictures(here: Path, tiny_bundl
     net = AttributeNet(AttributeNetConfig(("light", "smile"), people=1))
     save_attribute_net(here / "probe.safetensors", net)
     learn = ["learn", "--classifier", "probe.safetensors", "--samples", "60", "--share", "0.2", "--method", "logistic"]
+    learn += ["--classifier-input", "64"]
     assert run(tiny_bundle, *learn, "--out", "all") == 0
     assert run(tiny_bundle, *learn, "--attributes", "smile", "--out", "s") == 0
     assert sorted(path.stem for path in (here / "all").glob("*.safetensors")) == ["light", "smile"]
@@ -248,6 +249,6 @@ def test_an_attribute_net_labels_the_model_s_own_pictures(here: Path, tiny_bundl
     assert one.shape == (60, 2) and both[:, 2] == pytest.approx(one[:, 1])
     images = draw(tiny_generator(), Codes(Sampler(tiny_generator(), GenerateConfig(truncation=0.7)).codes(range(3))))
     stored = load_attribute_net(here / "probe.safetensors")
-    expected = stored.attributes(torch.nn.functional.interpolate(images.clamp(-1, 1), (256, 256), mode="bilinear"))
+    expected = stored.attributes(torch.nn.functional.interpolate(images.clamp(-1, 1), (64, 64), mode="bilinear"))
     assert both[:3, 1:] == pytest.approx(expected.numpy(), abs=1e-4)
     assert run(tiny_bundle, *learn, "--attributes", "hat", "--out", "x") == 2
