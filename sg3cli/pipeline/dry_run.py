@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CHAIN = ("align", "invert", "finetune", "render")
 # Of people-128 on two cores: seconds for each frame (of a tuning: for each step), and bytes at the peak.
 PACE = {"align": 1 / 60, "invert": 1 / 40, "finetune": 0.12, "render": 1 / 8}
+REFINE = 0.08  # seconds for each frame and step of a refinement, where half of the frames follow others
 PEAK = {"align": 220 << 20, "invert": 700 << 20, "finetune": 1800 << 20, "render": 810 << 20}
 MEASURED = "people-128"
 
@@ -66,5 +67,7 @@ def to_do(job: Job, stage: str) -> Outlook:
     before, frames = job.project.record(stage), int(job.project.stream.get("frames") or 0)
     known = job.settings.invert.model == MEASURED and job.device in ("auto", "cpu")
     count = job.settings.finetune.steps if stage == "finetune" else frames
-    seconds = before.seconds if before else count * PACE[stage] if known and count else None
+    pace, refine = PACE[stage], job.settings.invert.refine if stage == "invert" else 0
+    same = bool(before) and (stage != "invert" or int(before.params.get("refine", 0)) == refine)
+    seconds = before.seconds if same else count * (pace + refine * REFINE) if known and count else None
     return Outlook(stage, "to do", seconds, PEAK[stage] if known else None)

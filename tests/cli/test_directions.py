@@ -20,6 +20,7 @@ from sg3cli.latents.edits import make_edit
 from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import Z, statistics
+from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, load_attribute_net, save_attribute_net
 from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.training.config import TrainDirectionsConfig
 from sg3cli.training.directions.channels import channel_name, locality
@@ -234,3 +235,20 @@ def test_the_mean_code_of_a_seed_is_what_z_gives() -> None:
     z = torch.from_numpy(np.random.RandomState(3).randn(1, 32)).float()
     learned = Sampler(G, GenerateConfig(truncation=0.7)).codes([3])[:, 0]
     assert Z(z).to_w(G, 0.7).values.numpy() == pytest.approx(learned, abs=1e-6)
+
+
+def test_an_attribute_net_labels_the_model_s_own_pictures(here: Path, tiny_bundle: Path) -> None:
+    net = AttributeNet(AttributeNetConfig(("light", "smile"), people=1))
+    save_attribute_net(here / "probe.safetensors", net)
+    learn = ["learn", "--classifier", "probe.safetensors", "--samples", "60", "--share", "0.2", "--method", "logistic"]
+    learn += ["--classifier-input", "64"]
+    assert run(tiny_bundle, *learn, "--out", "all") == 0
+    assert run(tiny_bundle, *learn, "--attributes", "smile", "--out", "s") == 0
+    assert sorted(path.stem for path in (here / "all").glob("*.safetensors")) == ["light", "smile"]
+    both, one = (np.loadtxt(here / name / "labels.csv", delimiter=",", skiprows=1) for name in ("all", "s"))
+    assert one.shape == (60, 2) and both[:, 2] == pytest.approx(one[:, 1])
+    images = draw(tiny_generator(), Codes(Sampler(tiny_generator(), GenerateConfig(truncation=0.7)).codes(range(3))))
+    stored = load_attribute_net(here / "probe.safetensors")
+    expected = stored.attributes(torch.nn.functional.interpolate(images.clamp(-1, 1), (64, 64), mode="bilinear"))
+    assert both[:3, 1:] == pytest.approx(expected.numpy(), abs=1e-4)
+    assert run(tiny_bundle, *learn, "--attributes", "hat", "--out", "x") == 2

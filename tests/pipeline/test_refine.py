@@ -86,3 +86,41 @@ def test_a_refined_inversion_is_found_again_tuned_on_edited_and_previewed(here: 
     )
     known, anew = (read_image(Path(f"{name}.png")).astype(int) for name in ("known", "anew"))
     assert np.abs(known - anew).mean() < 6  # other neighbours, another leader: nearly the same face
+
+
+class Stopped(Exception):
+    """A kill."""
+
+
+def test_a_killed_refinement_goes_on_to_the_same_bytes(
+    here: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first block of eight frames is kept; the second is done by the second run alone."""
+    from sg3cli.latents import refinement
+    from sg3cli.pipeline import Job
+    from sg3cli.settings import Settings
+    from sg3cli.video.probe import probe
+
+    monkeypatch.setattr("sg3cli.latents.inversion.BLOCK_PIXELS", 128)
+    monkeypatch.setattr("sg3cli.pipeline.invert.CHUNK", 1)
+    wanted = Settings().having(invert={"model": str(tiny_bundle), "refine": 2, "refine_space": "s"})
+    whole, killed = (
+        Project.of_source(Path("talk.mp4"), here / f"{name}.sg3", probe(Path("talk.mp4")).to_dict()) for name in "ab"
+    )
+    Job(whole, wanted).invert()
+    calls, call = [], refinement.Refiner.__call__
+
+    def counted(self: refinement.Refiner, *args: np.ndarray) -> refinement.Refined:
+        calls.append(len(args[0]))
+        if len(calls) == 2:
+            raise Stopped
+        return call(self, *args)
+
+    monkeypatch.setattr(refinement.Refiner, "__call__", counted)
+    with pytest.raises(Stopped):
+        Job(killed, wanted).invert()
+    Job(Project.open(killed.path), wanted).invert()
+    assert calls == [8, 4, 4]
+    for name in ("ws", "shift"):
+        first, second = ((folder.path / "invert" / f"{name}.npy").read_bytes() for folder in (whole, killed))
+        assert first == second, name

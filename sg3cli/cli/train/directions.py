@@ -50,7 +50,7 @@ ClassifierFile = Annotated[
         "--classifier",
         metavar="FILE",
         help="Network that scores the model's own pictures instead: TorchScript (.pt; a program, which is run: give "
-        "none that you do not trust) or ONNX. Pictures [N,3,S,S] in [-1,1] to [N,K].",
+        "none that you do not trust) or ONNX, pictures [N,3,S,S] in [-1,1] to [N,K]; or a model's probe.safetensors.",
     ),
 ]
 Input = Annotated[int, typer.Option("--classifier-input", metavar="PX", min=8, help="Size S of its pictures.")]

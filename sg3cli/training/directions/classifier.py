@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sg3cli.errors import InputError, ModelError, UsageError
 from sg3cli.files import digest_of, read_arrays, write_arrays
+from sg3cli.nets.attribute_net import load_attribute_net
 from sg3cli.nets.generator import Generator
 from sg3cli.training.encoder.identity_loss import load_torchscript
 
@@ -24,13 +25,23 @@ Scores = Callable[[Tensor], np.ndarray]
 
 
 class Classifier:
-    """`names` are those of its outputs, in order. Raises ModelError for a file that is no classifier."""
+    """`names` are those of its outputs, in order; of an attribute net (.safetensors) some of its labels, or none: all.
+
+    Raises ModelError for a file that is no classifier.
+    """
 
     def __init__(self, path: Path, names: tuple[str, ...], size: int, device: torch.device) -> None:
-        if path.suffix not in (".pt", ".pth", ".ts", ".onnx"):
-            raise UsageError(f"{path} is no classifier", "give a TorchScript (.pt) or an ONNX (.onnx) file")
-        self.path, self.names, self.size, self.device = path, names, size, device
-        self._run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path, device)
+        if path.suffix not in (".pt", ".pth", ".ts", ".onnx", ".safetensors"):
+            hint = "give a TorchScript (.pt) or an ONNX (.onnx) file, or an attribute net (.safetensors)"
+            raise UsageError(f"{path} is no classifier", hint)
+        self.path, self.size, self.device = path, size, device
+        if path.suffix == ".safetensors":
+            self._run, names = _attribute_net(path, names, device)
+        else:
+            self._run = _onnx(path) if path.suffix == ".onnx" else _torchscript(path, device)
+        self.names = names
+        if not names:
+            raise UsageError("--classifier wants the names of its outputs", "--attributes NAME,...")
         count = self(torch.zeros(2, 3, size, size)).shape[1]
         if len(names) != count:
             raise UsageError(f"{path} gives {count} scores, --attributes names {len(names)}", "name all, in order")
@@ -61,6 +72,27 @@ def _torchscript(path: Path, device: torch.device) -> Scores:
         return first.float().cpu().numpy()
 
     return run
+
+
+def _attribute_net(path: Path, names: tuple[str, ...], device: torch.device) -> tuple[Scores, tuple[str, ...]]:
+    """Some labels of an attribute net in their own units, as `sg3 train bundle` makes one, and their names."""
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", "an attribute net is MODEL/probe.safetensors")
+    try:
+        net = load_attribute_net(path).to(device)
+    except Exception as error:
+        raise ModelError(f"{path} is no attribute net", "an attribute net is MODEL/probe.safetensors") from error
+    labels = net.config.labels
+    for name in names:
+        if name not in labels:
+            raise UsageError(f"{path} does not read {name}", f"it reads: {', '.join(labels)}")
+    chosen = [labels.index(name) for name in names or labels]
+
+    @torch.no_grad()
+    def run(x: Tensor) -> np.ndarray:
+        return net.attributes(x.to(device))[:, chosen].cpu().numpy()
+
+    return run, tuple(labels[k] for k in chosen)
 
 
 def _onnx(path: Path) -> Scores:

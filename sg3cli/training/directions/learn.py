@@ -71,10 +71,9 @@ class Learner:
 
     def classified(self, path: Path, names: tuple[str, ...], size: int) -> Labelled:
         """What the classifier says of the model's first pictures; kept as OUT/labels.csv, which `--labels` takes."""
-        if not names:
-            raise UsageError("--classifier wants the names of its outputs", "--attributes NAME,...")
-        check_names(names)
         classifier = Classifier(path, names, size, self.device)
+        names = classifier.names
+        check_names(names)
         seeds = tuple(range(self.config.samples))
         ws = self.seed_codes(seeds)
         facts = {"generator": self.bundle.digest, "truncation": self.config.truncation}
