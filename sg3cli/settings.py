@@ -240,6 +240,8 @@ class FinetuneConfig(StageSettings):
     l2: Annotated[float, Option("Weight of the pixel loss.")] = 1.0
     perceptual: Annotated[float, Option("Weight of the perceptual loss.")] = 1.0
     loss: Annotated[Literal["auto", "lpips", "lite0", "structural"], Option("Perceptual loss.")] = "auto"
+    # 0: not asked for, and more than twice as fast a step
+    keep: Annotated[float, Option("Weight of keeping what the model's directions do.")] = 1.0
     # plateau stop: steps without improvement of the smoothed loss
     patience: Annotated[int, Option("Stop after so many steps without improvement.", above=0)] = 100
     save_every: Annotated[int, Option("Steps between checkpoints.", above=0)] = 25

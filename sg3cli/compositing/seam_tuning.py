@@ -73,8 +73,8 @@ class SeamTuner(PivotalTuner):
             if len(recent) >= min(window, 20) and np.mean(recent) < self.threshold:
                 return
 
-    def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Border and inside error of the targets `chosen [B]`."""
+    def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Border and inside error of the targets `chosen [B]`, and what was drawn."""
         frames, device = self.targets.frames[chosen], self.ws.device
         levels = torch.from_numpy(self.targets.images[chosen]).to(device)
         masks = torch.from_numpy(self.targets.masks[chosen]).to(device)[:, None]
@@ -82,7 +82,7 @@ class SeamTuner(PivotalTuner):
         image = self.draw(frames)
         error = (image - target).square().sum(dim=1, keepdim=True)
         border, inside = ((masks > 0) & (masks < FULL)).float(), (masks >= FULL).float()
-        return weighted_mean(error, border), weighted_mean(error, inside)
+        return weighted_mean(error, border), weighted_mean(error, inside), image.detach()
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

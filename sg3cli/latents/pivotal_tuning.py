@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.latents.codes import Codes, as_codes
+from sg3cli.latents.edit_keeping import EditKeeper
 from sg3cli.levels import tensor_to_signed, to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
@@ -96,7 +97,9 @@ class PivotalTuner:
         targets: Targets,
         config: FinetuneConfig,
         perceptual: PerceptualLoss,
+        directions: np.ndarray | None = None,
     ) -> None:
+        """`directions [K, num_ws, w_dim]`: edits that should do after tuning what they did before (`config.keep`)."""
         codes = as_codes(codes)
         transforms = codes.placed(transforms)
         if not (np.isfinite(codes.ws).all() and np.isfinite(transforms).all()):
@@ -113,6 +116,7 @@ class PivotalTuner:
         self.shift = None if codes.shift is None else torch.from_numpy(codes.shift).to(device)
         self.transforms = torch.from_numpy(np.asarray(transforms, dtype=np.float32)).to(device)
         self.targets = targets
+        self.keeper = EditKeeper(G, directions) if config.keep and directions is not None and len(directions) else None
         self.described = Described(self.perceptual, DESCRIBED_BYTES)
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=config.lr, betas=(0.9, 0.999))
         self.step = 0
@@ -148,6 +152,9 @@ class PivotalTuner:
                 hint = f"use a smaller learning rate than {self.config.lr:g}"
                 raise UsageError(f"tuning diverged at step {self.step}: the loss is {loss.item()}", hint)
             torch.autograd.backward(share * loss)
+            if self.keeper is not None:  # after the graph above is gone: two at once would take twice the memory
+                kept = self._kept(self.keeper, self.targets.frames[part], terms[2])
+                torch.autograd.backward(share * self.config.keep * kept)
             l2, perceptual = l2 + share * terms[0].item(), perceptual + share * terms[1].item()
         self.optimizer.step()
         self.step += 1
@@ -161,14 +168,20 @@ class PivotalTuner:
         image: Tensor = self.G.synthesis(self.ws[frames], transform=self.transforms[frames], shift=shift)
         return image
 
-    def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Mean squared error and perceptual distance of the targets `chosen [B]`, means over them."""
+    def _kept(self, keeper: EditKeeper, frames: np.ndarray, drawn: Tensor) -> Tensor:
+        """[] how far an edit of `frames [B]` is from what it was before tuning; drawn `[B, 3, N, N]` are unedited."""
+        shift = None if self.shift is None else self.shift[frames]
+        seed = (self.config.seed, self.step)
+        return keeper.loss(self.G, self.ws[frames], self.transforms[frames], shift, drawn, seed)
+
+    def _losses(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean squared error and perceptual distance of the targets `chosen [B]`, and what was drawn."""
         frames = self.targets.frames[chosen]
         levels = torch.from_numpy(self.targets.images[chosen]).to(self.ws.device)
         target = tensor_to_signed(levels.permute(0, 3, 1, 2)).contiguous()
         image = self.draw(frames)
         distance = self.perceptual.compare(image, self.described.of(chosen, target))
-        return (image - target).square().mean(), distance.mean()
+        return (image - target).square().mean(), distance.mean(), image.detach()
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later `restore` needs, as tensors: parameters, Adam's moments, step and plateau."""

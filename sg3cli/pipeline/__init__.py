@@ -175,6 +175,8 @@ class Job:
         if stage == "invert":
             return StageParts(params, ("align",), digests, {"loss": make_perceptual("auto", self.pull).name})
         loss = loss or make_perceptual(self.settings.finetune.loss, self.pull).name
+        if self.settings.finetune.keep:  # what the directions do is part of the result
+            digests = {**digests, "directions": self.bundle().directions_digest}
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
 
     def key(self, stage: str, parts: StageParts) -> str:

@@ -80,7 +80,16 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     images = np.concatenate(crops_of_face) if len(crops_of_face) > 1 else crops_of_face[0]
     numbered = Targets(images, np.arange(len(images)))
     turns = np.concatenate(transforms)
-    return PivotalTuner(G, joined(pivots), turns, numbered, job.settings.finetune, loss)
+    return PivotalTuner(G, joined(pivots), turns, numbered, job.settings.finetune, loss, kept_directions(bundle))
+
+
+def kept_directions(bundle: Bundle) -> np.ndarray | None:
+    """`[K, num_ws, w_dim]`: the model's directions, which tuning shall leave as they are; None without any."""
+    config = bundle.config
+    vectors = (bundle.directions[name].vector for name in bundle.direction_names())
+    shape = (config.num_ws, config.w_dim)
+    found = [np.broadcast_to(vector, shape) for vector in vectors if vector.shape[-1] == config.w_dim]
+    return np.stack(found) if found else None
 
 
 def restore(job: Job, tuner: PivotalTuner, path: Path, key: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ Bundles are looked up by name in the package, then in the model store, or given 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -131,6 +132,12 @@ class Bundle:
     def directions(self) -> Mapping[str, Direction]:
         """The model's directions by name; each is read when it is asked for."""
         return StoredDirections(self)
+
+    @cached_property
+    def directions_digest(self) -> str:
+        """A digest of all directions together."""
+        together = "".join(digest_of(self.direction_path(name)) for name in self.direction_names())
+        return "sha256:" + hashlib.sha256(together.encode()).hexdigest()
 
     def direction_names(self) -> list[str]:
         return sorted(p.stem for p in (self.path / "directions").glob("*.safetensors"))
