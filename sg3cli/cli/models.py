@@ -138,13 +138,7 @@ def import_(
     given = {"--name": name, "--encoder": encoder, "--directions": directions, "--config": config}
     extras = [word for word, value in {**given, "--reference": reference}.items() if value]
     if what in TABLE and not store.is_convertible(what):
-        if extras:
-            raise UsageError(f"{what} is no generator, so {extras[0]} has no meaning", "sg3 models import NAME FILE")
-        if file is None:
-            raise UsageError(f"the file of {what} is missing", f"sg3 models import {what} FILE, or models pull {what}")
-        where = store.add(what, file)
-        session.console.data(str(where))
-        session.console.result("models import", name=what, path=str(where))
+        _copy(session, what, file, extras)
         return
     row, source = _source(session.console, what, file, offline)
     name = name or (row.name if row else source.stem)
@@ -164,6 +158,17 @@ def import_(
     session.console.data(str(store.bundle_folder(name)))
     facts = {key: value for key, value in meta.items() if key not in ("schema", "name", "notices")}
     session.console.result("models import", name=name, path=str(store.bundle_folder(name)), imported=made, **facts)
+
+
+def _copy(session: Session, name: str, file: Path | None, extras: Sequence[str]) -> None:
+    """Take over a file of the table that needs no conversion."""
+    if extras:
+        raise UsageError(f"{name} is no generator, so {extras[0]} has no meaning", "sg3 models import NAME FILE")
+    if file is None:
+        raise UsageError(f"the file of {name} is missing", f"sg3 models import {name} FILE, or models pull {name}")
+    where = store.add(name, file)
+    session.console.data(str(where))
+    session.console.result("models import", name=name, path=str(where))
 
 
 def _picture(path: Path) -> Any:

@@ -153,7 +153,7 @@ def test_a_cutoff_that_is_guessed_by_nobody_is_asked_for_by_name(tmp_path: Path)
 
 
 def test_settings_that_are_told_must_fit_the_shapes(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not those of a StyleGAN3 generator|not a number from"):
+    with pytest.raises(ModelError, match=r"not those of a StyleGAN3 generator|not a number from"):
         imported(tmp_path / "a.pt", generator_state(), num_critical=5, margin_size=3)
 
 
