@@ -153,6 +153,10 @@ def import_(
     meta, made = import_bundle(name, sources, origin, licence or (row.licence if row else "unknown"))
     for notice in meta["notices"]:
         session.console.notice(f"import: {notice}")
+    _tell_import(session, name, meta, made)
+
+
+def _tell_import(session: Session, name: str, meta: dict[str, Any], made: bool) -> None:
     parts = "generator and encoder" if "encoder" in meta else "a generator without an encoder: it cannot invert"
     session.console.notice(f"{name}: {'imported' if made else 'already here'}, {meta['resolution']} px, {parts}")
     session.console.data(str(store.bundle_folder(name)))
