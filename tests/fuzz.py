@@ -6,6 +6,7 @@ As a script it is such a process: `fuzz.py JOB PLACE` reads numbers of cases fro
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -24,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 60.0  # seconds after which a case is taken for one that hangs, on a machine that is shared
+PATIENCE = 120.0  # seconds after which a case is taken for one that hangs, on a machine that is shared
+STACK = "hang.txt"  # where a process that hangs says what it is at
 CPU = 20.0  # seconds of the processor that a case may take
 MEMORY = 1_000_000_000
 FEW = 4  # images of a source
@@ -86,7 +88,8 @@ def _one_process(job: str, place: Path, waiting: list[int]) -> Iterator[Outcome]
             number = waiting.pop(0)
             if not line:
                 process.kill()
-                yield Outcome(number, job, process.wait(), "", "crash" if ready else "hang", PATIENCE, 0)
+                at = (place / STACK).read_text(encoding="utf8") if (place / STACK).exists() else ""
+                yield Outcome(number, job, process.wait(), at, "crash" if ready else "hang", PATIENCE, 0)
                 return
             yield Outcome(**json.loads(line))
 
@@ -329,7 +332,10 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     job, place, numbers = sys.argv[1], Path(sys.argv[2]), json.loads(sys.stdin.readline())
     print("ready", file=answers, flush=True)
+    stack = (place / STACK).open("w")
+    faulthandler.enable(stack)  # of a crash
     for number in numbers:
+        faulthandler.dump_traceback_later(0.9 * PATIENCE, file=stack)
         began = time.process_time()
         try:
             name, code, error, wrong = JOBS[job](place, number)
