@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,39 +116,86 @@ def import_(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="TEXT", help="Licence of the weights, if sg3 cannot know it.")
     ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="KEY=VALUE", help="A setting that a state dict does not tell; repeat it."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="PNG", help="A picture drawn with it elsewhere, to compare with."),
+    ] = None,
+    reference_seed: Annotated[int, typer.Option("--reference-seed", metavar="N", help="Its seed.")] = 0,
+    reference_psi: Annotated[float, typer.Option("--reference-psi", metavar="X", help="Its truncation.")] = 1.0,
     offline: Annotated[bool, typer.Option("--offline", envvar="SG3_OFFLINE", help="Never use the network.")] = False,
 ) -> None:
     """Take over official files: convert a generator (.pkl, .pt) and its encoder, once, to a model for --model.
 
     Nothing in a file is executed. Files that need no conversion, such as directions of the table, are copied.
     """
-    extras = [word for word, given in (("--name", name), ("--encoder", encoder), ("--directions", directions)) if given]
+    given = {"--name": name, "--encoder": encoder, "--directions": directions, "--config": config}
+    extras = [word for word, value in {**given, "--reference": reference}.items() if value]
     if what in TABLE and not store.is_convertible(what):
-        if extras:
-            raise UsageError(f"{what} is no generator, so {extras[0]} has no meaning", "sg3 models import NAME FILE")
-        if file is None:
-            raise UsageError(f"the file of {what} is missing", f"sg3 models import {what} FILE, or models pull {what}")
-        where = store.add(what, file)
-        session.console.data(str(where))
-        session.console.result("models import", name=what, path=str(where))
+        _copy(session, what, file, extras)
         return
     row, source = _source(session.console, what, file, offline)
     name = name or (row.name if row else source.stem)
     if name in TABLE and (row is None or row.name != name):
         raise UsageError(f"{name} is another model of the table", "choose another --name")
-    from sg3cli.weights.convert import Sources, import_bundle
+    from sg3cli.weights.convert import Reference, Sources, import_bundle
 
-    sources = Sources(source, encoder, tuple(directions or ()))
+    picture = None if reference is None else Reference(_picture(reference), reference_seed, reference_psi)
+    sources = Sources(source, encoder, tuple(directions or ()), parse_config(config or []), picture)
     session.console.notice(f"import: reading {source.name}, converting it and rendering one picture as a check")
     origin = row.source if row else f"{source.name}, imported by the user"
     meta, made = import_bundle(name, sources, origin, licence or (row.licence if row else "unknown"))
     for notice in meta["notices"]:
         session.console.notice(f"import: {notice}")
+    _tell_import(session, name, meta, made)
+
+
+def _tell_import(session: Session, name: str, meta: dict[str, Any], made: bool) -> None:
     parts = "generator and encoder" if "encoder" in meta else "a generator without an encoder: it cannot invert"
     session.console.notice(f"{name}: {'imported' if made else 'already here'}, {meta['resolution']} px, {parts}")
     session.console.data(str(store.bundle_folder(name)))
     facts = {key: value for key, value in meta.items() if key not in ("schema", "name", "notices")}
     session.console.result("models import", name=name, path=str(store.bundle_folder(name)), imported=made, **facts)
+
+
+def _copy(session: Session, name: str, file: Path | None, extras: Sequence[str]) -> None:
+    """Take over a file of the table that needs no conversion."""
+    if extras:
+        raise UsageError(f"{name} is no generator, so {extras[0]} has no meaning", "sg3 models import NAME FILE")
+    if file is None:
+        raise UsageError(f"the file of {name} is missing", f"sg3 models import {name} FILE, or models pull {name}")
+    where = store.add(name, file)
+    session.console.data(str(where))
+    session.console.result("models import", name=name, path=str(where))
+
+
+def _picture(path: Path) -> Any:
+    from sg3cli.drawing.images import read_image
+
+    return read_image(path)
+
+
+def parse_config(words: Sequence[str]) -> dict[str, Any]:
+    """`output_scale=0.5`, `conv_clamp=none` as settings of a generator. Raises `UsageError`."""
+    from sg3cli.nets.generator_config import GeneratorConfig
+
+    known = {field.name: field.default for field in dataclasses.fields(GeneratorConfig)}
+    found: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        name = {"lr_multiplier": "mapping_lr_multiplier"}.get(name.strip(), name.strip())
+        if name not in known:
+            raise UsageError(f"--config {word}: a generator has no setting {name!r}", f"one of: {', '.join(known)}")
+        try:
+            value = {"none": None, "true": True, "false": False}.get(text.strip().lower(), text)
+            whole = isinstance(value, str) and type(known[name]) is int
+            found[name] = int(text) if whole else float(text) if isinstance(value, str) else value
+        except ValueError as error:
+            raise UsageError(f"--config {word}: {text!r} is not a number", "write NAME=NUMBER, or NAME=none") from error
+    return found
 
 
 def _source(console: Console, what: str, file: Path | None, offline: bool) -> tuple[Model | None, Path]:

@@ -50,12 +50,20 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """`sha256:...` of the generator's file; codes and directions carry it."""
-        return digest_of(self.path / "generator.safetensors")
+        return self._digest("generator.safetensors")
 
     @cached_property
     def encoder_digest(self) -> str:
         """`sha256:...` of the encoder's file; `ModelError` when there is none."""
-        return digest_of(self.encoder_path())
+        return self._digest(self.encoder_path().name)
+
+    def _digest(self, name: str) -> str:
+        """Digest of a part; `ModelError` when it is not the one that the model's description notes."""
+        found, noted = digest_of(self.path / name), self.meta.get("parts")
+        known = noted.get(name) if isinstance(noted, dict) else None
+        if known is not None and found != f"sha256:{known}":
+            raise ModelError(f"{self.path / name} is damaged: it is not what was imported", "import or copy it again")
+        return found
 
     @cached_property
     def config(self) -> GeneratorConfig:
@@ -86,6 +94,7 @@ class Bundle:
         """The generator on the CPU, float32, eval mode, no gradients."""
         from sg3cli.nets.checkpoint import load_generator_file
 
+        _ = self.digest  # raises for a damaged file
         G, _ = load_generator_file(self.path / "generator.safetensors")
         return G.eval().requires_grad_(False)
 
@@ -93,6 +102,7 @@ class Bundle:
         """The encoder on the CPU, float32, eval mode, no gradients."""
         from sg3cli.nets.checkpoint import load_encoder_file
 
+        _ = self.encoder_digest
         encoder, _ = load_encoder_file(self.encoder_path())
         return encoder.eval().requires_grad_(False)
 
@@ -116,7 +126,7 @@ class Bundle:
     @cached_property
     def transfer_digest(self) -> str | None:
         """`sha256:...` of that network's file; None without one."""
-        return digest_of(self.path / TRANSFER_NET) if self.has_transfer else None
+        return self._digest(TRANSFER_NET) if self.has_transfer else None
 
     def transfer(self) -> TransferNet:
         """That network on the CPU, float32, eval mode, no gradients; `ModelError` when there is none."""
@@ -148,6 +158,7 @@ class Bundle:
         if not path.is_file():
             known = ", ".join(self.direction_names()) or "none"
             raise ModelError(f"{self.name} has no direction {name!r}", f"it has: {known}")
+        self._digest(f"directions/{name}.safetensors")
         return path
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,18 @@ from sg3cli.weights.import_networks import EncoderPart, GeneratorPart, read_offi
 
 SEED, PSI = 0, 0.7  # of the image that the self-check renders
 AVERAGE_TOLERANCE = 1e-3
+MOST_LEVELS = 3.0  # mean difference of a picture that another program drew with the same weights and settings
 
 Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A picture `[N, N, 3]` uint8 that another program drew with the generator, of the seed and truncation."""
+
+    picture: np.ndarray
+    seed: int = 0
+    psi: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,16 @@ class Sources:
     generator: Path
     encoder: Path | None = None
     directions: tuple[Path, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)  # settings that the generator's file does not state
+    reference: Reference | None = None
 
     def describe(self) -> dict[str, Any]:
         """Name, size and sha256 of each."""
         described: dict[str, Any] = {"generator": _described(self.generator)}
         if self.encoder is not None:
             described["encoder"] = _described(self.encoder)
-        return {**described, "directions": [_described(path) for path in self.directions]}
+        told = {"config": dict(self.config)} if self.config else {}
+        return {**described, "directions": [_described(path) for path in self.directions], **told}
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -63,7 +76,7 @@ def import_bundle(name: str, sources: Sources, origin: str, licence: str) -> tup
         meta = _existing(name, described)
         if meta is not None:
             return meta, False
-        official = read_official(sources.generator)
+        official = read_official(sources.generator, sources.config)
         if official.generator is None:
             hint = f"give a generator, and this one with --encoder {sources.generator}"
             raise ModelError(f"{sources.generator} holds an encoder and no generator", hint)
@@ -82,6 +95,8 @@ def import_bundle(name: str, sources: Sources, origin: str, licence: str) -> tup
             meta["encoder"] = {"config": encoder.config.to_dict(), "options": encoder.options}
         _write_directions(folder, sources.directions, official.generator)
         meta["self_check"] = self_check(folder, official.generator, encoder)
+        if sources.reference is not None:
+            meta["self_check"]["reference"] = compared(folder, sources.reference)
         files = sorted(folder.rglob("*.safetensors"))
         meta["parts"] = {path.relative_to(folder).as_posix(): store.sha256_of(path) for path in files}
         write_json(folder / store.BUNDLE, {**meta, "notices": notices})
@@ -100,9 +115,9 @@ def _existing(name: str, described: dict[str, Any]) -> dict[str, Any] | None:
     if before == now:
         store.verify(name)
         return meta
-    if before.get("generator") != now["generator"]:
+    if (before.get("generator"), before.get("config")) != (now["generator"], now["config"]):
         raise UsageError(
-            f"a model called {name!r} is already here, made of another file",
+            f"a model called {name!r} is already here, made of another file or with other settings",
             f"sg3 models remove {name}, or choose another --name",
         )
     return None
@@ -111,7 +126,8 @@ def _existing(name: str, described: dict[str, Any]) -> dict[str, Any] | None:
 def _digests(described: dict[str, Any]) -> dict[str, Any]:
     """What the files are, whatever they are called; a direction's name is the model's, so it counts."""
     named = sorted((each["file"], each["sha256"]) for each in described["directions"])
-    return {part: described[part]["sha256"] for part in described if part != "directions"} | {"directions": named}
+    digests = {part: described[part]["sha256"] for part in ("generator", "encoder") if part in described}
+    return digests | {"directions": named, "config": described.get("config", {})}
 
 
 def _belonging(generator: GeneratorPart, encoder: EncoderPart | None) -> list[str]:
@@ -189,6 +205,28 @@ def self_check(folder: Path, generator: GeneratorPart, encoder: EncoderPart | No
         raise ModelError("the generator renders values that are not finite", "its weights are damaged; get it again")
     mean, spread = float(image.mean()), float(image.std())
     return {"seed": SEED, "psi": PSI, "mean": round(mean, 6), "std": round(spread, 6)}
+
+
+def compared(folder: Path, reference: Reference) -> dict[str, Any]:
+    """How far the generator's picture is from the reference, in levels. Raises `ModelError` when it is another one."""
+    G, _ = load_generator_file(folder / "generator.safetensors")
+    z = torch.from_numpy(np.random.RandomState(reference.seed).randn(1, G.config.z_dim)).float()
+    label = torch.eye(max(G.config.c_dim, 1))[:1] if G.config.c_dim else None
+    with torch.inference_mode():
+        image = G(z, label, psi=reference.psi)[0].permute(1, 2, 0)
+    drawn = ((image + 1) * 127.5).clamp(0, 255).round().numpy()
+    if drawn.shape != reference.picture.shape:
+        sizes = f"{reference.picture.shape[1]}x{reference.picture.shape[0]}, the generator draws {drawn.shape[1]} px"
+        raise ModelError(f"the reference picture is {sizes}", "give it as the other program wrote it")
+    difference = float(np.abs(drawn - reference.picture).mean())
+    if difference > MOST_LEVELS:
+        what = (
+            f"the generator draws another picture than the reference: they differ by {difference:.1f} levels on average"
+        )
+        raise ModelError(
+            what, "--config lr_multiplier=, output_scale=, conv_clamp=; or another --reference-seed or psi"
+        )
+    return {"seed": reference.seed, "psi": reference.psi, "levels": round(difference, 3)}
 
 
 def _compare(net: nn.Module, state: dict[str, np.ndarray]) -> None:

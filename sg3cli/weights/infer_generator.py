@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sg3cli.errors import ModelError
@@ -18,6 +19,8 @@ from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.safe_pickle.values import shown
 
 Shapes = Mapping[str, tuple[int, ...]]
+Given = Mapping[str, Any]  # settings that the user has told, by their names
+NOTHING_GIVEN: Given = MappingProxyType({})
 
 LAYER = re.compile(r"synthesis\.(L(\d{1,3})_(\d{1,5})_(\d{1,5}))\.weight")
 LIMITS = {  # what a network may be; beyond these a file is damaged or means harm
@@ -120,18 +123,22 @@ def official_config(settings: Mapping[str, Any], shapes: Shapes) -> GeneratorCon
     return _fitting([config], shapes)
 
 
-def infer_generator(shapes: Shapes) -> GeneratorConfig:
+def infer_generator(shapes: Shapes, given: Given = NOTHING_GIVEN) -> GeneratorConfig:
     """The first of `generator_candidates` that gives back `shapes` exactly."""
-    return _fitting(generator_candidates(shapes), shapes)
+    return _fitting(generator_candidates(shapes, given), shapes)
 
 
-def matching_generators(shapes: Shapes) -> list[GeneratorConfig]:
+def matching_generators(shapes: Shapes, given: Given = NOTHING_GIVEN) -> list[GeneratorConfig]:
     """All candidates of exactly these shapes; they differ in what only the filters' values can tell."""
-    return [c for c in generator_candidates(shapes) if first_difference(generator_shapes(c), shapes) is None]
+    candidates = generator_candidates(shapes, given)
+    return [c for c in candidates if first_difference(generator_shapes(check_limits(c)), shapes) is None]
 
 
-def generator_candidates(shapes: Shapes) -> Iterator[GeneratorConfig]:
-    """Configurations that `shapes` may have, most usual first. Raises `ModelError` naming what is missing."""
+def generator_candidates(shapes: Shapes, given: Given = NOTHING_GIVEN) -> Iterator[GeneratorConfig]:
+    """Configurations that `shapes` may have, most usual first; the settings that are `given` are as they are given.
+
+    Raises `ModelError` naming what is missing.
+    """
     _refuse_stylegan2(shapes)
     names = _layers_of(shapes)
     sizes, channels = [size for _, size, _ in names], [count for _, _, count in names]
@@ -152,11 +159,13 @@ def generator_candidates(shapes: Shapes) -> Iterator[GeneratorConfig]:
         for up in upsamplings:
             size = taps // up if taps else base.filter_size
             plain = dataclasses.replace(base, num_critical=critical, lrelu_upsampling=up, filter_size=size)
+            plain = check_limits(dataclasses.replace(plain, **given))
             rate = check_limits(plain).layers()[0].out_rate
             margin = max(sizes[0] - rate, 0) // 2 if num_layers > 2 else 0
             widths = _channel_limits(plain, channels)
             if widths:
-                yield dataclasses.replace(plain, margin_size=margin, channel_base=widths[0], channel_max=widths[1])
+                found = {"margin_size": margin, "channel_base": widths[0], "channel_max": widths[1]}
+                yield dataclasses.replace(plain, **{**found, **given})
 
 
 def _fitting(candidates: Iterator[GeneratorConfig] | list[GeneratorConfig], shapes: Shapes) -> GeneratorConfig:

@@ -12,6 +12,7 @@ import torch
 from composed import composed, inverted_project, settings
 
 from sg3cli.errors import ModelError
+from sg3cli.files import digest_of
 from sg3cli.nets.checkpoint import save_transfer
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 from sg3cli.pipeline import Job, paste_inputs, render_plan
@@ -72,3 +73,21 @@ def test_no_network_is_read_where_none_is_needed(own: Path) -> None:
     (own / TRANSFER_NET).write_bytes(b"damaged")
     for kind in ("motion", "paste", "draw"):
         paste_inputs.map_maker(kind, load_model(own), LoadedNets())
+
+
+@pytest.mark.parametrize("part", ["generator.safetensors", "encoder.safetensors", "directions/age.safetensors"])
+def test_a_part_that_is_not_the_one_that_was_imported_is_damaged(tmp_path: Path, tiny_bundle: Path, part: str) -> None:
+    """Its description notes the digests; one flipped bit of a weight draws another face."""
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+    meta = json.loads((folder / "model.json").read_text())
+    files = [path for path in folder.rglob("*.safetensors")]
+    meta["parts"] = {p.relative_to(folder).as_posix(): digest_of(p).removeprefix("sha256:") for p in files}
+    (folder / "model.json").write_text(json.dumps(meta))
+    model = load_model(folder)
+    model.generator(), model.encoder(), model.directions["age"]
+    data = bytearray((folder / part).read_bytes())
+    data[-5] ^= 1
+    (folder / part).write_bytes(data)
+    with pytest.raises(ModelError, match=rf"{part} is damaged"):
+        model = load_model(folder)
+        model.generator(), model.encoder(), model.directions["age"]

@@ -87,7 +87,27 @@ def read_bytes(data: memoryview) -> Any:
         return _read_legacy(data, _names(TORCH | STORAGE_TYPES), Budget(len(data)))
     if start.startswith(b"\x80"):
         return _read_pickle(data)
-    raise Refused("it is neither a pickle of protocol 2 to 5, nor a .pt, nor an .npy file")
+    raise Refused(
+        _other_kind(bytes(data[:512])) or "it is neither a pickle of protocol 2 to 5, nor a .pt, nor an .npy file"
+    )
+
+
+def _other_kind(start: bytes) -> str:
+    """What a file is that is no model, if that can be told by its beginning."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "it is the pointer of a file in Git LFS, not the file: run `git lfs pull` where it came from"
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return "it is a web page, which a server sent instead of the file: download it by hand"
+    if text.startswith((b"{", b"[")):
+        return "it is JSON text, perhaps a server's answer instead of the file"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 27:
+        return "it is a safetensors file; files of others are read as .pkl, .pt and .npy"
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
+        return "it is a compressed archive: unpack it first"
+    if text.startswith((b"quota", b"access denied", b"not found", b"error")):
+        return "it is a server's error message instead of the file"
+    return ""
 
 
 # ---- plain pickles: official networks, StyleCLIP's statistics -------------------------------------------------------

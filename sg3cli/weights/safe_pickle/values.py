@@ -361,6 +361,7 @@ NUMPY = {
 } | {"numpy.dtype": make_dtype, "numpy.ndarray": _not_called}
 PLAIN = {
     "collections.OrderedDict": make_dict,
+    "argparse.Namespace": make_dict,  # a training loop's options beside the weights; what is set in it is dropped
     "builtins.set": make_set,
     "__builtin__.set": make_set,
     "__builtin__.bytes": make_no_bytes,
