@@ -172,11 +172,21 @@ class ReadEdits:
         return self.reader.read(features), self.reader.embed(features), [maps[k] for k in FEATURE_STAGES]
 
     def _colour(self, change: Tensor, held: Tensor) -> Tensor:
-        """[]: mean change [N,3,R,R] of areas of the face, lightness weighted by held [N]."""
-        areas = F.avg_pool2d(change, BLOCK)
-        luma = (areas * areas.new_tensor(REC601)[:, None, None]).sum(1, keepdim=True)
-        size = (areas - luma).abs().sum(1, keepdim=True) + held[:, None, None, None] * luma.abs()
-        return (size * F.avg_pool2d(self.face, BLOCK)).mean()
+        """[]: mean change [N,3,R,R] of areas of the face, lightness weighted by held [N], and of its pixels' hue."""
+        areas, held = F.avg_pool2d(change, BLOCK), held[:, None, None, None]
+        in_areas = _hue(areas) + held * _lightness(areas).abs()
+        spots = held * _hue(change)  # lines and folds have no colour of their own
+        return (in_areas * F.avg_pool2d(self.face, BLOCK)).mean() + (spots * self.face).mean()
+
+
+def _lightness(colours: Tensor) -> Tensor:
+    """[N,3,H,W] -> [N,1,H,W]."""
+    return (colours * colours.new_tensor(REC601)[:, None, None]).sum(1, keepdim=True)
+
+
+def _hue(colours: Tensor) -> Tensor:
+    """[N,3,H,W] -> [N,1,H,W]: how far a difference of colours is from grey."""
+    return (colours - _lightness(colours)).abs().sum(1, keepdim=True)
 
 
 def _asymmetry(change: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def edits() -> ReadEdits:
     reader.weight.copy_(torch.randn(reader.weight.shape) * reader.weight.shape[0] ** -0.5 * reader.spread)
     reader.projection.copy_(torch.randn(reader.projection.shape))
     reader.bias[0] = 50.0
-    return ReadEdits(reader, G, ReadConfig(steps=15, edits_per_step=3, lr=0.15, shift=1))
+    return ReadEdits(reader, G, ReadConfig(steps=15, edits_per_step=3, lr=0.15, shift=1, colour=1.0))
 
 
 def _none() -> dict[str, torch.Tensor]:
@@ -58,6 +58,8 @@ def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits)
     assert float(edits._colour(torch.full((1, 3, 32, 32), 0.1), 2 * HELD)) == pytest.approx(2 * float(grey), rel=1e-3)
     stripes = torch.ones(1, 3, 32, 32)
     stripes[..., ::2] = -1
+    coloured = stripes * torch.tensor([1.0, -0.5, 0.0])[:, None, None]  # spots count where lines are asked for
+    assert float(edits._colour(coloured, HELD)) > 0.1 and float(edits._colour(coloured, 0 * HELD)) < 1e-6
     assert float(red) > 1.5 * float(grey) > 0 and float(edits._colour(stripes, HELD)) < 1e-6
 
 
