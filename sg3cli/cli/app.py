@@ -410,4 +410,5 @@ def command_name(argv: list[str]) -> str:
     groups = {group.name or "": group for group in app.registered_groups}
     if not words or words[0] not in known | groups.keys():
         return ""
-    return " ".join(words[:2]) if words[0] in groups else words[0]
+    two = " ".join(words[:2])
+    return two if words[0] in groups or two in known else words[0]
