@@ -19,6 +19,7 @@ from sg3cli.cli import (
     bench,
     directions,
     evaluate,
+    evaluate_video,
     find_project,
     generate,
     models,
@@ -41,13 +42,22 @@ if TYPE_CHECKING:
 
 TASKS = {  # headings of `sg3 --help`
     "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
-    "Look": ("faces", "preview", "inspect", "evaluate", "generate"),
+    "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "generate"),
     "Models and this machine": ("models", "directions", "train", "doctor", "bench"),
 }
 
 
+EVALUATE_VIDEO = "evaluate video"  # two words: `sg3 evaluate PROJECT` stays a command of its own
+
+
 class ByTask(typer.core.TyperGroup):
     """The commands under the task that they are for, each with the first line of its help."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As always, but that a name may be of two words."""
+        if " ".join(args[:2]) == EVALUATE_VIDEO:
+            return EVALUATE_VIDEO, self.commands[EVALUATE_VIDEO], args[2:]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of `sg3 --help`."""
@@ -320,6 +330,9 @@ command(
 )(preview.preview)
 command(app, example="sg3 generate -o grid.png --seeds 0-15")(generate.generate)
 command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
+command(app, name=EVALUATE_VIDEO, example="sg3 evaluate video --source talk.mp4 --edited other_tool.mp4")(
+    evaluate_video.video
+)
 command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
@@ -397,4 +410,5 @@ def command_name(argv: list[str]) -> str:
     groups = {group.name or "": group for group in app.registered_groups}
     if not words or words[0] not in known | groups.keys():
         return ""
-    return " ".join(words[:2]) if words[0] in groups else words[0]
+    two = " ".join(words[:2])
+    return two if words[0] in groups or two in known else words[0]

@@ -39,3 +39,16 @@ class FaceFeatures:
     def __call__(self, batches: Iterable[Tensor]) -> np.ndarray:
         parts = [self.net.hidden(x.to(self.device).clamp(-1, 1)).double().cpu().numpy() for x in batches]
         return np.concatenate(parts)
+
+
+def clip_features(features: np.ndarray, length: int = 16) -> np.ndarray:
+    """Of clips of `length` frames each `[N // length, 2 K]`, from frame features `[N, K]`: their mean over the clip
+    (what is shown) and their mean absolute change from frame to frame (how it moves)."""
+    count = len(features) // length
+    clips = features[: count * length].reshape(count, length, features.shape[1])
+    return np.concatenate([clips.mean(axis=1), np.abs(np.diff(clips, axis=1)).mean(axis=1)], axis=1)
+
+
+def frechet_from(a: np.ndarray, b: np.ndarray, minimum: int) -> float | None:
+    """`frechet_distance` with at least `minimum` rows on both sides, else None; never below 0 by rounding."""
+    return max(frechet_distance(a, b), 0.0) if min(len(a), len(b)) >= minimum else None
