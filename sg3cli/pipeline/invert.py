@@ -50,7 +50,7 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
         nearest = inversion.fill_absent(np.arange(len(present)), present)
         files += write_codes(project, chunks, nearest, face)
         losses += [chunk["loss"] for chunk in chunks if "loss" in chunk]
-    shape = project.codes().shape
+    shape = RowFile(project.path / files[0]).shape
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
     for face in range(len(tracks)):
         Chunks(project.path / of_face(CHUNK_FOLDER, face), key).clear()
