@@ -50,6 +50,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 def test_sixty_steps_in_two_parts_are_sixty_steps(discs: Path) -> None:
     whole = make_trainer(discs, 60)
     logs = list(whole.run())
@@ -135,7 +136,9 @@ sys.exit(cli.run(sys.argv[1:]))
 
 # Adam divides by the size of a gradient and leaky ReLU has a kink: in single precision rounding alone, as by another
 # number of threads, can grow to some 1e-4 in ten steps. In double precision what is left is the rounding of the files.
-@pytest.mark.parametrize(("precision", "within"), [("single", 1e-3), ("double", 1e-6)])
+@pytest.mark.parametrize(
+    ("precision", "within"), [("single", 1e-3), pytest.param("double", 1e-6, marks=pytest.mark.slow)]
+)
 def test_two_processes_are_one(discs: Path, tmp_path: Path, precision: str, within: float) -> None:
     script, one, two = tmp_path / "train.py", tmp_path / "one", tmp_path / "two"
     script.write_text(TRAIN)
