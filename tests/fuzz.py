@@ -24,25 +24,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile_media import SOURCES
 
 PATIENCE = 120.0  # seconds after which a case is taken for one that hangs, on a machine that is shared
 STACK = "hang.txt"  # where a process that hangs says what it is at
 CPU = 20.0  # seconds of the processor that a case may take
 MEMORY = 1_000_000_000
 FEW = 4  # images of a source
-CONTAINERS = {  # files with a face that are spoiled: containers and codecs of every kind
-    "plain.mp4": {"options": {"preset": "medium", "x264-params": "bframes=2:keyint=6"}, "audio": ["aac"]},
-    "pieces.mp4": {"container": {"movflags": "frag_keyframe+empty_moov"}},
-    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}, "pix_fmt": "yuv420p10le"},
-    "film.mkv": {"audio": ["aac"], "subtitles": "subrip", "chapters": True},
-    "web.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}, "audio": ["libopus"]},
-    "old.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
-    "frames.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "broadcast.ts": {"audio": ["aac"]},
-    "disc.mpg": {"codec": "mpeg2video"},
-    "lossless.nut": {"codec": "ffv1", "pix_fmt": "yuv444p"},
-    "loop.apng": {"codec": "apng", "pix_fmt": "rgba"},
-}
+# files with a face that are spoiled: containers and codecs of every kind
+SPOILED = (
+    "plain.mp4", "pieces.mp4", "hevc.mp4", "film.mkv", "web.webm", "old.avi", "frames.avi", "broadcast.ts", "disc.mpg",
+    "lossless.nut", "loop.apng",
+)  # fmt: skip
+CONTAINERS = {name: SOURCES[name] for name in SPOILED}
 QUICK = ("--no-finetune", "--preset=ultrafast", "--loss=structural", "--json")
 
 

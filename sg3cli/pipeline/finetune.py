@@ -80,7 +80,9 @@ def make_tuner(job: Job, bundle: Bundle, loss: PerceptualLoss) -> PivotalTuner:
     images = np.concatenate(crops_of_face) if len(crops_of_face) > 1 else crops_of_face[0]
     numbered = Targets(images, np.arange(len(images)))
     turns = np.concatenate(transforms)
-    return PivotalTuner(G, joined(pivots), turns, numbered, job.settings.finetune, loss, kept_directions(bundle))
+    config = job.settings.finetune
+    kept = kept_directions(bundle) if config.keep else None
+    return PivotalTuner(G, joined(pivots), turns, numbered, config, loss, kept)
 
 
 def kept_directions(bundle: Bundle) -> np.ndarray | None:
