@@ -86,20 +86,22 @@ class InvertedBottleneck(nn.Module):
 class EfficientNetLite(nn.Module):
     """Pictures [N,3,H,W] in [-1,1] to 1000 ImageNet classes; `features` gives the maps of some stages."""
 
-    def __init__(self, config: LiteConfig = LITE0) -> None:
+    def __init__(self, config: LiteConfig = LITE0, last: int | None = None) -> None:
+        """`last`: the last stage that is needed; without it there are classes too."""
         super().__init__()
         self.config = config
         self.stem = SameConv2d(3, STEM, 3, 2)
         stages, channels = [], STEM
-        for k, (kernel, stride, expansion, out, _) in enumerate(STAGES):
+        for k, (kernel, stride, expansion, out, _) in enumerate(STAGES[: None if last is None else last + 1]):
             blocks = []
             for i in range(config.blocks(k)):
                 blocks.append(InvertedBottleneck(channels, out, kernel, stride if i == 0 else 1, expansion))
                 channels = out
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
-        self.head = SameConv2d(channels, HEAD, 1)
-        self.classes = nn.Linear(HEAD, CLASSES)
+        if last is None:
+            self.head = SameConv2d(channels, HEAD, 1)
+            self.classes = nn.Linear(HEAD, CLASSES)
 
     def all_stages(self) -> list[list[InvertedBottleneck]]:
         """The blocks of every stage."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sg3cli.errors import ModelError
+from sg3cli.nets.feature_branch import FeatureBranch
 from sg3cli.nets.layers import EqualLinear
 
 
@@ -38,6 +39,7 @@ class EncoderConfig:
     se_reduction: int = 16  # 0: no squeeze-and-excitation
     trunk: str = "irse"  # irse | resnet
     detail: int = 0  # channels of a branch that sees twice the trunk's pixels (irse): the trunk then has input_size / 2
+    features: int = 0  # components of what a backbone sees (`feature_branch`); 0: no such branch
 
     def __post_init__(self) -> None:
         if self.kind not in ("psp", "e4e") or self.trunk not in ("irse", "resnet"):
@@ -191,6 +193,14 @@ def with_detail(encoder: Encoder, channels: int) -> Encoder:
     return wider.train(encoder.training)
 
 
+def with_features(encoder: Encoder, components: int) -> Encoder:
+    """A copy of an encoder with a new `FeatureBranch`, whose backbone and components are still to be set; same codes."""
+    wider = Encoder(dataclasses.replace(encoder.config, features=components))
+    new = {k: v for k, v in wider.state_dict().items() if k.startswith("features.")}
+    wider.load_state_dict(encoder.state_dict() | new)
+    return wider.train(encoder.training)
+
+
 def ir_body(in_channels: int, stages: tuple[tuple[int, int], ...], se_reduction: int = 16) -> nn.Sequential:
     """The stages of an IR-SE network; the first block of each halves the image."""
     blocks = []
@@ -229,6 +239,7 @@ class Encoder(nn.Module):
             self.relu = nn.PReLU(config.stem)
             self.body = _resnet_body(config.stem, config.stages)
         self.detail = DetailBranch(config.input_nc, config.detail, config.stem) if config.detail else None
+        self.features = FeatureBranch(config.features, config.num_ws, config.w_dim) if config.features else None
         channels = config.stages[-1][0]
         self.styles = nn.ModuleList(
             StyleHead(channels, config.head_dim, config.map_size, config.w_dim) for _ in range(config.num_ws)
@@ -239,7 +250,11 @@ class Encoder(nn.Module):
 
         `stage` is e4e's progressive training: codes after it get no offset of their own (None: all do).
         """
-        features = self.body(self._stem(x))
+        ws = self._codes(self.body(self._stem(x)), stage)
+        return ws if self.features is None else ws + self.features(x)
+
+    def _codes(self, features: Tensor, stage: int | None) -> Tensor:
+        """The trunk's last map [N,C,S,S] -> [N, num_ws, w_dim]."""
         if self.config.kind == "psp":
             return torch.stack([head(features) for head in self.styles], dim=1)
         last = len(self.styles) - 1

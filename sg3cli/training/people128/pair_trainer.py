@@ -35,14 +35,15 @@ JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
 
 @dataclass(frozen=True)
 class PairConfig:
-    """One run. Learning rates fall to a twentieth from `decay_from` of the run on."""
+    """One run. What has a learning rate of 0 is held and costs no gradient. Learning rates fall to a twentieth from `decay_from` of the run on."""
 
     lr_generator: float = 2.5e-3
     lr_encoder: float = 6e-4
     lr_directions: float = 6e-3
+    lr_features: float = 1.5e-4  # of the encoder's branch on a backbone's features; whitened inputs bear little more
     warmup: int = 60  # steps
     decay_from: float = 0.6  # of the run
-    passes: tuple[float, ...] = (0.5, 0.3, 0.2)  # probability that a step trains the 1st, 2nd, 3rd ReStyle pass
+    passes: tuple[float, ...] = (0.3, 0.3, 0.4)  # probability that a step trains the 1st, 2nd, 3rd ReStyle pass
     perceptual: float = 1.5
     adversarial: float = 0.25  # length of its gradient at a drawing, over the perceptual term's; 0 for none
     change: float = 0.6  # weight of the change term
@@ -94,11 +95,7 @@ class PairTrainer:
         self.net = net.to(self.device).train()
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.perceptual = perceptual.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        groups = [
-            {"params": list(net.G.synthesis.parameters()), "lr": config.lr_generator},
-            {"params": list(net.encoder.parameters()), "lr": config.lr_encoder},
-            {"params": [net.directions], "lr": config.lr_directions},
-        ]
+        groups = parameter_groups(self.net, config)
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         self.base_lr = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
         self.face = face_weight(net.G.img_resolution).to(self.device)
@@ -116,7 +113,7 @@ class PairTrainer:
         losses, learn = self.losses(batch)
         self.optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_([p for p in self.net.parameters() if p.requires_grad], self.config.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
             self._average()
@@ -131,7 +128,7 @@ class PairTrainer:
         c, net, n = self.config, self.net, len(batch.a)
         ws = self._encode(batch.seen)
         edited = net.edited(ws[:n], batch.delta)
-        y = net.G.synthesis(torch.cat([ws, edited]), update_emas=net.training)
+        y = net.G.synthesis(torch.cat([ws, edited]), update_emas=net.training and self.config.lr_generator > 0)
         targets = torch.cat([batch.a, batch.photos, batch.b])
         mask = change_mask(batch.a, batch.b, c.differs)
         weight = self._weight(batch, mask)
@@ -237,6 +234,25 @@ class PairTrainer:
         self.now = int(state["now"])
         if self.discriminator and state.get("discriminator"):
             self.discriminator.restore(state["discriminator"])
+
+
+def parameter_groups(net: PairNet, c: PairConfig) -> list[dict[str, Any]]:
+    """What is trained, each with its learning rate; everything else is frozen in place."""
+    branch = net.encoder.features
+    learned = [] if branch is None else branch.learned()
+    apart = set() if branch is None else set(branch.parameters())
+    parts = [
+        (list(net.G.synthesis.parameters()), c.lr_generator),
+        ([p for p in net.encoder.parameters() if p not in apart], c.lr_encoder),
+        ([net.directions], c.lr_directions),
+        (learned, c.lr_features),
+    ]
+    net.requires_grad_(False)
+    groups = [{"params": parameters, "lr": lr} for parameters, lr in parts if parameters and lr]
+    for group in groups:
+        for parameter in group["params"]:  # type: ignore[attr-defined]
+            parameter.requires_grad_(True)
+    return groups
 
 
 def _by_attribute(change: Tensor, delta: Tensor) -> dict[str, Tensor]:

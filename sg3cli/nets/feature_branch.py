@@ -1,0 +1,86 @@
+"""What a network that has seen the world says of a face, as an encoder's second opinion.
+
+An encoder that was trained on a thousand people knows a thousand people. EfficientNet-Lite0 knows a million
+photographs: the difference of its features of a picture and of the present drawing, projected to the components in
+which such differences lie, says in which direction the code is wrong, and a linear map and a small network turn that
+into codes. Backbone and projection are frozen; what is learned begins with zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sg3cli.nets.efficientnet_lite import LITE0, STAGES, EfficientNetLite
+
+SIZE = 128  # pixels that the backbone is shown
+# stage of the backbone, side of the grid over which its map is averaged
+GRIDS = ((1, 8), (2, 8), (3, 4), (4, 4), (5, 4))
+DIMENSION = sum(STAGES[stage][3] * grid**2 for stage, grid in GRIDS)
+HIDDEN = 384
+
+
+class FeatureBranch(nn.Module):
+    """Target and drawing `[N,6,S,S]` in [-1,1] to a correction of the codes `[N,num_ws,w_dim]`, 0 at first.
+
+    `components [D,K]` are scaled so that projected differences have a mean square of 1; `mean [D]` is that of targets.
+    """
+
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, components: int, num_ws: int, w_dim: int) -> None:
+        super().__init__()
+        self.shape = (num_ws, w_dim)
+        self.net = EfficientNetLite(LITE0, last=GRIDS[-1][0]).eval().requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(DIMENSION))
+        self.register_buffer("components", torch.zeros(DIMENSION, components))
+        self.direct = nn.Linear(components, num_ws * w_dim)
+        self.inner = nn.Linear(2 * components, HIDDEN)
+        self.outer = nn.Linear(HIDDEN, num_ws * w_dim, bias=False)
+        for parameter in (self.direct.weight, self.direct.bias, self.outer.weight):
+            nn.init.zeros_(parameter)
+
+    def learned(self) -> list[nn.Parameter]:
+        """The parameters that are not frozen."""
+        return [*self.direct.parameters(), *self.inner.parameters(), *self.outer.parameters()]
+
+    def train(self, mode: bool = True) -> FeatureBranch:
+        """The backbone has no two modes: its batch norms are folded into its convolutions."""
+        super().train(mode)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N,6,S,S]: target, then drawing."""
+        with torch.no_grad():
+            target, drawn = describe(self.net, torch.cat(x.split(3, 1))).chunk(2)
+            away = (target - drawn) @ self.components
+            who = (target - self.mean) @ self.components
+        y: Tensor = self.direct(away) + self.outer(F.silu(self.inner(torch.cat([away, who], 1))))
+        return y.view(-1, *self.shape)
+
+
+def describe(net: EfficientNetLite, x: Tensor) -> Tensor:
+    """x [N,3,S,S] in [-1,1] -> [N,DIMENSION]: the maps of `GRIDS`, each averaged over its grid."""
+    if x.shape[-1] != SIZE:
+        x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=x.shape[-1] > SIZE, align_corners=False)
+    maps = net.features(x, tuple(stage for stage, _ in GRIDS))
+    return torch.cat(
+        [F.adaptive_avg_pool2d(y.float(), grid).flatten(1) for y, (_, grid) in zip(maps, GRIDS, strict=True)], 1
+    )
+
+
+def fit_components(branch: FeatureBranch, net: EfficientNetLite, targets: Tensor, drawn: Tensor) -> float:
+    """Set backbone, `mean` and `components` from descriptions [N,DIMENSION] of pictures and of their drawings.
+
+    Every feature counts in its own standard deviation, components are those of the differences. The share of the
+    differences' square that they hold.
+    """
+    branch.net.load_state_dict({name: net.state_dict()[name] for name in branch.net.state_dict()})
+    scale = 1 / (targets.std(0) + 1e-4)
+    differences = (targets - drawn) * scale
+    _, singular, components = torch.pca_lowrank(differences, branch.components.shape[1], center=False, niter=3)
+    branch.mean.copy_(targets.mean(0))
+    branch.components.copy_(scale[:, None] * components / (singular / len(targets) ** 0.5))
+    return float(singular.square().sum() / differences.square().sum())
