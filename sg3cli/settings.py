@@ -220,6 +220,10 @@ class InvertConfig(StageSettings):
         Option("Begin at the code of a near frame that looks alike (faster), or each frame at the average face."),
     ] = "near"
     batch: Annotated[int, Option("Frames per inversion batch.", above=0)] = 8
+    # all codes of a person by the same correction, so that nothing flickers
+    likeness: Annotated[
+        int, Option("Steps that bring a person's codes closer to the footage, all frames alike; 0: none.")
+    ] = 40
     refine: Annotated[int, Option("Steps of optimisation that bring each code closer to the frame; 0: none.")] = 0
     # what the steps move: all codes alike, each code, each style, or where the face lies
     refine_space: Annotated[

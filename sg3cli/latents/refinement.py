@@ -90,7 +90,7 @@ class Refiner:
 
         `leaders [n]`: see `find_leaders`; a frame that is its own starts from its code as it is.
         """
-        codes, target = self._tensors(ws, x)
+        codes, target = self.tensors(ws, x)
         d = torch.zeros(len(ws), *self.unit.shape, device=self.device)
         losses = np.zeros((2, len(ws)))
         leading = np.flatnonzero(leaders == np.arange(len(ws)))
@@ -110,14 +110,14 @@ class Refiner:
         described = None if self.perceptual is None else self.perceptual.describe(target)
         with torch.no_grad():
             none = torch.zeros_like(start)
-            before = self._loss(self.corrected(ws, none), target, described)
+            before = self.losses(self.corrected(ws, none), target, described)
         d = start.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([d], lr=self.config.lr)
         best, least, at = none.clone(), before.clone(), before.clone()  # with what `keep` adds, and without
         for step in range(steps + 1):
             optimizer.param_groups[0]["lr"] = self.config.lr * min(1.0, (1 - step / max(steps, 1)) / RAMP_DOWN)
             with torch.set_grad_enabled(step < steps):
-                loss = self._loss(self.corrected(ws, d), target, described)
+                loss = self.losses(self.corrected(ws, d), target, described)
                 total = loss + self.config.keep * d.square().flatten(1).mean(1)
             better = (total < least) & torch.isfinite(total)
             best[better], least[better], at[better] = d.detach()[better], total.detach()[better], loss.detach()[better]
@@ -127,7 +127,7 @@ class Refiner:
         self.G.synthesis.checkpoint_layers = False
         return best, torch.stack([before, at]).double().cpu().numpy()
 
-    def _loss(self, arguments: dict[str, Tensor], target: Tensor, described: list[Tensor] | None) -> Tensor:
+    def losses(self, arguments: dict[str, Tensor], target: Tensor, described: list[Tensor] | None) -> Tensor:
         """`[n]`: each image for itself, so that a frame's way does not depend on its company."""
         image = self.G.synthesis(**arguments)
         loss: Tensor = self.config.l2 * (image - target).square().mean(dim=(1, 2, 3))
@@ -135,7 +135,8 @@ class Refiner:
             loss = loss + self.config.perceptual * self.perceptual.compare(image, described)
         return loss
 
-    def _tensors(self, ws: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
+    def tensors(self, ws: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Codes as they are, and images `[n, 3, N, N]` at the generator's resolution."""
         codes = torch.from_numpy(np.asarray(ws, np.float32)).to(self.device)
         images = torch.from_numpy(np.asarray(x, np.float32)).permute(0, 3, 1, 2).contiguous().to(self.device)
         size = self.G.img_resolution

@@ -194,7 +194,7 @@ def with_detail(encoder: Encoder, channels: int) -> Encoder:
 
 
 def with_features(encoder: Encoder, components: int) -> Encoder:
-    """A copy of an encoder with a new `FeatureBranch`, whose backbone and components are still to be set; same codes."""
+    """A copy of an encoder with a new `FeatureBranch`, same codes; backbone and components are still to be set."""
     wider = Encoder(dataclasses.replace(encoder.config, features=components))
     new = {k: v for k, v in wider.state_dict().items() if k.startswith("features.")}
     wider.load_state_dict(encoder.state_dict() | new)

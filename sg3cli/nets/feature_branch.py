@@ -54,7 +54,7 @@ class FeatureBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [N,6,S,S]: target, then drawing."""
         with torch.no_grad():
-            target, drawn = describe(self.net, torch.cat(x.split(3, 1))).chunk(2)
+            target, drawn = describe(self.net, torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
             away = (target - drawn) @ self.components
             who = (target - self.mean) @ self.components
         y: Tensor = self.direct(away) + self.outer(F.silu(self.inner(torch.cat([away, who], 1))))

@@ -168,7 +168,7 @@ class Job:
         digests = bundle_digests(self.bundle())
         if stage == "invert":
             params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
-            if params.refine == 0:
+            if not (params.refine or params.likeness):
                 return StageParts(params, ("align",), digests, {})
         from sg3cli.metrics.perceptual import make_perceptual
 
@@ -182,8 +182,9 @@ class Job:
     def key(self, stage: str, parts: StageParts) -> str:
         """Content key of a stage; raises `KeyError` when one before it has not run."""
         keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
-        if not keyed.get("refine"):  # an inversion without refinement is what it was before there was one
-            keyed = {name: value for name, value in keyed.items() if not name.startswith("refine")}
+        for optional in ("refine", "likeness"):
+            if not keyed.get(optional):  # an inversion without it is what it was before there was one
+                keyed = {name: value for name, value in keyed.items() if not name.startswith(optional)}
         depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.extra}
         return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
 

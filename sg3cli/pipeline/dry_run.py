@@ -16,6 +16,7 @@ CHAIN = ("align", "invert", "finetune", "render")
 # Of people-128 on two cores: seconds for each frame (of a tuning: for each step), and bytes at the peak.
 PACE = {"align": 1 / 60, "invert": 1 / 40, "finetune": 0.12, "render": 1 / 8}
 REFINE = 0.08  # seconds for each frame and step of a refinement, where half of the frames follow others
+LIKENESS = 0.15  # seconds for each step
 PEAK = {"align": 220 << 20, "invert": 700 << 20, "finetune": 1800 << 20, "render": 810 << 20}
 MEASURED = "people-128"
 
@@ -67,7 +68,8 @@ def to_do(job: Job, stage: str) -> Outlook:
     before, frames = job.project.record(stage), int(job.project.stream.get("frames") or 0)
     known = job.settings.invert.model == MEASURED and job.device in ("auto", "cpu")
     count = job.settings.finetune.steps if stage == "finetune" else frames
-    pace, refine = PACE[stage], job.settings.invert.refine if stage == "invert" else 0
-    same = bool(before) and (stage != "invert" or int(before.params.get("refine", 0)) == refine)
-    seconds = before.seconds if same else count * (pace + refine * REFINE) if known and count else None
+    asked = {name: getattr(job.settings.invert, name) if stage == "invert" else 0 for name in ("refine", "likeness")}
+    same = bool(before) and all(stage != "invert" or int(before.params.get(k, 0)) == v for k, v in asked.items())
+    measured = count * (PACE[stage] + asked["refine"] * REFINE) + asked["likeness"] * LIKENESS
+    seconds = before.seconds if same else measured if known and count else None
     return Outlook(stage, "to do", seconds, PEAK[stage] if known else None)

@@ -14,10 +14,11 @@ from sg3cli.errors import ModelError
 from sg3cli.faces import alignment
 from sg3cli.faces import crops as crops_
 from sg3cli.faces.alignment import Track
-from sg3cli.files import Chunks, RowFile, in_chunks, npy_writer, write_json
+from sg3cli.files import Chunks, RowFile, in_chunks, npy_writer, remove, write_json
 from sg3cli.latents import inversion
 from sg3cli.latents.codes import CodeRows
 from sg3cli.nets.generator_config import GeneratorConfig
+from sg3cli.pipeline import likeness
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.partial_render import tee
 from sg3cli.project import CODE_PARTS, Project, content_key, of_face
@@ -48,12 +49,14 @@ def run(job: Job, bundle: Bundle, key: str) -> Result:
             encode(job, bundle, track, chunks)
         present = track.status != alignment.ABSENT
         nearest = inversion.fill_absent(np.arange(len(present)), present)
-        files += write_codes(project, chunks, nearest, face)
+        common = likeness.correction(job, bundle, track, chunks, face, key)
+        files += write_codes(project, chunks, nearest, face, common)
         losses += [chunk["loss"] for chunk in chunks if "loss" in chunk]
     shape = RowFile(project.path / files[0]).shape
     write_json(project.path / DESCRIPTION, {"generator": bundle.digest, "encoder": bundle.encoder_digest, "key": key})
     for face in range(len(tracks)):
         Chunks(project.path / of_face(CHUNK_FOLDER, face), key).clear()
+        remove(project.path / of_face(likeness.CHECKPOINT, face))
     for outdated in (path for name in CODE_PARTS for path in project.path.glob(f"invert/{name}*.npy")):
         if f"invert/{outdated.name}" not in files:
             outdated.unlink()
@@ -104,8 +107,12 @@ def code_parts(
     yield from refined(((kept.popleft(), ws) for ws in codes), refiner, first)
 
 
-def write_codes(project: Project, chunks: Chunks, nearest: np.ndarray, face: int = 0) -> list[str]:
+def write_codes(
+    project: Project, chunks: Chunks, nearest: np.ndarray, face: int = 0, common: np.ndarray | None = None
+) -> list[str]:
     """All chunks as one array for each part; a frame without a face takes that of the `nearest` with one.
+
+    `common [num_ws, w_dim]` is added to every code of W+.
 
     Returns the files, relative to the project.
     """
@@ -115,7 +122,7 @@ def write_codes(project: Project, chunks: Chunks, nearest: np.ndarray, face: int
         path, shape = project.path / name, (len(nearest), *first[part].shape[1:])
         with npy_writer(path, shape) as write:
             for chunk in chunks:
-                write(chunk[part])
+                write(chunk[part] if common is None or part != "ws" else chunk[part] + common)
         if (nearest != np.arange(len(nearest))).any():
             rows = RowFile(path)
             with npy_writer(path, shape) as write:

@@ -30,6 +30,7 @@ from sg3cli.latents import inversion
 from sg3cli.latents.codes import CodeRows
 from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.nets.generator import Generator
+from sg3cli.pipeline import likeness
 from sg3cli.pipeline.align import clip_of, named_appearances, pack, row_of, track_of
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits
@@ -284,13 +285,16 @@ class Viewer:
         """Codes of the frames beside this one, smoothed; the rows of other frames stay empty."""
         config = self.job.settings.invert
         if self._models is None:  # gradients do not go through a generator that keeps its images
-            own = self.reusable.tuned or config.refine > 0
+            own = self.reusable.tuned or config.refine > 0 or config.likeness > 0
             untuned = self.bundle.generator().to(self.device) if own else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
         rows = np.array([frame.index for frame in near])
         parts = list(code_parts(crops, G, encoder, config, int(rows[0]), self.job.pull))
+        if config.likeness:
+            common = likeness.of_frames(self.job, G, near, track, np.stack([part["ws"] for part in parts]))
+            parts = [{**part, "ws": part["ws"] + common} for part in parts]
         beside = Track(**{field.name: getattr(track, field.name)[rows] for field in fields(Track)})
         found: dict[str, RowFile] = {}
         for name in (name for name in CODE_PARTS if name in parts[0]):

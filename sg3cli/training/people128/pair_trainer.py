@@ -35,7 +35,7 @@ JPEG_NOISE = 0.02  # two pictures of one thing differ by so much, in [-1,1]
 
 @dataclass(frozen=True)
 class PairConfig:
-    """One run. What has a learning rate of 0 is held and costs no gradient. Learning rates fall to a twentieth from `decay_from` of the run on."""
+    """One run. Learning rates fall to a twentieth from `decay_from` of the run on; what has one of 0 is held."""
 
     lr_generator: float = 2.5e-3
     lr_encoder: float = 6e-4
@@ -97,7 +97,7 @@ class PairTrainer:
         self.perceptual = perceptual.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         groups = parameter_groups(self.net, config)
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
-        self.base_lr = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
+        self.base_lr = [float(group["lr"]) for group in groups]
         self.face = face_weight(net.G.img_resolution).to(self.device)
         self.discriminator: ProjectedDiscriminator | None = None
         if config.adversarial:
