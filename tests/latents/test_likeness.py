@@ -21,7 +21,7 @@ def G() -> Generator:
 
 @pytest.fixture(scope="module")
 def missed(G: Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes `[5, num_ws, w_dim]` that all lack the same, the images `[5, 32, 32, 3]` of the right ones, and the lack."""
+    """Codes `[5, num_ws, w_dim]` that lack the same, the images `[5, 32, 32, 3]` of the right ones, and the lack."""
     noise = torch.Generator().manual_seed(4)
     ws = G.mapping(torch.randn(6, G.config.z_dim, generator=noise)).numpy()
     here, lack = ws[0] + 0.2 * (ws[:5] - ws[0]), 0.5 * (ws[5] - ws[0])

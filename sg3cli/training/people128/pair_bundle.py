@@ -72,7 +72,7 @@ SHIPPED: dict[str, Shipped] = {
     "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
     "gender": Shipped("half of the way from women to men", (-2.0, 2.0)),
 }
-RENDERS = 120  # codes of renders beside those of photographs, so that both are read
+RENDERS = 600  # codes of renders beside those of photographs, so that both are read
 
 
 def taught(net: PairNet) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ class Sources:
     reader: FaceReader
     probe: Path
     config: ReadConfig = field(default_factory=ReadConfig)
-    before: Mapping[str, Tensor] = field(default_factory=dict)  # directions from which the fit goes on
+    before: Mapping[str, Tensor] = field(default_factory=dict)  # directions from which the fit of the free ones goes on
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--edits", type=Path, required=True, help="set of pairs")
     parser.add_argument("--reader", type=Path, required=True, help="heads of a face reader (`reader_fit`)")
     parser.add_argument("--backbone", type=Path, required=True, help="of the reader: EfficientNet-Lite0")
-    parser.add_argument("--from", dest="before", help="bundle from whose directions the fit goes on")
+    parser.add_argument("--from", dest="before", help="bundle from whose directions the fit of the free ones goes on")
     parser.add_argument("--read-steps", type=int, default=ReadConfig().steps)
     parser.add_argument("--probe", default="people-128", help="bundle whose attribute net reads the pictures")
     parser.add_argument("--record", type=Path, help="JSON on how it was trained, for model.json")

@@ -2,13 +2,18 @@
 
     r_0 = read(G(ws))     r_1 = read(G(ws + s D_k))      ws: codes of photographs and renders, s: strength, G: fixed
     |(r_1 - r_0 - s unit_k) / spread|^2     for attribute k; for all others the change that is asked for is none
-    + what the edit does to who it is, to the colours of areas, to one half of the face alone, and beyond the face
+    + what the edit does to who it is, to colours, to one half of the face alone, and beyond the face
+    + size |a_k|^2      D_k = a_k . (what codes of people differ in, each component in its standard deviation)
     - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
 the term for colours "older" also becomes darker and redder, which it is on the average of portraits. The drawings are
 shifted before they are read, so that what is learned is a face and not a pattern that the reader takes for one; for
 the same reason they have to pass for drawings of somebody as he is.
+
+A direction that may go anywhere goes where no face is: it was as large, measured against how codes differ, as a
+vector drawn at random, and painted a patch on the jaw for every few years. In the span of the codes, with a price on
+its size there, the same years are folds beside the nose and bags under the eyes.
 
 Directions alone learn, the generator does not: a step that taught both cost half a point of the reconstruction's
 perceptual distance within a hundred steps, because a generator can answer by becoming deaf to a direction.
@@ -35,7 +40,7 @@ class Readable(NamedTuple):
     """`label` of the reader, its change at strength 1, the values between which it is asked for, and how often.
 
     `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
-    a mouth that opens is dark.
+    a mouth that opens is dark. `free`: photographs hardly show it, so it is not sought in what their codes differ in.
     """
 
     label: str
@@ -44,19 +49,22 @@ class Readable(NamedTuple):
     high: float
     share: float = 1.0
     held: float = 0.15
+    free: bool = False
 
 
 READABLE = {
     "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0),
     "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5),
     "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4),
-    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0),
+    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 REC601 = (0.299, 0.587, 0.114)
 BLOCK = 8  # pixels of an area: a brow is one or two
 BALANCE_EVERY = 20  # steps
+RIDGE = 20.0  # people, of whom nothing is known, beside those who differ
+AT_ONCE = 24
 STAGES = tuple(sorted({*READ_STAGES, *FEATURE_STAGES}))
 
 Directions = Mapping[str, Tensor]
@@ -67,18 +75,21 @@ Learn = Callable[[], float]
 class ReadConfig:
     """One fit. Weights are those of the terms; strengths are drawn between `least` and `most`, either way."""
 
-    steps: int = 400
+    steps: int = 600
     edits_per_step: int = 6
-    lr: float = 4e-3
+    lr: float = 0.2  # standard deviations of a component
+    lr_free: float = 3e-3  # of a code
+    components: int = 1000
+    size: float = 2e-4
     warmup: int = 20
     decay_from: float = 0.6
     least: float = 0.5
-    most: float = 2.0
+    most: float = 2.5
     shift: int = 4  # pixels
     noise: float = 0.02  # in [-1,1] colours
     identity: float = 0.3
-    colour: float = 10.0
-    beyond: float = 10.0
+    colour: float = 3.0
+    beyond: float = 6.0
     symmetry: float = 4.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
@@ -172,11 +183,11 @@ class ReadEdits:
         return self.reader.read(features), self.reader.embed(features), [maps[k] for k in FEATURE_STAGES]
 
     def _colour(self, change: Tensor, held: Tensor) -> Tensor:
-        """[]: mean change [N,3,R,R] of areas of the face, lightness weighted by held [N], and of its pixels' hue."""
+        """[]: mean change [N,3,R,R] of areas of the face, lightness weighted by held [N], and its pixels' hue."""
         areas, held = F.avg_pool2d(change, BLOCK), held[:, None, None, None]
         in_areas = _hue(areas) + held * _lightness(areas).abs()
-        spots = held * _hue(change)  # lines and folds have no colour of their own
-        return (in_areas * F.avg_pool2d(self.face, BLOCK)).mean() + (spots * self.face).mean()
+        spots = _rms(held * _hue(change), self.face)  # lines and folds have no colour of their own
+        return (in_areas * F.avg_pool2d(self.face, BLOCK)).mean() + 0.5 * spots
 
 
 def _lightness(colours: Tensor) -> Tensor:
@@ -190,9 +201,14 @@ def _hue(colours: Tensor) -> Tensor:
 
 
 def _asymmetry(change: Tensor) -> Tensor:
-    """[]: mean difference of a change [N,3,R,R] from its mirror image, in small areas."""
+    """[]: difference of a change [N,3,R,R] from its mirror image, in small areas."""
     areas = F.avg_pool2d(change, BLOCK // 2)
-    return (areas - areas.flip(3)).abs().mean()
+    return 0.5 * _rms(areas - areas.flip(3), areas.new_ones(1))
+
+
+def _rms(values: Tensor, weight: Tensor) -> Tensor:
+    """[]: root of the weighted mean square of values [N,C,H,W], meant over N: a small spot counts more than a veil."""
+    return ((values.square() * weight).mean((1, 2, 3)) + 1e-12).sqrt().mean()
 
 
 class _View(NamedTuple):
@@ -214,26 +230,67 @@ class _View(NamedTuple):
         return padded[:, :, top : top + side, left : left + side] + self.noise
 
 
-def fit_directions(
-    edits: ReadEdits, ws: Tensor, start: Directions, say: Callable[[str], None] = lambda line: None
-) -> dict[str, Tensor]:
-    """Directions [num_ws,w_dim] by name, from `start` on, fitted on codes ws [N,num_ws,w_dim].
+class Span:
+    """What codes ws [N,num_ws,w_dim] differ in: principal components, each scaled to its standard deviation."""
 
-    The first code, which places the picture, is left alone.
+    def __init__(self, ws: Tensor, components: int) -> None:
+        self.shape = ws.shape[1:]
+        flat = ws.flatten(1)
+        _, singular, vectors = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+        keep = min(components, int((singular > 1e-5 * singular[0]).sum()))
+        self.deviations = singular[:keep] / len(ws) ** 0.5
+        self.vectors = vectors[:keep]
+        self.of_codes = (flat - flat.mean(0)) @ self.vectors.T / self.deviations
+
+    def place(self, a: Tensor) -> Tensor:
+        """Coordinates [r] -> a direction [num_ws,w_dim]. The first code, which places the picture, is left alone."""
+        return _placed(((a * self.deviations) @ self.vectors).view(self.shape))
+
+    def of_people(self, labels: Tensor) -> Tensor:
+        """[L,r]: by how much the codes of people differ for each unit of labels [N,L], the other labels being equal."""
+        spread = labels.std(0) + 1e-6
+        z = (labels - labels.mean(0)) / spread
+        ridge = RIDGE * torch.eye(z.shape[1])
+        return torch.linalg.solve(z.T @ z + ridge, z.T @ self.of_codes) / spread[:, None]
+
+
+@torch.no_grad()
+def people_start(edits: ReadEdits, span: Span, ws: Tensor) -> dict[str, Tensor]:
+    """Coordinates [r] of each readable attribute to begin with: how people differ in it by what is read of them."""
+    read = [edits.reader(edits.G.synthesis(part).clamp(-1, 1)) for part in ws.split(AT_ONCE)]
+    slopes = span.of_people(torch.cat(read))
+    return {name: slopes[edits.columns[name]] * readable.unit for name, readable in READABLE.items()}
+
+
+def fit_directions(
+    edits: ReadEdits, ws: Tensor, free: Directions, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Tensor]:
+    """Directions [num_ws,w_dim] by name, fitted on codes ws [N,num_ws,w_dim].
+
+    In the span of the codes, from how people differ; those that are `free` in all of W+, from what is given on.
     """
-    c = edits.config
-    learned = {name: vector.clone().requires_grad_() for name, vector in start.items()}
-    optimiser = torch.optim.Adam(learned.values(), lr=c.lr, betas=(0.9, 0.99))
+    c, span = edits.config, Span(ws, edits.config.components)
+    begun = people_start(edits, span, ws)
+    inside = {name: begun[name].clone().requires_grad_() for name, of in READABLE.items() if not of.free}
+    outside = {name: free[name].clone().requires_grad_() for name, of in READABLE.items() if of.free}
+
+    def directions() -> dict[str, Tensor]:
+        found = {name: span.place(a) for name, a in inside.items()}
+        return found | {name: _placed(vector) for name, vector in outside.items()}
+
+    groups = [{"params": [*inside.values()], "lr": c.lr}, {"params": [*outside.values()], "lr": c.lr_free}]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     sums: dict[str, float] = {}
     for step in range(c.steps):
         rng = torch.Generator().manual_seed(c.seed * 1_000_003 + step)
         chosen = torch.randperm(len(ws), generator=rng)[: c.edits_per_step]
         decay = 1 - 0.95 * max((step / c.steps - c.decay_from) / (1 - c.decay_from), 0.0)
-        for group in optimiser.param_groups:
-            group["lr"] = c.lr * decay * min(1.0, (step + 1) / c.warmup)
-        losses, learn = edits.losses({name: _placed(vector) for name, vector in learned.items()}, ws[chosen], rng)
+        for group, lr in zip(optimiser.param_groups, (c.lr, c.lr_free), strict=True):
+            group["lr"] = lr * decay * min(1.0, (step + 1) / c.warmup)
+        losses, learn = edits.losses(directions(), ws[chosen], rng)
+        losses["size"] = c.size * torch.stack([a.square().sum() for a in inside.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
+        (losses["total"] + losses["size"]).backward()
         optimiser.step()
         learn()
         for name, value in losses.items():
@@ -241,7 +298,7 @@ def fit_directions(
         if step % 50 == 49:
             say(f"step {step + 1}: " + ", ".join(f"{name} {value / 50:.3f}" for name, value in sums.items()))
             sums = {}
-    return {name: _placed(vector).detach() for name, vector in learned.items()}
+    return {name: vector.detach() for name, vector in directions().items()}
 
 
 def _placed(vector: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,11 @@ from tiny import tiny_encoder, tiny_generator
 from sg3cli.errors import ModelError
 from sg3cli.nets.checkpoint import save_encoder, save_generator
 from sg3cli.nets.efficientnet_lite import EfficientNetLite, PerceptualDistance
+from sg3cli.nets.encoder import with_features
 from sg3cli.training.people128 import pair_run
-from sg3cli.training.people128.pair_data import ATTRIBUTES, BatchConfig, attribute_index
-from sg3cli.training.people128.pair_net import PairNet, load_start
+from sg3cli.training.people128.feature_start import add_features
+from sg3cli.training.people128.pair_data import ATTRIBUTES, Batch, BatchConfig, PictureSet, attribute_index
+from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
 from sg3cli.training.people128.pair_run import PairRun, RunConfig
 from sg3cli.training.people128.pair_scores import face_mask, pair_scores, photo_scores, table
 from sg3cli.training.people128.pair_trainer import PairConfig, PairTrainer, change_error, change_mask, weighted_l1
@@ -206,3 +209,37 @@ def test_a_discriminator_continues_exactly() -> None:
     two.restore(one.state())
     assert one.learn(drawn, real, where) == two.learn(drawn, real, where)
     assert two.steps == 2
+
+
+def test_what_has_no_learning_rate_is_held() -> None:
+    """Only the encoder learns, and of its branch only the heads."""
+    net = _net()
+    net.encoder = with_features(net.encoder, 4)
+    branch = net.encoder.features
+    assert branch is not None
+    branch.components.normal_(std=0.1)
+    config = PairConfig(detail=0, warmup=1, lr_generator=0, lr_directions=0, adversarial=0)
+    torch.manual_seed(2)
+    trainer = PairTrainer(net, PerceptualDistance(EfficientNetLite()), config)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    points = torch.rand(2, 68, 2)
+    batch = Batch(x[:1], -x[:1], x[1:], x, torch.ones(1, len(ATTRIBUTES)), points[:1], points[:1], points[1:])
+    trainer.step(batch, 0.0)
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert "encoder.features.direct.weight" in changed and any(n.startswith("encoder.styles.") for n in changed)
+    assert not any(n.startswith(("G.", "directions", "encoder.features.net.")) for n in changed)
+    assert not net.directions.requires_grad and "encoder.features.components" not in changed
+
+
+def test_a_start_with_a_branch_gives_the_same_codes(folders: Path) -> None:
+    photos = PictureSet(make_photos(folders / "more", people=20))
+    edits = PictureSet(make_edits(folders / "many", groups=90))
+    net = load_start(folders / "start", 0).eval()
+    rows = np.arange(3)
+    before = codes_of(net, photos, rows)
+    torch.manual_seed(1)
+    held = add_features(net, EfficientNetLite().eval(), photos, edits, 4)
+    assert 0 < held <= 1.001 and net.encoder.features is not None
+    assert torch.equal(codes_of(net, photos, rows), before)
+    assert net.encoder.features.components.any()
