@@ -223,7 +223,7 @@ class InvertConfig(StageSettings):
     # all codes of a person by the same correction, so that nothing flickers
     likeness: Annotated[
         int, Option("Steps that bring a person's codes closer to the footage, all frames alike; 0: none.")
-    ] = 40
+    ] = 30
     refine: Annotated[int, Option("Steps of optimisation that bring each code closer to the frame; 0: none.")] = 0
     # what the steps move: all codes alike, each code, each style, or where the face lies
     refine_space: Annotated[

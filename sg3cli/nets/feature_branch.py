@@ -65,6 +65,7 @@ def describe(net: EfficientNetLite, x: Tensor) -> Tensor:
     """x [N,3,S,S] in [-1,1] -> [N,DIMENSION]: the maps of `GRIDS`, each averaged over its grid."""
     if x.shape[-1] != SIZE:
         x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=x.shape[-1] > SIZE, align_corners=False)
+    x = x.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
     maps = net.features(x, tuple(stage for stage, _ in GRIDS))
     return torch.cat(
         [F.adaptive_avg_pool2d(y.float(), grid).flatten(1) for y, (_, grid) in zip(maps, GRIDS, strict=True)], 1
