@@ -29,7 +29,7 @@ def inverted_project(folder: Path, clip: Path, bundle: Path) -> Project:
 def settings(bundle: Path, **changes: Any) -> Settings:
     """The settings of a render with the tiny model."""
     few = {"batch": 2, "save_every": 2}
-    return Settings().having(invert={"model": str(bundle)}, finetune=few, render=changes)
+    return Settings().having(invert={"model": str(bundle), "likeness": 0}, finetune=few, render=changes)
 
 
 def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -47,7 +47,7 @@ class Ran:
 def environment(**changes: str) -> dict[str, str]:
     """The environment without settings of whoever runs the tests, on one thread so that tests can share a machine."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SG3_")}
-    kept = {name: os.environ[name] for name in ("SG3_MODELS",) if name in os.environ}
+    kept = {name: os.environ[name] for name in ("SG3_MODELS", "SG3_INVERT_LIKENESS") if name in os.environ}
     return {**plain, **kept, "OMP_NUM_THREADS": "1", "SG3_CONFIG": "/nonexistent", **changes}
 
 

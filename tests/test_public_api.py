@@ -18,7 +18,7 @@ FEW = {"finetune": {"steps": 2, "batch": 2, "loss": "structural"}, "encode": {"p
 
 
 def settings(bundle: Path) -> sg3cli.Settings:
-    return sg3cli.Settings().having(invert={"model": str(bundle)}, **FEW)
+    return sg3cli.Settings().having(invert={"model": str(bundle), "likeness": 0}, **FEW)
 
 
 def test_importing_it_loads_neither_torch_nor_av() -> None:

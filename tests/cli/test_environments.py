@@ -132,7 +132,7 @@ def test_a_temporary_cache_that_somebody_else_has_taken_is_not_used(
 def test_places_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", os.fspath)  # what it does when it does not know
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TORCH_HOME", "SG3_MODELS", "SG3_CONFIG"):
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TORCH_HOME", "SG3_MODELS", "SG3_CONFIG", "SG3_INVERT_LIKENESS"):
         monkeypatch.delenv(name, raising=False)
     places.temporary_cache.cache_clear()
     own = tmp_path / f"sg3-{os.getuid()}"
