@@ -23,6 +23,7 @@ from sg3cli.evaluation.face_reading import FaceReading, open_reading
 from sg3cli.evaluation.transfer_figures import transfer_figures
 from sg3cli.faces.alignment import ABSENT, FOUND, INTERPOLATED, Track
 from sg3cli.faces.crops import aligned_crops
+from sg3cli.latents.inversion import spread
 from sg3cli.latents.rendering import render_crops
 from sg3cli.metrics.perceptual import PerceptualLoss, make_perceptual
 from sg3cli.metrics.reconstruction import ReconstructionReport, reconstruction_report
@@ -216,13 +217,6 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
         "outside": {"frames": len(tally.outside), "max_difference": max(tally.outside)} if tally.outside else None,
         "transfer": transfer_figures(job, subject.face, subject.G, config, sorted(pasted)),
     }
-
-
-def spread(frames: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of `frames [K]`, evenly spread, the first and last among them."""
-    if len(frames) == 0:
-        return frames
-    return frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(np.int64))]
 
 
 def measure_reconstruction(

@@ -16,9 +16,10 @@ import numpy as np
 from sg3cli.drawing.images import write_png
 from sg3cli.errors import UsageError
 from sg3cli.evaluation.face_reading import Readings
-from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, spread
+from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.latents.edits import Edit, Keyframe, make_edit
+from sg3cli.latents.inversion import spread
 from sg3cli.latents.rendering import render_crops
 from sg3cli.levels import to_uint8
 from sg3cli.pipeline import Job

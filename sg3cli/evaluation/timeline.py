@@ -15,9 +15,10 @@ from sg3cli.compositing.face_mask import smooth_landmarks
 from sg3cli.drawing.labelled_grid import short_name
 from sg3cli.drawing.line_plot import ABSENT as ABSENT_COLOUR
 from sg3cli.drawing.line_plot import BRIDGED, Line, Panel, Shade, draw
-from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject, spread
+from sg3cli.evaluation.project_metrics import Subject, face_batches, open_subject
 from sg3cli.faces.alignment import ABSENT, INTERPOLATED, Track
 from sg3cli.latents.edits import Edit
+from sg3cli.latents.inversion import spread
 from sg3cli.latents.rendering import render_crops
 from sg3cli.levels import to_levels
 from sg3cli.metrics.reconstruction import psnr

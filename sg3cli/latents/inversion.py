@@ -126,6 +126,13 @@ def invert_led(
         return torch.cat([restyle_pass(encoder, *part) for part in parts])
 
 
+def spread(frames: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of `frames [K]`, evenly spread, the first and last among them."""
+    if len(frames) == 0:
+        return frames
+    return frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(np.int64))]
+
+
 def fill_absent(ws: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Copy of `ws [T, ...]` in which each frame without a face has the code of the nearest one with.
 

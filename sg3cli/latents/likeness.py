@@ -27,12 +27,6 @@ AT_ONCE = 2  # of them in a step: frames of one person differ little
 KEEP = 0.02
 
 
-def chosen_frames(present: np.ndarray, count: int = FRAMES) -> np.ndarray:
-    """Indices `[K]` of at most `count` frames with a face (`present [T]`), spread evenly over the clip."""
-    frames = np.flatnonzero(present)
-    return frames[np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(np.int64)]
-
-
 class Likeness:
     """Finds the correction of codes `ws [K, num_ws, w_dim]` whose aligned images are `x [K, S, S, 3]` in [-1, 1].
 

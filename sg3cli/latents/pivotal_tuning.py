@@ -20,6 +20,7 @@ from torch import Tensor
 from sg3cli.errors import DeviceError, InputError, ModelError, UsageError
 from sg3cli.latents.codes import Codes, as_codes
 from sg3cli.latents.edit_keeping import EditKeeper
+from sg3cli.latents.inversion import spread
 from sg3cli.levels import tensor_to_signed, to_uint8
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
@@ -61,8 +62,7 @@ def select_targets(present: np.ndarray, size: int, limit: int = TARGET_BYTES) ->
     frames = np.flatnonzero(present)
     if len(frames) == 0:
         raise InputError("no frame has a face to tune on", "give a clip in which a face is seen")
-    count = min(len(frames), max(1, limit // (size * size * 3)))
-    return frames[np.linspace(0, len(frames) - 1, count).round().astype(np.int64)]
+    return spread(frames, max(1, limit // (size * size * 3)))
 
 
 def collect_targets(crops: Iterable[np.ndarray | None], frames: np.ndarray) -> Targets:

@@ -46,11 +46,6 @@ class FeatureBranch(nn.Module):
         """The parameters that are not frozen."""
         return [*self.direct.parameters(), *self.inner.parameters(), *self.outer.parameters()]
 
-    def train(self, mode: bool = True) -> FeatureBranch:
-        """The backbone has no two modes: its batch norms are folded into its convolutions."""
-        super().train(mode)
-        return self
-
     def forward(self, x: Tensor) -> Tensor:
         """x [N,6,S,S]: target, then drawing."""
         with torch.no_grad():

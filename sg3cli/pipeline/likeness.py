@@ -12,7 +12,8 @@ from sg3cli.errors import InputError
 from sg3cli.faces import crops as crops_
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.files import SAVE_SECONDS, Chunks, read_arrays, write_arrays
-from sg3cli.latents.likeness import AT_ONCE, Likeness, chosen_frames
+from sg3cli.latents.inversion import spread
+from sg3cli.latents.likeness import AT_ONCE, FRAMES, Likeness
 from sg3cli.metrics.perceptual import make_perceptual
 from sg3cli.pipeline.device import choose_device
 from sg3cli.project import of_face
@@ -57,7 +58,7 @@ def correction(job: Job, bundle: Bundle, track: Track, chunks: Chunks, face: int
 def make_finder(job: Job, bundle: Bundle, track: Track, chunks: Chunks, steps: int) -> Likeness:
     """On frames spread over the clip, with the codes that the encoder gave them."""
     G = job.nets.generator(bundle).to(choose_device(job.device, job.console))
-    frames = chosen_frames(track.status != ABSENT)
+    frames = spread(np.flatnonzero(track.status != ABSENT), FRAMES)
     with VideoReader(job.project.source(), **job.project.reading) as reader:
         seen = (next(reader.frames(int(frame))) for frame in frames)
         crops = [crop for crop in crops_.aligned_crops(seen, track, G.img_resolution) if crop is not None]
@@ -68,8 +69,8 @@ def make_finder(job: Job, bundle: Bundle, track: Track, chunks: Chunks, steps: i
 
 def of_frames(job: Job, G: Generator, frames: list[Frame], track: Track, ws: np.ndarray) -> np.ndarray:
     """The correction `[num_ws, w_dim]` of a few frames that are looked at, whose codes are `ws [n, num_ws, w_dim]`."""
-    there = np.array([track.status[frame.index] != ABSENT for frame in frames])
-    chosen = chosen_frames(there, AT_ONCE)
+    there = [k for k, frame in enumerate(frames) if track.status[frame.index] != ABSENT]
+    chosen = spread(np.array(there), AT_ONCE)
     seen = crops_.aligned_crops((frames[k] for k in chosen), track, G.img_resolution)
     crops = np.stack([crop for crop in seen if crop is not None])
     finder = Likeness(G, make_perceptual("auto", job.pull), ws[chosen], crops, job.settings.invert.likeness)

@@ -22,12 +22,13 @@ from sg3cli import cli
 from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines, timing_lines
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
-from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, spread, timing
+from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, timing
 from sg3cli.evaluation.strength_sweep import response
 from sg3cli.faces.alignment import ABSENT, Track
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.edits import apply_edits, parse_edit
+from sg3cli.latents.inversion import spread
 from sg3cli.latents.rendering import render_crops
 from sg3cli.manifest import read_manifest, write_manifest
 from sg3cli.metrics.reconstruction import psnr, reconstruction_report

@@ -8,7 +8,8 @@ import torch
 from tiny import tiny_generator
 
 from sg3cli.latents.codes import Codes
-from sg3cli.latents.likeness import FRAMES, Likeness, chosen_frames
+from sg3cli.latents.inversion import spread
+from sg3cli.latents.likeness import FRAMES, Likeness
 from sg3cli.latents.rendering import draw
 from sg3cli.metrics.perceptual import StructuralLoss
 from sg3cli.nets.generator import Generator
@@ -74,6 +75,6 @@ def test_what_is_already_right_stays(G: Generator, missed: tuple[np.ndarray, ...
 def test_frames_that_stand_for_a_clip() -> None:
     present = np.ones(100, bool)
     present[:10] = present[50:60] = False
-    frames = chosen_frames(present)
+    frames = spread(np.flatnonzero(present), FRAMES)
     assert len(frames) == FRAMES and frames[0] == 10 and frames[-1] == 99 and present[frames].all()
-    assert (chosen_frames(np.array([False, True, False])) == [1]).all()
+    assert (spread(np.flatnonzero([False, True, False]), FRAMES) == [1]).all()

@@ -43,6 +43,7 @@ from sg3cli.weights.registry import MODEL_CREDITS, PHOTO_CREDITS
 
 TRAINED = "directions.safetensors"  # as the run has them, so that another one can start from the bundle
 BACKBONE_LICENCE = "APACHE-2.0.md"  # of the weights in the encoder's branch
+BACKBONE_HELD = "the encoder holds EfficientNet-Lite0, Apache-2.0"
 LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs under open licences, see credits"
 
 
@@ -159,7 +160,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
         "schema": 1,
         "name": folder.name,
         "resolution": net.G.img_resolution,
-        "licence": LICENCE,
+        "licence": LICENCE if net.encoder.features is None else f"{LICENCE}; {BACKBONE_HELD}",
         "source": "made by this project: sg3 train",
         "credits": list(PHOTO_CREDITS if net.encoder.features is None else MODEL_CREDITS),
         "tool": __version__,
