@@ -285,6 +285,14 @@ class RenderConfig(StageSettings):
             "difference that is added, or not at all (the drawn face); auto: the first that the model has."
         ),
     ] = "auto"
+    # auto | keep | free: the hue of skin
+    hue: Annotated[
+        Literal["auto", "keep", "free"],
+        Option(
+            "The hue of skin: as the source has it (keep), as the edited face is drawn (free), or kept if every edit "
+            "has nothing to do with it (auto)."
+        ),
+    ] = "auto"
     # all | hair | occlusion | none: what of the face the source keeps
     protect: Annotated[
         Literal["all", "hair", "occlusion", "none"],

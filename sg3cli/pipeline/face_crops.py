@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sg3cli.compositing.face_mask import smooth_landmarks
+from sg3cli.compositing.hue import images_in_the_hue_of
 from sg3cli.faces.alignment import Track, shot_slices
 from sg3cli.latents.codes import CodeRows, Codes
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import NO_MARGIN, Sides
+from sg3cli.settings import RenderConfig
 from sg3cli.video import Frame
 
 
@@ -49,3 +51,17 @@ class FaceEdits:
         index = np.array([frame.index for frame in frames])
         codes = self.edited_codes(index) if edited else self.codes.take(index)
         return render_crops(G, codes, self.track.transforms[index], len(index), sides)
+
+    def pairs(
+        self, frames: list[Frame], G: Generator, edited_by: Generator, config: RenderConfig, sides: Sides = NO_MARGIN
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The face of each frame without and with its edits `[N, N, 3]` uint8, the latter in the hue that is asked."""
+        drawn = zip(self.crops(frames, G, False, sides), self.crops(frames, edited_by, True, sides), strict=True)
+        if not self.keeps_hue(config):
+            return drawn
+        return ((plain, images_in_the_hue_of(plain, edited, G.img_resolution)) for plain, edited in drawn)
+
+    def keeps_hue(self, config: RenderConfig) -> bool:
+        """Whether the edited face is brought to the hue of the unedited one."""
+        meant = [edit.keeps_hue for edit in self.edits if not edit.is_zero]
+        return config.hue == "keep" or (config.hue == "auto" and bool(meant) and all(meant))

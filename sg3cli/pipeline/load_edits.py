@@ -64,7 +64,9 @@ def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> Loade
     """Read what each edit does to codes. Raises as `check_edits` does; a generator is read only where S wants one."""
     files, directions = edit_files(edits, bundle), check_edits(edits, bundle)
     networks = Networks(bundle, nets)
-    loaded = [replace(edit, move=move_of(edit, directions, networks)) for edit in edits]
+    loaded = [
+        replace(edit, move=move_of(edit, directions, networks), keeps_hue=keeps_hue(edit, directions)) for edit in edits
+    ]
     digests = {name: digest_of(path) for name, path in files.items()}
     if any(edit.channel is not None for edit in edits) and networks.statistics_path.is_file():
         digests[STYLE_STATISTICS] = digest_of(networks.statistics_path)
@@ -83,6 +85,11 @@ def channel_index(edit: Edit, config: GeneratorConfig) -> int:
     if channel >= sizes[row]:
         raise UsageError(f"{edit.direction}: there is no such channel", f"that layer has 0 to {sizes[row] - 1}")
     return sum(sizes[:row]) + channel
+
+
+def keeps_hue(edit: Edit, directions: Mapping[str, Direction]) -> bool:
+    """Whether an edit leaves the colour of skin alone, as its direction's file says."""
+    return edit.channel is None and directions[edit.direction].keeps_hue
 
 
 class Networks:

@@ -211,12 +211,13 @@ def drawings(
     shown = [frame for frame in batch if face.track.status[frame.index] != ABSENT]
     if paster.transfers and face.inputs.transfers is not None:
         return {frame.index: face.inputs.transfers.at(frame.index) for frame in shown}
-    edited = list(face.edits.crops(shown, face.inputs.seam or G, True, paster.sides))
+    by = face.inputs.seam or G
     if not paster.wants_plain:
+        edited = face.edits.crops(shown, by, True, paster.sides)
         return {frame.index: (None, crop, None) for frame, crop in zip(shown, edited, strict=True)}
-    plain = face.edits.crops(shown, G, False, paster.sides)
+    pairs = face.edits.pairs(shown, G, by, paster.config, paster.sides)
     maker, found = face.inputs.maker if paster.transfers else None, {}
-    for frame, before, after in zip(shown, plain, edited, strict=True):
+    for frame, (before, after) in zip(shown, pairs, strict=True):
         single = None if maker is None else paster.single_transfer(maker, frame, before, after)
         found[frame.index] = (before, after, single)
     return found

@@ -74,8 +74,7 @@ def seam_tuner(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, tuni
         frames = job.console.progress(reader.frames(), len(track.pts), "render: reading")
         wanted = (frame for frame in frames if frame.index in rows)
         while part := list(islice(wanted, config.batch)):
-            crops = zip(part, face.crops(part, G, True), face.crops(part, G, False), strict=True)
-            for frame, after, before in crops:
+            for frame, (before, after) in zip(part, face.pairs(part, G, G, config), strict=True):
                 source = warp_quad(frame.rgb, track.windows[frame.index], size)
                 row = rows[frame.index]
                 images[row], masks[row] = seam_target(after, before, source, square.opacity(frame.index), config.detail)

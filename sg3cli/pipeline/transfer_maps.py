@@ -95,7 +95,6 @@ class SteadyTransfers:
 
     def _draw(self, frames: list[Frame]) -> Iterator[tuple[int, Drawn]]:
         shown = [frame for frame in frames if self.face.track.status[frame.index] != ABSENT]
-        plain = self.face.crops(shown, self.G, False, self.paster.sides)
-        edited = self.face.crops(shown, self.seam or self.G, True, self.paster.sides)
-        for frame, p, q in zip(shown, plain, edited, strict=True):
+        drawn = self.face.pairs(shown, self.G, self.seam or self.G, self.paster.config, self.paster.sides)
+        for frame, (p, q) in zip(shown, drawn, strict=True):
             yield frame.index, Drawn(p, q, self.paster.single_transfer(self.maker, frame, p, q))

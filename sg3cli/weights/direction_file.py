@@ -57,6 +57,11 @@ class Direction:
         return "s" if self.meta.get("space") == "s" else "w"
 
     @property
+    def keeps_hue(self) -> bool:
+        """Whether it has nothing to do with the colour of skin: what it does to that is not meant."""
+        return self.meta.get("hue") == "kept"
+
+    @property
     def range(self) -> tuple[float, float] | None:
         """The strengths within which it holds; None when the file does not say."""
         match self.meta.get("range"):

@@ -52,6 +52,8 @@ def combined(name: str, parts: Sequence[tuple[Direction, float]]) -> Direction:
     made = " + ".join(f"{weight:g} {direction.name}" for direction, weight in parts)
     leaks = [(direction.meta.get("leak"), weight) for direction, weight in parts]
     meta = {"space": first.space, "made": f"combined: {made}", "unit": made, "leak": summed_leaks(leaks)}
+    if all(direction.keeps_hue for direction, _ in parts):
+        meta["hue"] = "kept"
     return Direction(name, vector, next(iter(generators), None), meta)
 
 

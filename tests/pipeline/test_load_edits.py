@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.load_edits import check_edits, load_edits
 from sg3cli.project import Project
 from sg3cli.weights.bundle import Bundle, load_model
+from sg3cli.weights.direction_tools import write_direction
 from sg3cli.weights.loaded_nets import LoadedNets
 
 
@@ -55,6 +57,15 @@ def test_a_channel_moves_one_style_by_standard_deviations(bundle: Bundle) -> Non
     assert 0.1 * styles[0][name][:, 3].std() < deviation  # of this very channel
     assert torch.allclose(draw(G, moved), by_hand, atol=1e-6)
     assert (by_hand - G.synthesis.from_styles(styles[0])).abs().max() > 1e-3
+
+
+def test_a_direction_says_that_it_keeps_the_hue_of_skin(bundle: Bundle, tmp_path: Path) -> None:
+    for name, meta in (("kept", {"hue": "kept"}), ("changed", {"hue": "changed"}), ("silent", {})):
+        path = tmp_path / f"{name}.safetensors"
+        direction = replace(bundle.directions["age"], name=name)
+        write_direction(path, replace(direction, meta={**direction.meta, **meta}))
+        assert loaded(parse_edit(f"{path}=1"), bundle).keeps_hue == (name == "kept")
+    assert not loaded(parse_edit("L2:3=1"), bundle).keeps_hue
 
 
 def test_imported_statistics_set_the_unit_of_channels(tiny_bundle: Path, tmp_path: Path) -> None:

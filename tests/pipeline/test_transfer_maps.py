@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from composed import composed, inverted_project, settings
 
+from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import Job, render_plan
 from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import FacePaster
@@ -18,6 +20,7 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.transfer_maps import SMOOTHING, SteadyTransfers
 from sg3cli.project import Project
+from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import smooth_zero_phase
 from sg3cli.video import VideoReader
 
@@ -60,6 +63,34 @@ def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, t
         assert np.array_equal(drawn.transfer.motion, whole[k].transfer.motion)
     one.close()
     one.close()
+
+
+def test_hue_is_kept_where_no_edit_is_about_it(inverted, tiny_bundle):
+    """By the direction's file, by the option, and not with one edit of many."""
+    face, still = transfers(inverted, tiny_bundle).face, parse_edit("smile=0")
+    held, other = (replace(face.edits[0], keeps_hue=keeps) for keeps in (True, False))
+    config = RenderConfig()
+    assert replace(face, edits=[held, still]).keeps_hue(config)
+    assert not replace(face, edits=[held, other]).keeps_hue(config)
+    assert not replace(face, edits=[still]).keeps_hue(config)
+    assert replace(face, edits=[other]).keeps_hue(replace(config, hue="keep"))
+    assert not replace(face, edits=[held]).keeps_hue(replace(config, hue="free"))
+
+
+@pytest.mark.parametrize("kind", ["motion", "paste"])
+def test_the_hue_of_areas_stays_and_their_lightness_does_not(inverted, tiny_bundle, kind):
+    found = {
+        hue: np.stack([after for _, after in composed(inverted, tiny_bundle, transfer=kind, hue=hue)]).astype(float)
+        for hue in ("keep", "free", "auto")
+    }
+    assert np.array_equal(found["auto"], found["free"])  # the tiny model's directions say nothing of hue
+    source = np.stack([before for before, _ in composed(inverted, tiny_bundle)]).astype(float)
+    hue, light = {}, {}
+    for name in ("keep", "free"):
+        change = found[name] - source
+        luma = change @ REC601
+        light[name], hue[name] = np.abs(luma).mean(), np.abs(change - luma[..., None]).mean()
+    assert hue["keep"] < 0.2 * hue["free"] and light["keep"] > 0.5 * light["free"]  # of less than a level
 
 
 @pytest.mark.parametrize("kind", ["motion", "paste", "draw", "auto"])

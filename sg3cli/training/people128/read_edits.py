@@ -7,7 +7,8 @@
     - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
-the term for colours "older" also becomes darker and redder, which it is on the average of portraits. The drawings are
+the term for colours "older" also becomes darker and redder, which it is on the average of portraits; and what an edit
+does to hue the reader does not see, as little as who looks at the footage (`compositing.hue`). The drawings are
 shifted before they are read, so that what is learned is a face and not a pattern that the reader takes for one; for
 the same reason they have to pass for drawings of somebody as he is.
 
@@ -29,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sg3cli.compositing.hue import in_the_hue_of
 from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
 from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
@@ -133,7 +135,7 @@ class ReadEdits:
         names, strengths = self.wishes(before, list(directions), rng)
         change = torch.stack([s * directions[name] for name, s in zip(names, strengths.tolist(), strict=True)])
         edited = self.G.synthesis(ws + change)
-        after, whom, drawn = self._read(view(edited))
+        after, whom, drawn = self._read(view(in_the_hue_of(y, edited)))
         wanted = self._wanted(names, strengths)
         error, asked = ((after - before - wanted) / self.reader.spread).square(), wanted != 0
         terms = {
