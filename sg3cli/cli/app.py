@@ -28,10 +28,10 @@ from sg3cli.cli import (
     text_edits,
 )
 from sg3cli.cli import plot as plots
-from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, asked_edits
+from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, Targets, asked_edits
 from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
-from sg3cli.cli.train import bundle, encoder, generator, group, prepare, score
+from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
@@ -128,6 +128,7 @@ def run(
     direction: Directions = None,
     strength: Strengths = None,
     channel: Channels = None,
+    target: Targets = None,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -136,7 +137,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
-    asked = asked_edits(edit, direction, strength, channel)
+    asked = asked_edits(edit, direction, strength, channel, targets=target)
     edits = with_edits([], asked or [])
     wanted = None if asked is None else edits
 
@@ -225,6 +226,7 @@ def edit(
     direction: Directions = None,
     strength: Strengths = None,
     channel: Channels = None,
+    target: Targets = None,
     layers: Layers = None,
     space: Annotated[
         str | None, typer.Option(metavar="w|s", help="Apply directions in this space [default: that of each].")
@@ -246,7 +248,7 @@ def edit(
     listed: Annotated[bool, typer.Option("--list", help="Show the edits, change none.", show_default=False)] = False,
 ) -> None:
     """Set what is edited and how much (setting a direction again replaces it)."""
-    asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face)
+    asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face, target)
     if asked is None and text:
         asked = []
     if asked is None and not (clear or undo or listed):
@@ -341,6 +343,7 @@ command(directions.app, name="learn", example="sg3 directions learn --labels lab
 command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
+command(group.app, example="sg3 train flow faces/ --model mine")(flow.flow)
 
 
 def show_outlook(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, make_edit, parse_channel, parse_edit
+from sg3cli.latents.edits import Edit, make_edit, parse_channel, parse_edit, parse_target
 
 Edits = Annotated[
     list[str] | None,
@@ -32,6 +32,14 @@ Strengths = Annotated[
     ),
 ]
 
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="[FACE:]ATTRIBUTE=VALUE",
+        help="Bring an attribute to a value: age=70, glasses=1@0s..2s, age=0s:30,2s:70; repeatable.",
+    ),
+]
 Channels = Annotated[
     list[str] | None,
     typer.Option(
@@ -57,6 +65,7 @@ def asked_edits(
     space: str | None = None,
     preserve: Sequence[str] = (),
     face: int | None = None,
+    targets: Sequence[str] | None = None,
 ) -> list[Edit] | None:
     """The edits of a command line, of all forms; None when there is none. Zero strengths are in it.
 
@@ -70,10 +79,11 @@ def asked_edits(
         raise UsageError(
             what, "give each direction its own: --direction age --strength 2 --direction smile --strength 1"
         )
-    if edits is None and not names and not channels:
+    if edits is None and not names and not channels and not targets:
         return None
     written = [with_preserved(parse_edit(text, layers, space), preserve) for text in edits or ()]
     written += [with_preserved(parse_channel(text, layers), preserve) for text in channels or ()]
+    written += [parse_target(text) for text in targets or ()]
     if face is not None:
         written = [edit if edit.face is not None else replace(edit, face=face) for edit in written]
     paired = zip(names, values, strict=True)

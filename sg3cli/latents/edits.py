@@ -10,6 +10,9 @@ Strengths are written as
     0s:0,1s:2,2.5s:0:ease  keyframes TIME:STRENGTH[:EASE]; held before the first and after the last
     1@0s..2s, 1@0:00-0:02  active on an interval, with short ramps inside it; either end may be left out
 
+A target, `age=70`, is a value that an attribute shall have: a number, keyframes TIME:VALUE, or a number on an interval;
+its strength is the share of the way there.
+
 EASE says how the value arrives at its keyframe: `linear` (default), `ease` (smooth start and stop) or `hold` (it jumps
 there). Times are `1.5s`, `1.5`, `300ms` or `2m`.
 """
@@ -21,19 +24,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from sg3cli.errors import UsageError
 from sg3cli.latents.codes import Codes
-from sg3cli.latents.moves import Move
+from sg3cli.latents.moves import AimedMove, Move
 from sg3cli.time_ranges import parse_interval, seconds_of
 
 RAMP = 0.2  # seconds over which an interval's strength rises and falls
 EASES = ("linear", "ease", "hold")
 SPACES = ("w", "s")
 CHANNEL = re.compile(r"(?:L(\d{1,3})|input):(\d{1,5})")
+TARGET_SYNTAX = "a target is a value (age=70), keyframes (age=0s:30,2s:70) or a value on an interval (age=70@0s..2s)"
 SYNTAX = "a strength is a number (2), keyframes (0s:0,1s:2,2.5s:0:ease) or an interval (1@0s..2s)"
 
 
@@ -54,7 +58,8 @@ class Edit:
     `preserve` names directions that are projected out of this one; `face` is the number of the only face that is edited
     (None: all that were chosen). Layer 0 feeds the Fourier input and would move the whole image; layer j + 1 of W+
     feeds the network's layer Lj. Once the direction has been read, `move` is what strength 1 does and `keeps_hue`
-    whether it leaves the colour of skin alone; they are no part of the data.
+    whether it leaves the colour of skin alone; they are no part of the data. With a `target`, values over time,
+    `direction` is an attribute of the model's flow, and strengths are shares of the way.
     """
 
     direction: str
@@ -64,6 +69,7 @@ class Edit:
     text: str = ""
     preserve: tuple[str, ...] = ()
     face: int | None = None
+    target: tuple[Keyframe, ...] | None = None
     move: Move | None = field(default=None, compare=False, repr=False)
     keeps_hue: bool = field(default=False, compare=False, repr=False)
 
@@ -75,14 +81,17 @@ class Edit:
         moved = np.flatnonzero(strengths)
         if len(moved) == 0:
             return codes
+        move = self.move
+        if self.target is not None:
+            move = cast(AimedMove, move).towards(_values(self.target, times[moved]))
         if len(moved) == len(codes):
-            return self.move(codes, strengths)
-        return _put(codes, moved, self.move(codes[moved], strengths[moved]))
+            return move(codes, strengths)
+        return _put(codes, moved, move(codes[moved], strengths[moved]))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The directions that it needs, of the model or in files: its own, and those it preserves."""
-        return (self.direction, *self.preserve) if self.channel is None else self.preserve
+        return (self.direction, *self.preserve) if self.channel is None and self.target is None else self.preserve
 
     @property
     def channel(self) -> tuple[int, int] | None:
@@ -97,14 +106,7 @@ class Edit:
 
     def strength_at(self, times: np.ndarray) -> np.ndarray:
         """Strength at each of `times` `[T]` seconds -> `[T]` float64."""
-        times = np.asarray(times, dtype=np.float64)
-        out = np.full(times.shape, self.keyframes[0].strength)
-        for before, after in pairwise(self.keyframes):
-            inside = (times >= before.time) & (times < after.time)
-            u = (times[inside] - before.time) / max(after.time - before.time, 1e-12)
-            out[inside] = before.strength + (after.strength - before.strength) * _eased(u, after.ease)
-        out[times >= self.keyframes[-1].time] = self.keyframes[-1].strength
-        return out
+        return _values(self.keyframes, times)
 
     def rows(self, num_ws: int) -> np.ndarray:
         """The layers `[n]` that are moved; raises `UsageError` for one that a generator of `num_ws` does not have."""
@@ -121,28 +123,30 @@ class Edit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the manifest and the provenance record."""
-        keys = [[key.time, key.strength, key.ease] for key in self.keyframes]
+        keys = _plain(self.keyframes)
         layers = None if self.layers is None else list(self.layers)
         fields = {"direction": self.direction, "strength": self.text, "keyframes": keys}
-        whose = {} if self.face is None else {"face": self.face}
-        return {**fields, "layers": layers, "space": self.space, "preserve": list(self.preserve), **whose}
+        more: dict[str, Any] = {} if self.face is None else {"face": self.face}
+        more |= {} if self.target is None else {"target": _plain(self.target)}
+        return {**fields, "layers": layers, "space": self.space, "preserve": list(self.preserve), **more}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Edit:
-        keys = tuple(Keyframe(float(t), float(s), str(e)) for t, s, e in fields["keyframes"])
+        keys = _keyframes(fields["keyframes"])
         layers = None if fields["layers"] is None else tuple(int(n) for n in fields["layers"])
         preserve = tuple(str(name) for name in fields.get("preserve", ()))
         direction, text = (str(fields[name]) for name in ("direction", "strength"))
         space = None if fields.get("space") is None else str(fields["space"])
         face = None if fields.get("face") is None else int(fields["face"])
-        return cls(direction, keys, layers, space, text, preserve, face)
+        target = None if fields.get("target") is None else _keyframes(fields["target"])
+        return cls(direction, keys, layers, space, text, preserve, face, target)
 
     def describe(self) -> str:
         """The whole edit in words: `1:age = 2 on layers 1-6, preserving glasses`."""
         layers = "" if self.layers is None else f" on layers {layers_text(self.layers)}"
         kept = f", preserving {', '.join(self.preserve)}" if self.preserve else ""
         where = "" if self.space is None else f" in {self.space.upper()}"
-        return f"{self.title} = {self.text}{where}{layers}{kept}"
+        return f"{self.title} {'=' if self.target is None else 'to'} {self.text}{where}{layers}{kept}"
 
     @property
     def title(self) -> str:
@@ -159,6 +163,27 @@ def layers_text(layers: Sequence[int]) -> str:
         else:
             runs.append([layer])
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _values(keyframes: Sequence[Keyframe], times: np.ndarray) -> np.ndarray:
+    """The value of keyframes at each of `times [T]` seconds -> `[T]` float64."""
+    times = np.asarray(times, dtype=np.float64)
+    out = np.full(times.shape, keyframes[0].strength)
+    for before, after in pairwise(keyframes):
+        inside = (times >= before.time) & (times < after.time)
+        u = (times[inside] - before.time) / max(after.time - before.time, 1e-12)
+        out[inside] = before.strength + (after.strength - before.strength) * _eased(u, after.ease)
+    out[times >= keyframes[-1].time] = keyframes[-1].strength
+    return out
+
+
+def _plain(keyframes: Sequence[Keyframe]) -> list[list[Any]]:
+    """Keyframes as plain data."""
+    return [[key.time, key.strength, key.ease] for key in keyframes]
+
+
+def _keyframes(plain: Sequence[Sequence[Any]]) -> tuple[Keyframe, ...]:
+    return tuple(Keyframe(float(t), float(s), str(e)) for t, s, e in plain)
 
 
 def _eased(u: np.ndarray, ease: str) -> np.ndarray:
@@ -189,6 +214,18 @@ def parse_edit(text: str, layers: str | None = None, space: str | None = None) -
     if not equals or not direction or not strength:
         raise UsageError(f"an edit is DIRECTION=STRENGTH or FACE:DIRECTION=STRENGTH, not {text!r}", SYNTAX)
     return make_edit(direction, strength, layers, space, face=face)
+
+
+def parse_target(text: str) -> Edit:
+    """`age=70`, `glasses=1@0s..2s`, `age=0s:30,2s:70`, for face 1 alone `1:age=70` -> Edit. Raises `UsageError`."""
+    edit = parse_edit(text)
+    if edit.channel is not None:
+        raise UsageError(f"{edit.direction} is a channel, which has no value to reach", TARGET_SYNTAX)
+    if "@" not in edit.text:
+        return replace(edit, target=edit.keyframes, keyframes=(Keyframe(0.0, 1.0),))
+    value, _, interval = edit.text.partition("@")
+    target = (Keyframe(0.0, _number(value, edit.text)),)
+    return replace(edit, target=target, keyframes=_interval(1.0, interval, edit.text))
 
 
 def make_edit(

@@ -18,6 +18,14 @@ class Move(Protocol):
         ...
 
 
+class AimedMove(Move, Protocol):
+    """A move to values that an attribute shall have, which may change over time."""
+
+    def towards(self, targets: np.ndarray) -> Move:
+        """The move of n frames to `targets [n]`."""
+        ...
+
+
 @dataclass(frozen=True)
 class ShiftW:
     """`w[j] + strength * vector[j]` on the chosen layers j: `vector [num_ws, w_dim]`, or `[1, w_dim]` for all alike."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sg3cli.errors import InputError, ModelError
 from sg3cli.files import atomic_path, safetensors_errors
+from sg3cli.nets.code_flow import CodeFlow, CodeFlowConfig
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
@@ -83,6 +84,33 @@ def load_transfer_file(path: Path | str) -> tuple[TransferNet, dict[str, Any]]:
     net = TransferNet(TransferConfig(tuple(int(width) for width in config["widths"])))
     _fill(net, state, Path(path))
     return net.eval().requires_grad_(False), meta
+
+
+def save_flow(
+    path: Path | str, flow: CodeFlow, meta: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a flow on codes at `path`, as `save_generator` does; `meta` holds the digest of its generator."""
+    state = _stored_state(flow, dtype)
+    state["vectors"] = state["vectors"].to(dtype)
+    _write(Path(path), "flow", state, flow.config.to_dict(), meta)
+
+
+def load_flow_file(path: Path | str) -> tuple[CodeFlow, dict[str, Any]]:
+    """Read what `save_flow` wrote: (flow in eval mode and float32, meta). Raises ModelError."""
+    state, config, meta = _read(Path(path), "flow")
+    flow = CodeFlow(CodeFlowConfig.from_dict(config))
+    _fill(flow, state, Path(path))
+    return flow.eval().requires_grad_(False), meta
+
+
+def flow_config(path: Path | str) -> CodeFlowConfig:
+    """The header of a flow's file alone. Raises ModelError."""
+    try:
+        with safe_open(str(path), framework="np") as f:
+            header = json.loads((f.metadata() or {})[_HEADER])
+            return CodeFlowConfig.from_dict(header["config"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
+        raise ModelError(f"{path} is damaged or no flow of sg3: {e}", "get or make the file again") from e
 
 
 def _stored_state(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -19,10 +19,11 @@ from sg3cli.latents.edits import Edit
 from sg3cli.latents.moves import Move, ShiftS, ShiftW
 from sg3cli.latents.projection import condition
 from sg3cli.nets.generator_config import GeneratorConfig
-from sg3cli.weights.bundle import STYLE_STATISTICS, Bundle
+from sg3cli.weights.bundle import FLOW, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
 
 if TYPE_CHECKING:
+    from sg3cli.nets.code_flow import CodeFlow
     from sg3cli.nets.generator import Generator
     from sg3cli.weights.loaded_nets import LoadedNets
 
@@ -52,7 +53,9 @@ def check_edits(edits: Sequence[Edit], bundle: Bundle) -> dict[str, Direction]:
         direction.check_fits(bundle.config, bundle.digest)
     for edit in edits:
         rows = edit.rows(bundle.config.num_ws)
-        if edit.channel is not None:
+        if edit.target is not None:
+            check_target(edit, bundle)
+        elif edit.channel is not None:
             channel_index(edit, bundle.config)
         elif edit.space == "s" and directions[edit.direction].space == "w" and 0 in rows:
             hint = "leave layer 0 out, or --space s"
@@ -65,12 +68,43 @@ def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> Loade
     files, directions = edit_files(edits, bundle), check_edits(edits, bundle)
     networks = Networks(bundle, nets)
     loaded = [
-        replace(edit, move=move_of(edit, directions, networks), keeps_hue=keeps_hue(edit, directions)) for edit in edits
+        replace(edit, move=move_of(edit, directions, networks), keeps_hue=keeps_hue(edit, directions, networks))
+        for edit in edits
     ]
     digests = {name: digest_of(path) for name, path in files.items()}
     if any(edit.channel is not None for edit in edits) and networks.statistics_path.is_file():
         digests[STYLE_STATISTICS] = digest_of(networks.statistics_path)
+    if any(edit.target is not None for edit in edits):
+        digests[FLOW] = digest_of(bundle.flow_path())
     return LoadedEdits(loaded, digests, networks.notices)
+
+
+def check_target(edit: Edit, bundle: Bundle) -> None:
+    """Raise for an attribute that the model's flow does not know, and for what only directions can."""
+    if edit.layers is not None or edit.space is not None or edit.preserve:
+        raise UsageError(f"{edit.title}: a target takes no --layers, --space or --preserve", "use --edit for those")
+    labels = flow_labels(bundle)
+    if flow_label(edit.direction) not in labels:
+        raise UsageError(
+            f"{bundle.name} cannot bring {edit.direction!r} to a value", f"it can: {', '.join(map(shown, labels))}"
+        )
+
+
+def flow_labels(bundle: Bundle) -> tuple[str, ...]:
+    """The attributes of the model's flow, from its file's header. Raises `ModelError` when there is none."""
+    from sg3cli.nets.checkpoint import flow_config
+
+    return flow_config(bundle.flow_path()).labels
+
+
+def flow_label(name: str) -> str:
+    """An attribute as flows call it: `mouth_open` of `mouth-open`, `male` of `gender`."""
+    return {"gender": "male"}.get(name, name.replace("-", "_"))
+
+
+def shown(label: str) -> str:
+    """An attribute as a command line has it."""
+    return label.replace("_", "-")
 
 
 def channel_index(edit: Edit, config: GeneratorConfig) -> int:
@@ -87,8 +121,10 @@ def channel_index(edit: Edit, config: GeneratorConfig) -> int:
     return sum(sizes[:row]) + channel
 
 
-def keeps_hue(edit: Edit, directions: Mapping[str, Direction]) -> bool:
-    """Whether an edit leaves the colour of skin alone, as its direction's file says."""
+def keeps_hue(edit: Edit, directions: Mapping[str, Direction], networks: Networks) -> bool:
+    """Whether an edit leaves the colour of skin alone, as its direction's file, or the flow's, says."""
+    if edit.target is not None:
+        return flow_label(edit.direction) in networks.flow.config.keeps_hue
     return edit.channel is None and directions[edit.direction].keeps_hue
 
 
@@ -99,6 +135,7 @@ class Networks:
         self.bundle, self.nets = bundle, nets
         self._generator: Generator | None = None
         self._deviations: np.ndarray | None = None
+        self._flow: CodeFlow | None = None
         self.notices: list[str] = []
 
     @property
@@ -107,6 +144,13 @@ class Networks:
         if self._generator is None:
             self._generator = self.nets.generator(self.bundle)
         return self._generator
+
+    @property
+    def flow(self) -> CodeFlow:
+        """The model's flow on codes."""
+        if self._flow is None:
+            self._flow = self.bundle.flow()
+        return self._flow
 
     @property
     def statistics_path(self) -> Path:
@@ -130,6 +174,10 @@ def move_of(edit: Edit, directions: Mapping[str, Direction], networks: Networks)
     """What strength 1 of an edit does to codes."""
     config = networks.bundle.config
     rows = edit.rows(config.num_ws)
+    if edit.target is not None:
+        from sg3cli.latents.flow_moves import FlowTo
+
+        return FlowTo(networks.flow, flow_label(edit.direction))
     if edit.channel is not None:
         place = channel_index(edit, config)
         vector = np.zeros(sum(config.style_sizes.values()), np.float32)

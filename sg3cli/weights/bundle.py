@@ -25,12 +25,14 @@ from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.direction_file import Direction, load_direction
 
 if TYPE_CHECKING:
+    from sg3cli.nets.code_flow import CodeFlow
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
     from sg3cli.nets.transfer_net import TransferNet
 
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
+FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attributes to values
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
 STYLE_STATISTICS = "stylespace.safetensors"  # of a bundle: imported mean and deviation of each style
 EMBEDDED = Path(__file__).parent
@@ -137,6 +139,28 @@ class Bundle:
                 f"model {self.name} has no transfer network ({TRANSFER_NET})", "use --transfer motion, or auto"
             )
         return load_transfer_file(self.path / TRANSFER_NET)[0]
+
+    def flow_path(self) -> Path:
+        """The model's flow, its own or one that was trained later; `ModelError` when there is none."""
+        path = self.companion(FLOW)
+        if not path.is_file():
+            raise ModelError(
+                f"model {self.name} has no flow ({FLOW}), which --target needs",
+                f"sg3 train flow PICTURES --model {self.name}, or use --edit",
+            )
+        return path
+
+    def flow(self) -> CodeFlow:
+        """That flow on the CPU, float32, eval mode, no gradients. Raises `ModelError`."""
+        from sg3cli.nets.checkpoint import load_flow_file
+
+        path = self.flow_path()
+        if path.parent == self.path:
+            self._digest(FLOW)
+        flow, meta = load_flow_file(path)
+        if meta.get("generator") != self.digest:
+            raise ModelError(f"{path} belongs to another generator", f"sg3 train flow PICTURES --model {self.name}")
+        return flow
 
     @cached_property
     def directions(self) -> Mapping[str, Direction]:

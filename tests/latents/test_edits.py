@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from sg3cli.latents.edits import (
     parse_channel,
     parse_edit,
     parse_layers,
+    parse_target,
     set_edit,
 )
 from sg3cli.latents.moves import ShiftS, ShiftW
@@ -218,3 +220,34 @@ def test_styles_move_on_the_frames_of_an_edit_and_codes_stay() -> None:
 def test_an_edit_that_was_not_read_is_not_applied_silently() -> None:
     with pytest.raises(ValueError, match="1:age"):
         parse_edit("1:age=2").apply(Codes(some_codes()), np.zeros(5))
+
+
+def test_a_target_is_a_value_and_its_strength_a_share_of_the_way() -> None:
+    still = parse_target("age=70")
+    assert still.target == (Keyframe(0.0, 70.0),) and still.strength_at(np.array([0.0, 9.0])).tolist() == [1, 1]
+    some = parse_target("1:glasses=0@1s..3s")
+    assert some.face == 1 and some.target == (Keyframe(0.0, 0.0),)
+    assert some.strength_at(np.array([0.5, 2.0, 4.0])).tolist() == [0, 1, 0]
+    grows = parse_target("age=0s:30,2s:70")
+    assert grows.target == (Keyframe(0.0, 30.0), Keyframe(2.0, 70.0)) and not grows.is_zero
+    for edit in (still, some, grows):
+        assert Edit.from_dict(json.loads(json.dumps(edit.to_dict()))) == edit
+        assert edit.names == ()
+    assert still.describe() == "age to 70"
+    for text in ("age", "age=old", "L5:3=2", "=3"):
+        with pytest.raises(UsageError):
+            parse_target(text)
+
+
+def test_targets_follow_the_frames_that_are_moved() -> None:
+    class Noted:
+        def towards(self, targets: np.ndarray) -> Noted:
+            self.targets = targets
+            return self
+
+        def __call__(self, codes: Codes, strengths: np.ndarray) -> Codes:
+            return replace(codes, ws=codes.ws + self.targets[:, None, None].astype(np.float32))
+
+    edit = replace(parse_target("age=0s:30,2s:70"), keyframes=parse_target("age=1@1s..").keyframes, move=Noted())
+    moved = edit.apply(Codes(np.zeros((4, 2, 3), np.float32)), np.array([0.0, 1.5, 2.0, 3.0]))
+    assert moved.ws[:, 0, 0].tolist() == [0, 60, 70, 70]

@@ -1,0 +1,77 @@
+"""Which codes belong to an attribute, and what is reached when a value is asked for: measured on drawings.
+
+StyleFlow keeps, for each attribute, the rows of the edited code that its authors chose by hand. Here rows are ranked by
+how much of the attribute each moves alone, for how much else it moves, and the fewest are taken that move most of it.
+
+A flow comes less far than it is asked to, the more so the further that is. What it is called for is therefore looked
+up: after which call is the value read that is wanted, on average over faces?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli.nets.code_flow import CodeFlow
+from sg3cli.nets.generator import Generator
+
+Read = Callable[[Tensor], Tensor]  # drawings [N,3,R,R] in [-1,1] -> attributes [N,K]
+Say = Callable[[str], None]
+
+MOST = 0.9  # of an attribute's change that the rows which belong to it have to make
+STEP = 1.0  # standard deviations by which an attribute is changed to see which rows do it
+AT_ONCE = 16
+
+
+@torch.inference_mode()
+def settle(flow: CodeFlow, ws: Tensor, G: Generator, read: Read, say: Say = lambda line: None) -> None:
+    """Fill the flow's rows and what it reaches, by the drawings of codes ws [N,num_ws,w_dim]."""
+    before = read_drawn(ws, G, read)
+    for k, label in enumerate(flow.config.labels):
+        flow.rows[k] = belonging_rows(flow, k, ws, G, read, before)
+        flow.reached[k] = what_is_reached(flow, k, ws, G, read)
+        rows = np.flatnonzero(flow.rows[k].numpy()).tolist()
+        low, high = (float(flow.reached[k, n] * flow.label_std[k] + flow.label_mean[k]) for n in (0, -1))
+        say(f"{label}: rows {rows}, from {low:.3g} to {high:.3g}")
+
+
+def read_drawn(ws: Tensor, G: Generator, read: Read) -> Tensor:
+    """[N,K]: the attributes of the drawings of codes."""
+    return torch.cat([read(G.synthesis(part).clamp(-1, 1)) for part in ws.split(AT_ONCE)])
+
+
+def belonging_rows(flow: CodeFlow, k: int, ws: Tensor, G: Generator, read: Read, before: Tensor) -> Tensor:
+    """[num_ws] of 0 and 1: the fewest rows that make `MOST` of attribute number k's change."""
+    c = flow.standard(flow.read(ws))
+    c[:, k] += STEP
+    whole = flow.under(ws, c) - ws
+    gained, leaked = [], []
+    for row in range(1, ws.shape[1]):
+        alone = ws.clone()
+        alone[:, row] += whole[:, row]
+        change = (read_drawn(alone, G, read) - before) / flow.label_std
+        gained.append(float(change[:, k].mean()))
+        change[:, k] = 0
+        leaked.append(float(change.square().sum(1).sqrt().mean()))
+    gain = np.maximum(gained, 0.0)
+    order = np.argsort(-gain / (np.array(leaked) + 0.05))
+    rows = torch.zeros(ws.shape[1])
+    if gain.sum() == 0:
+        rows[1:] = 1
+        return rows
+    needed = int(np.searchsorted(np.cumsum(gain[order]), MOST * gain.sum())) + 1
+    rows[torch.from_numpy(order[:needed] + 1)] = 1
+    return rows
+
+
+def what_is_reached(flow: CodeFlow, k: int, ws: Tensor, G: Generator, read: Read) -> Tensor:
+    """[GRID]: attribute number k as it is read, in standard deviations, after each call; ascending."""
+    reached = []
+    for call in flow.asked[k]:
+        value = read_drawn(flow.called(ws, k, call.expand(len(ws))), G, read)[:, k].mean()
+        reached.append(float((value - flow.label_mean[k]) / flow.label_std[k]))
+    rising = np.maximum.accumulate(np.array(reached))
+    return torch.from_numpy(rising + 1e-4 * np.arange(len(rising))).float()  # strictly, so that it can be looked up

@@ -1,0 +1,93 @@
+"""The recipe of `sg3 train flow`: codes of pictures, what is read of their drawings, a flow on them, its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sg3cli.console import Console
+from sg3cli.errors import InputError
+from sg3cli.files import Chunks, in_chunks
+from sg3cli.nets.checkpoint import save_flow
+from sg3cli.nets.code_flow import CodeFlow
+from sg3cli.nets.generator import Generator
+from sg3cli.training.directions.encode_images import encode_files
+from sg3cli.training.flow.belonging import AT_ONCE, Read, read_drawn, settle
+from sg3cli.training.flow.fit import FitConfig, fit_flow
+from sg3cli.weights.bundle import Bundle
+
+FEWEST = 64  # codes; a flow on fewer would know them by heart
+SEEN = 24  # codes whose edits are drawn to see what belongs to an attribute
+SAVED = 64  # codes between two saves
+HUELESS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch")
+
+
+@dataclass(frozen=True)
+class FlowSources:
+    """What a flow is made of: aligned `pictures`, or codes that were given, and what reads the `labels` of drawings."""
+
+    labels: tuple[str, ...]
+    read: Read
+    reader: str  # what it is called
+    pictures: Sequence[Path] = ()
+    codes: np.ndarray | None = None
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+def train_flow(bundle: Bundle, out: Path, given: FlowSources, console: Console) -> CodeFlow:
+    """Make the flow and write it to `out`. A killed run goes on with the codes that it had. Raises `InputError`."""
+    G = bundle.generator()
+    chunks = Chunks(out.with_suffix(".parts"), key_of(bundle, given))
+    ws, labels = known_codes(bundle, G, given, chunks, console)
+    if len(ws) < FEWEST:
+        raise InputError(f"{len(ws)} codes are too few for a flow", f"give {FEWEST} pictures at least, or thousands")
+    flow = fit_flow(ws, labels, given.labels, given.fit, keeps_hue_of(given.labels), console.notice)
+    some = ws[torch.from_numpy(np.linspace(0, len(ws) - 1, min(SEEN, len(ws))).round().astype(np.int64))]
+    settle(flow, some, G, given.read, console.notice)
+    meta = {"generator": bundle.digest, "reader": given.reader, "codes": len(ws)}
+    save_flow(out, flow, meta, dtype=torch.float16)
+    chunks.clear()
+    return flow
+
+
+def key_of(bundle: Bundle, given: FlowSources) -> str:
+    """What the codes and their attributes depend on."""
+    codes = None if given.codes is None else hashlib.sha256(np.ascontiguousarray(given.codes).tobytes()).hexdigest()
+    facts = [bundle.digest, given.reader, given.labels, [str(path) for path in given.pictures], codes]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def keeps_hue_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Those of the attributes that do not concern the colour of skin."""
+    return tuple(label for label in labels if label in HUELESS)
+
+
+def known_codes(
+    bundle: Bundle, G: Generator, given: FlowSources, chunks: Chunks, console: Console
+) -> tuple[Tensor, Tensor]:
+    """Codes [N,num_ws,w_dim] and the attributes [N,K] of their drawings."""
+    total = len(given.pictures) if given.codes is None else len(given.codes)
+    rows = console.progress(_rows(bundle, G, given, chunks.rows), total, "flow: codes", chunks.rows)
+    for some in in_chunks(rows, SAVED):
+        ws = torch.from_numpy(np.stack(some))
+        with torch.inference_mode():
+            read = read_drawn(ws, G, given.read)
+        chunks.append({"ws": ws.numpy(), "labels": read.numpy().astype(np.float32)}, len(some))
+    parts = list(chunks)
+    codes, labels = (np.concatenate([part[name] for part in parts]) for name in ("ws", "labels"))
+    return torch.from_numpy(codes), torch.from_numpy(labels)
+
+
+def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterator[np.ndarray]:
+    """The codes from number `done` on."""
+    if given.codes is not None:
+        yield from given.codes[done:].astype(np.float32)
+    elif done < len(given.pictures):
+        yield from encode_files(given.pictures[done:], G, bundle.encoder(), AT_ONCE)

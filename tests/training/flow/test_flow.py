@@ -1,0 +1,77 @@
+"""A flow that is fitted brings an attribute to a value, leaves the others and who it is, and says which rows did it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_generator
+from torch import Tensor
+
+from sg3cli.nets.code_flow import REACH, CodeFlow
+from sg3cli.training.flow.belonging import read_drawn, settle
+from sg3cli.training.flow.fit import FitConfig, fit_flow
+
+COUNT = 800
+LABELS = ("age", "smile")
+
+
+def people(seed: int, count: int = COUNT) -> tuple[Tensor, Tensor]:
+    """Codes [N,3,4] and their attributes: age is in row 1 alone, smile in row 2; row 2's last entry is who it is."""
+    rng = torch.Generator().manual_seed(seed)
+    age, smile, who = torch.randn(3, count, generator=rng)
+    ws = 0.05 * torch.randn(count, 3, 4, generator=rng)
+    ws[:, 1, 0] += age
+    ws[:, 1, 1] += 0.5 * age**2 * age.sign()  # not in a straight line
+    ws[:, 2, 0] += smile
+    ws[:, 2, 3] += who
+    return ws, torch.stack([40 + 15 * age, 0.5 * smile], 1)
+
+
+@pytest.fixture(scope="module")
+def flow() -> CodeFlow:
+    ws, read = people(0)
+    return fit_flow(ws, read, LABELS, FitConfig(steps=400, width=64, blocks=2, lr=3e-3), ("age",))
+
+
+def test_a_value_is_reached_on_codes_that_were_not_seen(flow: CodeFlow) -> None:
+    ws, read = people(1, 64)
+    for years in (25.0, 40.0, 55.0):
+        moved = flow.moved(ws, "age", torch.full((64,), years), torch.ones(64))
+        reached = 40 + 15 * moved[:, 1, 0]
+        assert float((reached - years).abs().mean()) < 4
+        assert float((moved[:, 2] - ws[:, 2]).abs().mean()) < 0.12  # the smile and who it is
+    assert float((read[:, 0] - 55).abs().mean()) > 15
+
+
+def test_attributes_are_read_off_codes(flow: CodeFlow) -> None:
+    ws, read = people(2, 64)
+    assert float((flow.read(ws) - read).abs().mean(0)[0]) < 4
+    assert float((flow.read(ws) - read).abs().mean(0)[1]) < 0.1
+
+
+def test_the_same_seed_gives_the_same_flow(flow: CodeFlow) -> None:
+    ws, read = people(0, 100)
+    few = FitConfig(steps=4, width=16, blocks=1)
+    one, other = (fit_flow(ws, read, LABELS, few) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_rows_belong_by_what_is_read_of_drawings(flow: CodeFlow) -> None:
+    """The first of eight rows of a real generator that change how bright the drawing is, and by how much."""
+    G = tiny_generator()
+    z = torch.randn(96, G.config.z_dim, generator=torch.Generator().manual_seed(1))
+    ws = G.mapping(z)
+    ws[:, 5:] = ws[:1, 5:]  # these rows are the same for all, so they cannot have to do with anything
+
+    def read(x: Tensor) -> Tensor:
+        return torch.stack([x.mean((1, 2, 3)), x[:, 0].mean((1, 2)) - x[:, 2].mean((1, 2))], 1)
+
+    made = fit_flow(ws, read_drawn(ws, G, read), ("bright", "red"), FitConfig(steps=150, width=64, blocks=1, lr=3e-3))
+    settle(made, ws[:8], G, read)
+    assert not made.rows[:, 0].any() and not made.rows[:, 5:].any() and (made.rows.sum(1) > 0).all()
+    assert (made.reached.diff(dim=1) > 0).all()
+    low, high = (made.label_mean[0] + sign * made.label_std[0] for sign in (-1, 1))
+    ends = [made.moved(ws[:16], "bright", end.expand(16), torch.ones(16)) for end in (low, high)]
+    dark, bright = (read_drawn(codes, G, read)[:, 0].mean() for codes in ends)
+    assert dark < read_drawn(ws[:16], G, read)[:, 0].mean() < bright
+    assert made.asked[0, -1] == REACH
