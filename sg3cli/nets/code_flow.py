@@ -102,19 +102,23 @@ class CodeFlow(nn.Module):
         path: Tensor = odeint(lambda t, y: self.velocity(y, t.expand(len(y)), c), x, times, method="rk4")
         return path[-1]
 
-    def under(self, ws: Tensor, c: Tensor) -> Tensor:
-        """The codes of the same faces under standardised attributes c [N,K]."""
+    def person(self, ws: Tensor) -> Tensor:
+        """[N,D]: what a code's attributes do not tell of it."""
+        return self.solve(self.coordinates(ws), self.standard(self.read(ws)), 1.0, 0.0)
+
+    def under(self, ws: Tensor, c: Tensor, z: Tensor | None = None) -> Tensor:
+        """The codes of the same faces under standardised attributes c [N,K]; z: their `person`, where it is known."""
         x = self.coordinates(ws)
-        z = self.solve(x, self.standard(self.read(ws)), 1.0, 0.0)
+        z = self.person(ws) if z is None else z
         change = ((self.solve(z, c, 0.0, 1.0) - x) * self.deviations) @ self.vectors
         return torch.cat([ws[:, :1], ws[:, 1:] + change.view(len(ws), -1, self.config.w_dim)], 1)
 
-    def called(self, ws: Tensor, k: int, call: Tensor) -> Tensor:
+    def called(self, ws: Tensor, k: int, call: Tensor, z: Tensor | None = None) -> Tensor:
         """Codes with attribute number k called for at `call [N]` standard deviations, in the rows that belong to it."""
         c = self.standard(self.read(ws))
         c[:, k] = call.clamp(-FULL, FULL)
         further = (call.abs() / FULL).clamp(min=1)
-        return ws + further[:, None, None] * self.rows[k, :, None] * (self.under(ws, c) - ws)
+        return ws + further[:, None, None] * self.rows[k, :, None] * (self.under(ws, c, z) - ws)
 
     def moved(self, ws: Tensor, label: str, target: Tensor, share: Tensor) -> Tensor:
         """Codes that are `share [N]` of the way to the face whose attribute `label` is `target [N]`."""

@@ -23,13 +23,13 @@ def encode_files(
     size = encoder.config.input_size
     average = average_image(G, size)
     for start in range(0, len(files), batch):
-        x = np.stack([_read(path, size) for path in files[start : start + batch]])
+        x = np.stack([read_aligned(path, size) for path in files[start : start + batch]])
         with torch.inference_mode():
             yield from restyle_codes(encoder, G, torch.from_numpy(x).to(average), steps, average).cpu().numpy()
 
 
-def _read(path: Path, size: int) -> np.ndarray:
-    """[3, size, size] float32 in [-1, 1]."""
+def read_aligned(path: Path, size: int) -> np.ndarray:
+    """[3, size, size] float32 in [-1, 1]. Raises InputError for a picture that is not square."""
     import cv2
 
     rgb = read_image(path)

@@ -29,10 +29,10 @@ AT_ONCE = 16
 @torch.inference_mode()
 def settle(flow: CodeFlow, ws: Tensor, G: Generator, read: Read, say: Say = lambda line: None) -> None:
     """Fill the flow's rows and what it reaches, by the drawings of codes ws [N,num_ws,w_dim]."""
-    before = read_drawn(ws, G, read)
+    before, z = read_drawn(ws, G, read), flow.person(ws)
     for k, label in enumerate(flow.config.labels):
-        flow.rows[k] = belonging_rows(flow, k, ws, G, read, before)
-        flow.reached[k] = what_is_reached(flow, k, ws, G, read)
+        flow.rows[k] = belonging_rows(flow, k, ws, z, G, read, before)
+        flow.reached[k] = what_is_reached(flow, k, ws, z, G, read, before)
         rows = np.flatnonzero(flow.rows[k].numpy()).tolist()
         low, high = (float(flow.reached[k, n] * flow.label_std[k] + flow.label_mean[k]) for n in (0, -1))
         say(f"{label}: rows {rows}, from {low:.3g} to {high:.3g}")
@@ -43,11 +43,11 @@ def read_drawn(ws: Tensor, G: Generator, read: Read) -> Tensor:
     return torch.cat([read(G.synthesis(part).clamp(-1, 1)) for part in ws.split(AT_ONCE)])
 
 
-def belonging_rows(flow: CodeFlow, k: int, ws: Tensor, G: Generator, read: Read, before: Tensor) -> Tensor:
+def belonging_rows(flow: CodeFlow, k: int, ws: Tensor, z: Tensor, G: Generator, read: Read, before: Tensor) -> Tensor:
     """[num_ws] of 0 and 1: the fewest rows that make `MOST` of attribute number k's change."""
     c = flow.standard(flow.read(ws))
     c[:, k] += STEP
-    whole = flow.under(ws, c) - ws
+    whole = flow.under(ws, c, z) - ws
     gained, leaked = [], []
     for row in range(1, ws.shape[1]):
         alone = ws.clone()
@@ -67,11 +67,16 @@ def belonging_rows(flow: CodeFlow, k: int, ws: Tensor, G: Generator, read: Read,
     return rows
 
 
-def what_is_reached(flow: CodeFlow, k: int, ws: Tensor, G: Generator, read: Read) -> Tensor:
-    """[GRID]: attribute number k as it is read, in standard deviations, after each call; ascending."""
+def what_is_reached(flow: CodeFlow, k: int, ws: Tensor, z: Tensor, G: Generator, read: Read, before: Tensor) -> Tensor:
+    """[GRID]: attribute number k after each call, in standard deviations; ascending.
+
+    A soft drawing of somebody old is read as younger than his picture. What counts is by how much the reading changes,
+    beside what the code says of the picture.
+    """
     reached = []
     for call in flow.asked[k]:
-        value = read_drawn(flow.called(ws, k, call.expand(len(ws))), G, read)[:, k].mean()
+        change = read_drawn(flow.called(ws, k, call.expand(len(ws)), z), G, read)[:, k] - before[:, k]
+        value = (flow.read(ws)[:, k] + change).mean()
         reached.append(float((value - flow.label_mean[k]) / flow.label_std[k]))
     rising = np.maximum.accumulate(np.array(reached))
     return torch.from_numpy(rising + 1e-4 * np.arange(len(rising))).float()  # strictly, so that it can be looked up

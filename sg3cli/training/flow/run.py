@@ -18,7 +18,7 @@ from sg3cli.files import Chunks, in_chunks
 from sg3cli.nets.checkpoint import save_flow
 from sg3cli.nets.code_flow import CodeFlow
 from sg3cli.nets.generator import Generator
-from sg3cli.training.directions.encode_images import encode_files
+from sg3cli.training.directions.encode_images import encode_files, read_aligned
 from sg3cli.training.flow.belonging import AT_ONCE, Read, read_drawn, settle
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.weights.bundle import Bundle
@@ -31,7 +31,7 @@ HUELESS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "y
 
 @dataclass(frozen=True)
 class FlowSources:
-    """What a flow is made of: aligned `pictures`, or codes that were given, and what reads the `labels` of drawings."""
+    """What a flow is made of: aligned `pictures`, or codes that were given, and what reads the `labels` of faces."""
 
     labels: tuple[str, ...]
     read: Read
@@ -72,22 +72,34 @@ def keeps_hue_of(labels: Sequence[str]) -> tuple[str, ...]:
 def known_codes(
     bundle: Bundle, G: Generator, given: FlowSources, chunks: Chunks, console: Console
 ) -> tuple[Tensor, Tensor]:
-    """Codes [N,num_ws,w_dim] and the attributes [N,K] of their drawings."""
+    """Codes [N,num_ws,w_dim] and attributes [N,K]: read off the pictures, or off the drawings of codes given."""
     total = len(given.pictures) if given.codes is None else len(given.codes)
     rows = console.progress(_rows(bundle, G, given, chunks.rows), total, "flow: codes", chunks.rows)
     for some in in_chunks(rows, SAVED):
-        ws = torch.from_numpy(np.stack(some))
-        with torch.inference_mode():
-            read = read_drawn(ws, G, given.read)
-        chunks.append({"ws": ws.numpy(), "labels": read.numpy().astype(np.float32)}, len(some))
+        ws, labels = (np.stack(part) for part in zip(*some, strict=True))
+        chunks.append({"ws": ws, "labels": labels.astype(np.float32)}, len(some))
     parts = list(chunks)
+    if not parts:
+        return torch.zeros(0, G.num_ws, G.w_dim), torch.zeros(0, len(given.labels))
     codes, labels = (np.concatenate([part[name] for part in parts]) for name in ("ws", "labels"))
     return torch.from_numpy(codes), torch.from_numpy(labels)
 
 
-def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterator[np.ndarray]:
-    """The codes from number `done` on."""
+def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Code and attributes of one after the other, from number `done` on."""
     if given.codes is not None:
-        yield from given.codes[done:].astype(np.float32)
-    elif done < len(given.pictures):
-        yield from encode_files(given.pictures[done:], G, bundle.encoder(), AT_ONCE)
+        for ws in torch.from_numpy(given.codes[done:].astype(np.float32)).split(AT_ONCE):
+            with torch.inference_mode():
+                labels = read_drawn(ws, G, given.read)
+            yield from zip(ws.numpy(), labels.numpy(), strict=True)
+        return
+    files = given.pictures[done:]
+    encoder = bundle.encoder() if files else None
+    for start in range(0, len(files), AT_ONCE):
+        part = files[start : start + AT_ONCE]
+        assert encoder is not None
+        codes = encode_files(part, G, encoder, AT_ONCE)
+        with torch.inference_mode():
+            size = encoder.config.input_size
+            labels = given.read(torch.from_numpy(np.stack([read_aligned(path, size) for path in part])))
+        yield from zip(codes, labels.numpy(), strict=True)
