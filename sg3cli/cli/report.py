@@ -101,7 +101,8 @@ def check_output(path: Path) -> None:
 def gathered(console: Console, names: Sequence[str]) -> list[Project]:
     """The projects, each once; raises `UsageError` for one that is not there."""
     found: dict[Path, Project] = {}
-    for name in names or [None]:
+    asked: Sequence[str | None] = names or [None]
+    for name in asked:
         project = find_project.open_target(find_project.find_target(name, None, console), None)
         if not (project.path / "project.json").is_file():
             raise UsageError(f"{project.path} is not there yet", "run the clip first: sg3 run INPUT -o OUT")

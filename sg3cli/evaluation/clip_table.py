@@ -51,11 +51,11 @@ COLUMNS = (
     Column("tg_id", "TG-ID", "how constant the face is over the clip", ("identity", "global"), 3, "one"),
     Column("lpips", "LPIPS", "perceptual distance from the source, mean", ("distance", "mean"), 4),
     Column("tlpips", "tLPIPS", "difference of change from frame to frame", ("temporal", "mean"), 4, "low"),
-    Column("warping", "warping", "warping error, of the source's", ("warping", "ratio"), 2, "one"),
-    Column("jitter", "jitter", "landmark jitter, of the source's", ("jitter", "ratio"), 2, "one"),
-    Column("flicker", "flicker", "flicker, of the source's", ("flicker", "ratio"), 2, "one"),
+    Column("warping", "warping", "warping error, edited over source", ("warping", "ratio"), 2, "one"),
+    Column("jitter", "jitter", "landmark jitter, edited over source", ("jitter", "ratio"), 2, "one"),
+    Column("flicker", "flicker", "flicker, edited over source", ("flicker", "ratio"), 2, "one"),
     Column("frozen", "frozen", "steps in which the video stands still and the source moves", ("frozen",), 0, "low"),
-    Column("sharpness", "sharpness", "sharpness of the face, of the source's", ("sharpness",), 2, "one"),
+    Column("sharpness", "sharpness", "sharpness of the face, edited over source", ("sharpness",), 2, "one"),
     Column("seam", "seam", "step at the face's edge, levels per pixel", ("seam",), 3, "low"),
     Column("outside", "outside %", "pixels outside changed by more than coding", ("outside", "share"), 2, "low", 100.0),
     Column("sound", "sound ms", "by which the sound comes later than in the source", ("sound", "offset"), 1, "", 1e3),
@@ -69,8 +69,8 @@ def columns_of(clips: Sequence[Mapping[str, Any] | None]) -> tuple[Column, ...]:
         attributes = (figures or {}).get("attributes") or {"labels": {}}
         for label, entry in attributes["labels"].items():
             if "asked" in entry:
-                path, meaning = ("attributes", "labels", label, "change_std"), f"change of {label}, standard deviations"
-                asked[label] = Column(ASKED + label, label, f"{meaning}, as it was asked for", path, 2)
+                path = ("attributes", "labels", label, "change_std")
+                asked[label] = Column(ASKED + label, label, f"change of {label}, in standard deviations", path, 2)
     return (*COLUMNS, *asked.values())
 
 

@@ -55,7 +55,7 @@ class StageRow:
     name: str
     status: str
     seconds: float | None
-    memory: int | None  # bytes
+    memory: int | None  # bytes: the most that its process had taken by its end
     version: str
     settings: list[Row]
 
@@ -302,4 +302,8 @@ def notices_of(project: Project, console: Console) -> list[str]:
     with suppress(InputError), VideoReader(project.source(), **project.reading) as reader:
         read = reader.notices
     rendered = project.record("render").facts.get("notices", [])
-    return list(dict.fromkeys([*(f"source: {words}" for words in read), *rendered, *console.notices]))
+    return list(
+        dict.fromkeys(
+            [*(f"source: {words}" for words in read), *(f"render: {words}" for words in rendered), *console.notices]
+        )
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 
@@ -97,9 +97,16 @@ def averages(reports: Sequence[ClipReport], columns: Sequence[Column]) -> list[t
 
 def key_cells(report: ClipReport) -> list[Cell]:
     """What is read first of a clip."""
-    asked = columns_of([report.figures])[len(COLUMNS) :]
+    asked = [with_strength(column, report) for column in columns_of([report.figures])[len(COLUMNS) :]]
     chosen = [column for column in COLUMNS if column.key in KEY_FIGURES]
     return [Cell(column, column.value(report.figures)) for column in (*asked, *chosen)]
+
+
+def with_strength(column: Column, report: ClipReport) -> Column:
+    """The column of a label, which says what was asked for and whether the change follows it over time."""
+    entry = (report.figures or {})["attributes"]["labels"][column.heading]
+    follows = "" if entry["follows"] is None else f", follows it over time by {entry['follows']:.2f}"
+    return replace(column, meaning=f"standard deviations; strength asked {entry['asked']:.3g}{follows}")
 
 
 def film(data: bytes) -> str:

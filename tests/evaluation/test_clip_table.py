@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from reports import figures
 
 from sg3cli.evaluation.clip_table import COLUMNS, columns_of, means, shortened, table_lines
 from sg3cli.evaluation.video_figures import MIN_CLIPS, MIN_FRAMES, frechet
-
-
-def figures(**changes: Any) -> dict[str, Any]:
-    """Of a clip; each figure is another number, so that one in the wrong column shows."""
-    plain = {
-        "judged": 12,
-        "identity": {"mean": 0.91, "min": 0.82, "local": 0.993, "global": 0.974},
-        "distance": {"mean": 0.0123},
-        "temporal": {"mean": 0.0045},
-        "warping": {"ratio": 1.16},
-        "jitter": {"ratio": 1.27},
-        "flicker": {"ratio": 1.38},
-        "frozen": 3,
-        "sharpness": 0.89,
-        "seam": 0.451,
-        "outside": {"share": 0.0152},
-        "sound": {"offset": 0.0831},
-        "attributes": {"labels": {"age": {"change_std": 1.75, "asked": 2.0}, "yaw": {"change_std": 0.1}}},
-    }
-    return plain | changes
-
 
 POOLED = frechet([np.zeros((12, 2, 4))])
 
