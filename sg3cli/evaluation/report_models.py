@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sg3cli.errors import ModelError
 from sg3cli.evaluation.video_figures import APPEARANCE, Judged
@@ -43,7 +44,16 @@ def models_of(project: Project, judged: Judged | None) -> list[ModelRow]:
             rows.append(ModelRow("figures: perceptual distance", distance, OWN, "", ""))
         who = str(judged.figures["identity"]["network"])
         rows.append(ModelRow("figures: who a face is", who, WHO.get(who, UNKNOWN), "", ""))
-    return rows
+    return merged(rows)
+
+
+def merged(rows: Sequence[ModelRow]) -> list[ModelRow]:
+    """Each model once, with all its uses."""
+    found: dict[tuple[str, str], ModelRow] = {}
+    for row in rows:
+        known = found.get((row.name, row.digest))
+        found[row.name, row.digest] = row if known is None else replace(known, use=f"{known.use}; {row.use}")
+    return list(found.values())
 
 
 def _landmarks(project: Project) -> list[ModelRow]:
