@@ -47,7 +47,9 @@ def small(folder: Path, edited: bool = True) -> SmallVideos:
     negative = make_clip(
         folder / "edited.mkv", FRAMES, SIZE, RATE, codec="ffv1", image=lambda k, w, h: 255 - numbered(k, w, h)
     )
-    found = small_videos(Footage(source, negative if edited else None), 1 << 20, Console(quiet=True), set(), {})
+    found = small_videos(
+        Footage(source, negative if edited else None), 1 << 20, Console(quiet=True), set(), lambda *_: None
+    )
     assert found is not None
     return found
 

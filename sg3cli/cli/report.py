@@ -79,6 +79,8 @@ def report(
     judges = JudgeStore(embedder, session.console)
     reports = [one_report(session, each, judges, wanted, model, device) for each in found]
     size = write(output, reports)
+    if size > max_size * (1 << 20):
+        session.console.notice(f"report: the page is larger than --max-size {max_size:g}; take fewer projects at once")
     session.console.notice(f"report: {size / 2**20:.1f} MB, opens in any browser, reads nothing from the network")
     session.console.data(str(output))
     clips = [{"project": str(p.path), "figures": r.figures} for p, r in zip(found, reports, strict=True)]

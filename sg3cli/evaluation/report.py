@@ -6,7 +6,7 @@ Figures are those of `sg3 evaluate` and `sg3 evaluate video`; what they lack is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from sg3cli.project import STAGES, Project
 from sg3cli.video import VideoReader
 
 TILES = 8  # frames of the strip
+TILE = 160  # pixels of their sides; half of it where there is little room
 TINT = (20, 140, 120)  # of a mask
 WIDER = 0.15  # of the face's window: what a tile shows around it
 MOST_VIDEO = 6 << 20  # bytes of a clip's two videos, however much room there is
@@ -110,25 +111,29 @@ def clip_report(job: Job, judges: JudgeStore, wanted: Wanted) -> ClipReport:
     evaluated = [] if wanted.quick else evaluated_rows(job, footage.edited, wanted)
     track = project.track() if project.status("align") == "done" else None
     masks = masks_of(job) if track is not None else None
-    kept: dict[int, Pixels] = {}
+    tiles: dict[int, Tile] = {}
     chosen = strip_frames(track, int(project.stream.get("frames") or 0))
     room = max(0, min(MOST_VIDEO, wanted.room - BESIDE) * 3 // 4)  # base64 makes four bytes of three
-    videos = small_videos(footage, room, console, set(chosen), kept)
-    if videos is None:
-        console.notice("the videos are left out: the page would be too large (--max-size)")
+    size = TILE if wanted.room > 2 * BESIDE else TILE // 2
+
+    def keep(index: int, pixels: Pixels) -> None:
+        tiles[index] = tile(index, pixels, track, masks, rate_of(project), size)
+
     try:
-        tiles = [tile(k, kept[k], track, masks, project) for k in chosen if k in kept]
+        videos = small_videos(footage, room, console, set(chosen), keep)
         shapes, words = (masks.shapes(), masks.words) if masks is not None else ([], "")
     finally:
         if masks is not None:
             masks.close()
+    if videos is None:
+        console.notice("the videos are left out: the page would be too large (--max-size)")
     return ClipReport(
         name=Path(project.manifest["source"]["path"]).name,
         project=project.path.name,
         facts=clip_facts(project, videos),
         edits=[edit.describe() for edit in project.edits],
         videos=videos,
-        tiles=tiles,
+        tiles=[tiles[k] for k in sorted(tiles)],
         panels=panels_of(job, judged, judges, track),
         figures=None if judged is None else judged.figures,
         features=None if judged is None else np.array(judged.seen.features),
@@ -158,13 +163,11 @@ def last_output(project: Project) -> Path | None:
 def usable(footage: Footage, console: Console) -> Footage:
     """The footage without its edited video where that cannot be laid on the source; a notice says so."""
     try:
-        next(footage.frames())
+        with closing(footage.frames()) as frames:
+            return footage if next(frames, None) is not None else replace(footage, edited=None)
     except InputError as error:
         console.notice(f"{footage.edited} is not shown: {error}")
         return replace(footage, edited=None)
-    except StopIteration:
-        return replace(footage, edited=None)
-    return footage
 
 
 def judged_output(job: Job, judges: JudgeStore, out: Path, wanted: Wanted) -> Judged | None:
@@ -195,10 +198,9 @@ def strip_frames(track: Track | None, frames: int) -> list[int]:
     return [int(k) for k in spread(shown if len(shown) else np.arange(frames), TILES)]
 
 
-def tile(index: int, pixels: Pixels, track: Track | None, masks: Masks | None, project: Project) -> Tile:
-    """The face in one frame, or the whole frame where no face is known."""
+def tile(index: int, pixels: Pixels, track: Track | None, masks: Masks | None, rate: float, size: int) -> Tile:
+    """The face in one frame, or the middle of the frame where no face is known, as squares of `size` pixels."""
     source, edited = pixels
-    size = 160
     quad = around(track, index, source.shape[:2])
 
     def image(rgb: np.ndarray) -> str:
@@ -209,7 +211,7 @@ def tile(index: int, pixels: Pixels, track: Track | None, masks: Masks | None, p
     if masks is not None:
         opacity = np.repeat(255 * masks.at(index, source.shape[:2])[..., None], 3, axis=2)
         mask = data_url(tint_bytes(warp_quad(opacity, quad, size // 2)[..., 0] / 255 * 0.6, TINT), "image/png")
-    time = float(track.times[index]) if track is not None else index / rate_of(project)
+    time = float(track.times[index]) if track is not None else index / rate
     return Tile(time, image(source), None if edited is None else image(edited), mask)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -29,6 +29,7 @@ LEAST = 12_000  # bytes: below there is no room for a video
 SOME = 0.9  # of the room: what a video is cut to when it does not fit at any size
 
 Pixels = tuple[np.ndarray, np.ndarray | None]  # of the source, and of the edited video if there is one
+Keep = Callable[[int, Pixels], None]  # is told a frame that is wanted, by its number
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Footage:
     edited: Path | None = None
     reading: dict[str, Any] = field(default_factory=dict)
 
-    def frames(self) -> Iterator[tuple[Frame, np.ndarray | None]]:
+    def frames(self) -> Generator[tuple[Frame, np.ndarray | None]]:
         """Each frame of the source with the edited one at its time, of the same size; ends with the shorter video.
 
         Raises `InputError` where one cannot be laid on the other.
@@ -80,24 +81,45 @@ def data_url(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def small_videos(
-    footage: Footage, room: int, console: Console, wanted: set[int], kept: dict[int, Pixels]
-) -> SmallVideos | None:
-    """The footage in at most `room` bytes, None when that is too little for any. Frames `wanted` go into `kept`."""
+def small_videos(footage: Footage, room: int, console: Console, wanted: set[int], keep: Keep) -> SmallVideos | None:
+    """The footage in at most `room` bytes, None when that is too little for any.
+
+    Frames `wanted` are handed to `keep` on the way, each once.
+    """
     with VideoReader(footage.source, **footage.reading) as reader:
         info = reader.info
+    passing = Passing(footage, console, set(wanted), keep)
     limit, found = None, None
     rungs = [rung for rung in LADDER if estimate(info.width, info.height, info.frames, rung) <= room] or [LADDER[-1]]
     for side, quality in rungs if room >= LEAST else []:
-        found = encoded(footage, side, quality, console, wanted, kept)
+        found = encoded(passing, side, quality)
         if found.bytes <= room:
             return found
     while found is not None and found.bytes > room and (limit is None or limit > 1):
         limit = max(1, int(SOME * found.frames * room / found.bytes))
-        found = encoded(footage, *LADDER[-1], console, wanted, kept, limit)
-    if len(kept) < len(wanted):  # what a video that was cut, or none, has not come by
-        kept.update({frame.index: (frame.rgb, edited) for frame, edited in footage.frames() if frame.index in wanted})
+        found = encoded(passing, *LADDER[-1], limit)
+    if passing.wanted:  # what a video that was cut, or none, has not come by
+        for _ in passing.frames():
+            pass
     return found if found is not None and found.bytes <= room else None
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Footage that is gone through, perhaps more than once, and hands out the frames that are `wanted`."""
+
+    footage: Footage
+    console: Console
+    wanted: set[int]  # those that were not come by yet
+    keep: Keep
+
+    def frames(self, limit: int | None = None) -> Iterator[tuple[Frame, np.ndarray | None]]:
+        """The first `limit` frames, None: all."""
+        for frame, edited in islice(self.footage.frames(), limit):
+            if frame.index in self.wanted:
+                self.wanted.discard(frame.index)
+                self.keep(frame.index, (frame.rgb, edited))
+            yield frame, edited
 
 
 def estimate(width: int, height: int, frames: int, rung: tuple[int, float]) -> float:
@@ -112,16 +134,9 @@ def fitted_size(width: int, height: int, side: int) -> tuple[int, int]:
     return max(2, 2 * round(scale * width / 2)), max(2, 2 * round(scale * height / 2))
 
 
-def encoded(
-    footage: Footage,
-    side: int,
-    quality: float,
-    console: Console,
-    wanted: set[int],
-    kept: dict[int, Pixels],
-    limit: int | None = None,
-) -> SmallVideos:
+def encoded(passing: Passing, side: int, quality: float, limit: int | None = None) -> SmallVideos:
     """Both videos, or the first `limit` frames of them, with the longer side and the quality given."""
+    footage = passing.footage
     with VideoReader(footage.source, **footage.reading) as reader:
         info, total = reader.info, len(reader)
     size = fitted_size(info.width, info.height, side)
@@ -131,10 +146,7 @@ def encoded(
     with tempfile.TemporaryDirectory(prefix="sg3-") as place, ExitStack() as stack:
         paths = [Path(place) / f"{name}.mp4" for name in ("source", "edited")][: 1 if footage.edited is None else 2]
         writers = [stack.enter_context(VideoWriter(path, plain, encode)) for path in paths]
-        passing = islice(footage.frames(), limit)
-        for frame, edited in console.progress(passing, limit or total, "report"):
-            if frame.index in wanted:
-                kept[frame.index] = (frame.rgb, edited)
+        for frame, edited in passing.console.progress(passing.frames(limit), limit or total, "report"):
             for writer, rgb in zip(writers, (frame.rgb, edited), strict=False):
                 writer.write(at_zero(frame, shrunk(rgb, size)))
             count, end = count + 1, frame.time + lasts(frame)
