@@ -76,6 +76,7 @@ def report(name: str = "talk.mp4", videos: SmallVideos | None = None, **changes:
         "evaluated": [],
         "stages": [
             StageRow("align", "done", 1.25, 300 << 20, "0.2.0", [("face", "largest")]),
+            StageRow("invert", "done", 2.0, None, "0.1.0", []),
             StageRow("render", "missing", None, None, "", []),
         ],
         "models": [ModelRow("invert", "people-128", "MIT", "this project", "sha256:12", ("somebody",))],

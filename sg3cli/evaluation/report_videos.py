@@ -152,7 +152,7 @@ def encoded(passing: Passing, side: int, quality: float, limit: int | None = Non
             count, end = count + 1, frame.time + lasts(frame)
         stack.close()  # finishes the files
         data = [path.read_bytes() for path in paths]
-    cut = f"the first {end:.0f} s" if limit is not None and limit < total else ""
+    cut = f"the first {end:.1f} s of {info.duration:.1f} s" if count < total else ""
     smaller = f"at {size[0]}x{size[1]} of {info.width}x{info.height}" if size[0] < info.width - 1 else ""
     note = ", ".join(["without sound", *filter(None, (smaller, cut))])
     return SmallVideos(data[0], data[1] if len(data) > 1 else None, size, count, end, note)

@@ -129,7 +129,7 @@ def test_the_index_can_be_sorted_by_every_figure() -> None:
     keys = [words.get("data-key") for words in headings]
     first, second = (dict(zip(keys, values[k::1][: len(keys)], strict=True)) for k in (0, len(keys)))
     assert first["sound"] is not None and float(first["sound"]) == pytest.approx(83.1) and second["sound"] == ""
-    assert float(first["sharpness"] or "nan") == 0.89 and first["seconds"] == "1.25"
+    assert float(first["sharpness"] or "nan") == 0.89 and first["seconds"] == "3.25"
     assert [words["href"] for words in found.all("a") if (words["href"] or "").startswith("#clip-")][:2] == [
         "#clip-1",
         "#clip-2",
@@ -144,6 +144,7 @@ def test_one_clip_has_no_index_and_several_have_distances_over_all() -> None:
 
 
 def test_what_a_project_does_not_record_is_said() -> None:
-    rows = re.findall(r"<tr><th scope=\"row\">(?:align|render)</th>.*?</tr>", page([report()], DAY), re.DOTALL)
+    rows = re.findall(r"<tr><th scope=\"row\">(?:align|invert|render)</th>.*?</tr>", page([report()], DAY), re.DOTALL)
     assert "1.2 s" in rows[0] and "300 MB" in rows[0] and "not recorded" not in rows[0]
-    assert rows[1].count("not recorded") == 2
+    assert "2.0 s" in rows[1] and rows[1].count("not recorded") == 1
+    assert "not done" in rows[2] and not re.search(r"\d", rows[2])
