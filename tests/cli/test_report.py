@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from running import relocate
@@ -90,6 +91,14 @@ def test_the_page_tells_of_the_project(rendered: Path, told: tuple[dict, str]) -
     assert page.count(" MB</td>") == 4 and "not recorded" not in page
     assert "face-mesh" in page and "Apache-2.0" in page and project.manifest["source"]["sha256"] in page
     assert f"<li>{project.edits[0].describe()}</li>" in page
+
+
+def test_masks_cover_the_face_and_nothing_at_the_corners(told: tuple[dict, str]) -> None:
+    for data in re.findall(r'<img class="mask" src="data:image/png;base64,([^"]+)"', told[1]):
+        tint = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+        size = len(tint)
+        assert tint[size // 2 - 4 : size // 2 + 4, size // 2 - 4 : size // 2 + 4, 3].mean() > 60
+        assert tint[:4, :4, 3].max() == tint[-4:, -4:, 3].max() == 0
 
 
 def test_quick_leaves_the_figures_out(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
