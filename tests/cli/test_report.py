@@ -68,10 +68,15 @@ def test_both_videos_are_inside_with_every_frame(rendered: Path, told: tuple[dic
     edited, source = (decoded(data) for data in videos(told[1]))
     assert len(edited) == len(source) == 12
     assert [time for time, _ in edited] == [time for time, _ in source]
-    for (_, small), (_, whole) in zip(source, decoded((rendered / "talk.mp4").read_bytes()), strict=True):
-        assert np.abs(small.astype(int) - whole).mean() < 6  # the source's own frames, in their order
-    for (_, small), (_, whole) in zip(edited, decoded((rendered / NAME).read_bytes()), strict=True):
-        assert np.abs(small.astype(int) - whole).mean() < 6
+    before, after = (decoded((rendered / name).read_bytes()) for name in ("talk.mp4", NAME))
+    for (_, first), (_, second), (_, plain), (_, moved) in zip(source, edited, before, after, strict=True):
+        assert apart(first, plain) < 6 > apart(second, moved)  # each its own frames, in their order
+    assert apart(edited[-1][1], after[-1][1]) < apart(edited[-1][1], before[-1][1])  # and none in place of the other
+    assert apart(source[-1][1], before[-1][1]) < apart(source[-1][1], after[-1][1])
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(int) - b).mean())
 
 
 def decoded(data: bytes) -> list[tuple[float, np.ndarray]]:
