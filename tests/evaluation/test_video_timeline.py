@@ -59,6 +59,8 @@ def test_means_of_the_lines_are_the_figures(seen: Seen, judges: Judges) -> None:
     assert np.nanmean(source.values) == pytest.approx(of.figures["jitter"]["source"])
     assert edited.label.startswith("edited (mean") and np.isnan(edited.values[3:6]).all()  # around the gap
     assert likeness.lines[0].values.mean() == pytest.approx(of.figures["identity"]["mean"])
+    cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in seen.identity]
+    assert likeness.lines[0].values == pytest.approx(np.array(cosines), abs=1e-6)
     assert likeness.lines[0].times.tolist() == [TIMES[k] for k in READ]
     (age,) = labels.lines
     assert age.values.tolist() == [2.0, 2.5, 3.0, 3.5]  # in standard deviations
