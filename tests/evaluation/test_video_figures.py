@@ -149,24 +149,30 @@ def test_the_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "none.mp4 is not there" in capsys.readouterr().err
 
 
-def test_pairs_make_a_table(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "video", "--every", "6", "--source", str(source), "--edited", str(source)]
+@pytest.fixture
+def brief(tmp_path: Path, shots: Callable[..., np.ndarray]) -> str:
+    """A clip of three frames."""
+    return str(make_clip(tmp_path / "brief.mkv", 3, SIZE, RATE, image=lambda k, *_: shots(k)))
+
+
+def test_pairs_make_a_table(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{source}\t{source}\n")
-    assert cli.run([*words, "--from", str(listed)]) == 0
+    listed.write_text(f"{brief}\t{brief}\n")
+    words = ["evaluate", "video", "--every", "2", "--source", brief, "--edited", brief, "--from", str(listed)]
+    assert cli.run(words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["clip", "frames", "likeness"]
     begin = [line.split()[:3] for line in lines[1:4]]
-    assert begin == [["source.mkv", "2", "1.000"], ["source.mkv", "2", "1.000"], ["mean", "1.000", "1.000"]]
+    assert begin == [["brief.mkv", "2", "1.000"], ["brief.mkv", "2", "1.000"], ["mean", "1.000", "1.000"]]
     assert lines[-2] == "FID over frames           not computed (4 frames, 64 at least)"
 
 
 def test_a_clip_that_cannot_be_judged_does_not_cost_the_others(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blank = make_clip(tmp_path / "blank.mkv", 4, SIZE, RATE)
-    pairs = ["--source", str(blank), "--edited", str(blank), "--source", str(source), "--edited", str(source)]
-    assert cli.run(["evaluate", "video", "--every", "6", *pairs, "--json"]) == 6
+    blank = make_clip(tmp_path / "blank.mkv", 2, SIZE, RATE)
+    pairs = ["--source", str(blank), "--edited", str(blank), "--source", brief, "--edited", brief]
+    assert cli.run(["evaluate", "video", "--every", "2", *pairs, "--json"]) == 6
     heard = capsys.readouterr()
     told = json.loads(heard.out)
     assert [clip["judged"] for clip in told["clips"]] == [2]
