@@ -49,3 +49,4 @@ with av.open(sys.argv[1]) as source, av.open(sys.argv[2], "w") as out:
 PYTHON
 "$folder/env/bin/sg3" run talk.mp4 -o older.mp4 --edit age=2 --finetune-steps 4
 "$folder/env/bin/sg3" evaluate talk.sg3
+"$folder/env/bin/sg3" report talk.sg3 -o report.html --quick   # its template is in the wheel

@@ -22,6 +22,7 @@ from sg3cli.errors import InputError, UsageError
 from sg3cli.files import RowFile, digest_of, read_arrays, write_error, write_json
 from sg3cli.latents.edits import Edit
 from sg3cli.manifest import MANIFEST, SCHEMA, StageRecord, how_to_mend, read_manifest, write_manifest
+from sg3cli.process_memory import peak_rss
 from sg3cli.video.color import HLG, PQ
 from sg3cli.video.image_sequence import DEFAULT_RATE, fingerprint, is_image_sequence, is_pattern, outside
 
@@ -339,6 +340,7 @@ class Project:
             "files": files,
             "version": __version__,
             "seconds": round(seconds, 3),
+            "peak_memory": peak_rss(),  # of the process so far, in bytes
             **facts,
         }
         self.seal(*files)

@@ -28,6 +28,7 @@ OWNERS = {  # foreign library -> the only places that import it
     "requests": ("weights/store.py",),
     "ninja": ("nets/ops/build.py",),
     "platformdirs": ("places.py",),
+    "jinja2": ("evaluation/report_page.py",),
     "filelock": ("weights/store.py", "nets/ops/build.py", "project.py"),
 }
 LIGHT = (  # need neither torch nor av when they are imported

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3cli.errors import DeviceError, UsageError
+from sg3cli.process_memory import peak_rss
 from sg3cli.settings import FinetuneConfig, RenderConfig
 from sg3cli.weights.bundle import load_model
 
@@ -242,21 +243,6 @@ def layer_rows(G: Generator, case: BenchCase) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def peak_rss() -> int:
-    """Most bytes of memory that this process had at once.
-
-    From the kernel's own account where there is one: `getrusage` counts what the parent had before the program began.
-    """
-    import resource
-
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _allocator() -> str:

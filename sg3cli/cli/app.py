@@ -24,6 +24,7 @@ from sg3cli.cli import (
     generate,
     models,
     preview,
+    report,
     setting_sources,
     text_edits,
 )
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 TASKS = {  # headings of `sg3 --help`
     "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
-    "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "generate"),
+    "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "report", "generate"),
     "Models and this machine": ("models", "directions", "train", "doctor", "bench"),
 }
 
@@ -335,6 +336,7 @@ command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
 command(app, name=EVALUATE_VIDEO, example="sg3 evaluate video --source talk.mp4 --edited other_tool.mp4")(
     evaluate_video.video
 )
+command(app, example="sg3 report talk.sg3 -o report.html")(report.report)
 command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)

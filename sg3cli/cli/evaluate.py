@@ -13,10 +13,9 @@ from sg3cli.cli import find_project, setting_sources
 from sg3cli.cli.flags import Session
 from sg3cli.console import Console
 from sg3cli.errors import InputError, UsageError
+from sg3cli.evaluation.figure_words import MISSING, figure_rows, number
 from sg3cli.project import Project
 
-MOVED = 0.25  # standard deviations of a label; what moves less is noise of the reading
-MISSING = "not computed"
 SWEEP_SYNTAX = "write it as DIRECTION=S,S,...: age=-2,-1,0,1,2"
 
 Target = Annotated[str | None, typer.Argument(metavar="PROJECT", help="A project, or its video.", show_default=False)]
@@ -115,98 +114,12 @@ def rendered(project: Project, console: Console) -> list[str]:
 
 def figure_lines(figures: dict[str, Any]) -> Iterator[str]:
     """The figures as a table for people."""
-    if not figures["timing"]:
-        yield row("timing", MISSING)
-    for entry in figures["timing"]:
-        yield from timing_lines(entry)
-    yield from face_lines(figures["faces"])
-    yield from reconstruction_lines(figures["reconstruction"], figures["resolution"])
-    identity = figures["identity"] or {"reconstruction": None, "edited": None}
-    for name, cosine in identity.items():
-        words = MISSING if cosine is None else f"mean {cosine['mean']:.4f}, min {cosine['min']:.4f}"
-        yield row(f"identity, {name}", words)
-    yield from label_lines(figures["labels"])
-    outside = figures["outside"]
-    words = MISSING if outside is None else f"{outside['max_difference']} levels at most, {outside['frames']} frames"
-    yield row("outside the mask", words)
-    yield from transfer_lines(figures["transfer"])
-    yield from verdict_lines(figures)
-
-
-def transfer_lines(transfer: dict[str, Any] | None) -> Iterator[str]:
-    """How the edit went over to the source."""
-    if transfer is None:
-        yield row("face against the source", MISSING)
-        return
-    words = f"sharpness {transfer['sharpness']:.3f}, flicker {transfer['flicker']:.3f} of the source's"
-    yield row("face against the source", f"{words}, {transfer['pairs']} pairs of frames")
-    if transfer["motion"] is not None:
-        yield row("  transferred", f"moved by {transfer['motion']:.2f} pixels, {transfer['new']:.1%} drawn new")
+    for name, words in figure_rows(figures):
+        yield row(name, words)
 
 
 def row(name: str, words: str) -> str:
     return f"{name:<26}{words}"
-
-
-def timing_lines(entry: dict[str, Any]) -> Iterator[str]:
-    yield row("output", entry["output"])
-    yield row("  frames", f"{entry['frames']} of {entry['source_frames']}")
-    apart = "" if entry["pts_equal"] else f", up to {number(entry['pts_max_difference'])} s apart"
-    yield row("  timestamps", equal(entry["pts_equal"]) + apart)
-    yield row("  duration", f"{equal(entry['duration_equal'])}, {entry['duration']:.3f} s")
-    sound = "no sound" if entry["audio_equal"] is None else f"{equal(entry['audio_equal'])}, {entry['audio_packets']}"
-    yield row("  audio packets", sound)
-
-
-def face_lines(faces: dict[str, Any] | None) -> Iterator[str]:
-    if faces is None:
-        yield row("faces", MISSING)
-        return
-    words = f"found {faces['found']}, interpolated {faces['interpolated']}, absent {faces['absent']}"
-    yield row("faces", f"{words}, longest gap {faces['longest_gap']} frames")
-    jitter = f"{number(faces['jitter_raw'], 1)} measured, {number(faces['jitter_smoothed'], 1)} smoothed (px/s^2)"
-    yield row("  jitter", jitter)
-
-
-def reconstruction_lines(scores: dict[str, Any] | None, size: int | None) -> Iterator[str]:
-    for name in ("tuned", "untuned"):
-        report = scores and scores[name]
-        if not report:
-            yield row(f"reconstruction, {name}", MISSING)
-            continue
-        psnr = f"PSNR {number(report['psnr_mean'], 2)} dB (min {number(report['psnr_min'], 2)})"
-        distance = f"{report['perceptual']} {number(report['perceptual_mean'])}"
-        words = f"{psnr}, MS-SSIM {number(report['ms_ssim_mean'])}, {distance}, at {size} px"
-        yield row(f"reconstruction, {name}", words)
-
-
-def label_lines(labels: dict[str, Any] | None) -> Iterator[str]:
-    """Labels by how far the edits move them, those that move; the others are noise of the reading."""
-    if labels is None:
-        yield row("labels", MISSING)
-        return
-    moved = {name: entry for name, entry in labels.items() if abs(entry["change_std"]) >= MOVED}
-    yield row(
-        "labels", f"moved by the edits: {len(moved)} of {len(labels)} (by {MOVED:g} std and more; --json has all)"
-    )
-    for name, entry in sorted(moved.items(), key=lambda item: -abs(item[1]["change_std"])):
-        yield row(f"  {name}", f"{entry['change']:+10.4f} {entry['change_std']:+8.2f} std")
-
-
-def verdict_lines(figures: dict[str, Any]) -> Iterator[str]:
-    """What of it is not as it should be, in words; `nothing` when all is."""
-    wrong = []
-    for entry in figures["timing"]:
-        name = Path(entry["output"]).name
-        if entry["frames"] != entry["source_frames"] or not entry["pts_equal"] or not entry["duration_equal"]:
-            wrong.append(f"{name} has other frames or times than its source")
-        if entry["audio_equal"] is False:
-            wrong.append(f"{name} has other sound than its source")
-    if figures["outside"] is not None and figures["outside"]["max_difference"]:
-        wrong.append("pixels outside of the mask are changed")
-    if figures["faces"] is not None and figures["faces"]["absent"]:
-        wrong.append(f"{figures['faces']['absent']} frames show no face and pass through")
-    yield row("to look at", "; ".join(wrong) or "nothing")
 
 
 def sweep_lines(figures: dict[str, Any]) -> Iterator[str]:
@@ -222,11 +135,3 @@ def sweep_lines(figures: dict[str, Any]) -> Iterator[str]:
         means = "".join(f"{value:>10.4f}" for value in entry["means"])
         slopes = f"{number(entry['slope']):>10}{number(entry['slope_std'], 2):>10}"
         yield row(name, means + slopes + ("  monotone" if entry["monotone"] else ""))
-
-
-def equal(value: bool) -> str:
-    return "equal" if value else "DIFFERENT"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}"

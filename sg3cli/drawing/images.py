@@ -35,6 +35,16 @@ def png_bytes(image: np.ndarray, comment: str | None = None) -> bytes:
     return bytes(encoded[:AFTER_HEADER] + entry + encoded[AFTER_HEADER:])
 
 
+def tint_bytes(opacity: np.ndarray, colour: tuple[int, int, int]) -> bytes:
+    """Opacity `[H, W]`, 0..1, as a PNG file of one colour that is transparent where it is 0."""
+    import cv2
+
+    tint = np.empty((*opacity.shape, 4), np.uint8)
+    tint[..., :3] = colour[::-1]
+    tint[..., 3] = np.rint(255 * opacity.clip(0, 1))
+    return bytes(cv2.imencode(".png", tint)[1].tobytes())
+
+
 def jpeg_bytes(image: np.ndarray, comment: str | None = None, quality: int = 92) -> bytes:
     """`[H, W, 3]` uint8 RGB as a JPEG file, with a comment segment if one is given that fits (64 KB)."""
     import cv2

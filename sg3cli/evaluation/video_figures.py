@@ -6,6 +6,7 @@ What could not be computed is None, never 0. Ratios are edited over source: 1 is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from sg3cli.evaluation.video_pass import Judges, Seen, VideoPass
 from sg3cli.faces.alignment import Track
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.identity_embedding import make_embedder
-from sg3cli.latents.edits import Edit
+from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.metrics.frechet import FaceFeatures, clip_features, frechet_from
 from sg3cli.metrics.perceptual import make_perceptual
 from sg3cli.metrics.sound_shift import sound_shift
 from sg3cli.metrics.temporal import accelerations, identity_consistency
+from sg3cli.project import Project
 from sg3cli.smoothing import runs
 from sg3cli.video import VideoReader
 from sg3cli.video.shot_detection import find_shots
@@ -41,6 +43,14 @@ TINY = 1e-9
 Figures = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A video's figures, and what they were made of, frame by frame."""
+
+    figures: Figures
+    seen: Seen
+
+
 def make_judges(bundle: Bundle | None, embedder: str | None, console: Console) -> Judges:
     """Those that are at hand: who a face is says `embedder`, else the model's reader, else the own descriptor."""
     reading = open_reading(bundle or load_model("people-128"), console)
@@ -49,6 +59,22 @@ def make_judges(bundle: Bundle | None, embedder: str | None, console: Console) -
     named = f"embedder {Path(embedder).name}" if embedder else APPEARANCE
     name = reading.name if reading is not None and by_reading else named
     return Judges(make_perceptual("auto"), FaceFeatures(), reading, vectors, name, by_reading)
+
+
+@dataclass
+class JudgeStore:
+    """The networks that judge, read once for all clips whose projects have the same model."""
+
+    embedder: str | None
+    console: Console
+    known: dict[str | None, Judges] = field(default_factory=dict)
+
+    def of(self, model: str | None) -> Judges:
+        """Those of a model, None: of people-128. Raises `ModelError`."""
+        if model not in self.known:
+            bundle = None if model is None else load_model(model)
+            self.known[model] = make_judges(bundle, self.embedder, self.console)
+        return self.known[model]
 
 
 def video_figures(
@@ -61,7 +87,21 @@ def video_figures(
     edits: Sequence[Edit] = (),
     reading: dict[str, Any] | None = None,
 ) -> Figures:
-    """Figures of the video `edited` against `source`, which is read with the settings `reading`.
+    """Figures of the video `edited` against `source`; see `judge`."""
+    return judge(source, edited, judges, console, every, track, edits, reading).figures
+
+
+def judge(
+    source: Path,
+    edited: Path,
+    judges: Judges,
+    console: Console,
+    every: int = 1,
+    track: Track | None = None,
+    edits: Sequence[Edit] = (),
+    reading: dict[str, Any] | None = None,
+) -> Judged:
+    """The video `edited` against `source`, which is read with the settings `reading`.
 
     `track` says which face of the source, and `edits` what was asked for. Raises `InputError` for videos that cannot
     be laid on each other, or when the source shows no face.
@@ -79,16 +119,20 @@ def video_figures(
         console.notice(f"evaluate: {edited} ends early, {len(seen.times)} of {total} frames judged")
     figures: Figures = {"source": str(source), "edited": str(edited), "source_frames": total}
     figures |= {"frames": len(seen.times), "judged": len(seen.judged), "every": every}
-    return (
-        figures
-        | of_images(seen, judges)
-        | of_motion(seen, judges)
-        | {
-            "identity": identity(seen, judges.identity),
-            "attributes": attributes(seen, judges.reading, edits),
-            "sound": sound(source, edited),
-        }
-    )
+    figures |= of_images(seen, judges) | of_motion(seen, judges)
+    figures |= {
+        "identity": identity(seen, judges.identity),
+        "attributes": attributes(seen, judges.reading, edits),
+        "sound": sound(source, edited),
+    }
+    return Judged(figures, seen)
+
+
+def judge_output(project: Project, out: Path, judges: Judges, console: Console, every: int = 1) -> Judged:
+    """The video `out` against the source of a locked project, on the first face that it edits."""
+    track = project.track() if project.status("align") == "done" else None
+    edits = edits_of(project.edits, project.faces[0])
+    return judge(project.source(), out, judges, console, every, track, edits, project.reading)
 
 
 def ratio(source: float, edited: float) -> float | None:
@@ -115,23 +159,13 @@ def means_ratio(rows: Sequence[tuple[float, float]]) -> float | None:
 def of_images(seen: Seen, judges: Judges) -> Figures:
     """What single frames say."""
     rows = np.array(seen.outside)
-    source, edited = np.stack(seen.features, axis=1)
-    clips = [clip_features(side, CLIP) for side in (source, edited)]
     return {
         "distance": {
             "network": judges.perceptual.name,
             "mean": mean(seen.distance),
             "max": max(seen.distance),
         },
-        "frechet": {
-            "network": FEATURES,
-            "frames": frechet_from(source, edited, MIN_FRAMES),
-            "frames_used": len(source),
-            "min_frames": MIN_FRAMES,
-            "clips": frechet_from(clips[0], clips[1], MIN_CLIPS),
-            "clips_used": len(clips[0]),
-            "min_clips": MIN_CLIPS,
-        },
+        "frechet": frechet([np.array(seen.features)]),
         "sharpness": means_ratio(seen.sharp),
         "seam": mean(seen.seam),
         "outside": {
@@ -142,9 +176,27 @@ def of_images(seen: Seen, judges: Judges) -> Figures:
     }
 
 
+def frechet(features: Sequence[np.ndarray]) -> Figures:
+    """Distances over the frames of all videos together and over their stretches of `CLIP` judged frames.
+
+    `features` are those of a video's judged frames, `[N, 2, K]` (source, edited).
+    """
+    frames = [np.concatenate([video[:, side] for video in features]) for side in (0, 1)]
+    clips = [np.concatenate([clip_features(video[:, side], CLIP) for video in features]) for side in (0, 1)]
+    return {
+        "network": FEATURES,
+        "frames": frechet_from(frames[0], frames[1], MIN_FRAMES),
+        "frames_used": len(frames[0]),
+        "min_frames": MIN_FRAMES,
+        "clips": frechet_from(clips[0], clips[1], MIN_CLIPS),
+        "clips_used": len(clips[0]),
+        "min_clips": MIN_CLIPS,
+    }
+
+
 def of_motion(seen: Seen, judges: Judges) -> Figures:
     """What frames in a row say, within a shot."""
-    shots = find_shots(np.stack(seen.thumbs))
+    shots = shots_of(seen)
     steps = [step for index, step in seen.steps if shots[index] == shots[index - 1]]
     flicker = [abs(step.change[1] - step.change[0]) for step in steps]
     temporal = [abs(step.distance[1] - step.distance[0]) for step in steps]
@@ -166,18 +218,29 @@ def of_motion(seen: Seen, judges: Judges) -> Figures:
 
 def landmark_jitter(seen: Seen, shots: np.ndarray) -> Figures:
     """Mean acceleration of the landmarks of both, in pixels/s^2, where both are seen three frames in a row."""
+    source, edited = (mean(values) for values in accelerations_of(seen, shots))
+    known = source is not None and edited is not None
+    return {"source": source, "edited": edited, "ratio": ratio(source or 0.0, edited or 0.0) if known else None}
+
+
+def accelerations_of(seen: Seen, shots: np.ndarray) -> np.ndarray:
+    """`[2, T]` (source, edited): mean acceleration of the landmarks at each frame; nan where both are not seen in the
+    frame, the one before it and the one after it, all of one shot."""
     points = np.array(seen.landmarks)  # [T, 2, 68, 2]
     times = np.array(seen.times)
     whole = np.isfinite(points).all(axis=(1, 2, 3))
-    found: list[list[float]] = [[], []]
+    found = np.full((2, len(times)), np.nan)
     for shot in np.unique(shots):
         for run in runs(whole & (shots == shot)):
             if run.stop - run.start >= 3:
                 for k in (0, 1):
-                    found[k] += accelerations(points[run, k], times[run]).tolist()
-    source, edited = mean(found[0]), mean(found[1])
-    known = source is not None and edited is not None
-    return {"source": source, "edited": edited, "ratio": ratio(source or 0.0, edited or 0.0) if known else None}
+                    found[k, run.start + 1 : run.stop - 1] = accelerations(points[run, k], times[run])
+    return found
+
+
+def shots_of(seen: Seen) -> np.ndarray:
+    """Number `[T]` of each frame's shot, by the source."""
+    return find_shots(np.stack(seen.thumbs))
 
 
 def identity(seen: Seen, name: str) -> Figures:
@@ -185,9 +248,8 @@ def identity(seen: Seen, name: str) -> Figures:
     figures: Figures = {"network": name, "mean": None, "min": None, "local": None, "global": None}
     if not seen.identity:
         return figures
-    vectors = np.stack(seen.identity, axis=1).astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True) + TINY
-    likeness = (vectors[0] * vectors[1]).sum(axis=1)
+    vectors = identities(seen)
+    likeness = likeness_of(seen)
     figures |= {"mean": float(likeness.mean()), "min": float(likeness.min())}
     if len(likeness) >= 2:
         adjacent = (vectors[:, 1:] * vectors[:, :-1]).sum(axis=2)
@@ -195,6 +257,21 @@ def identity(seen: Seen, name: str) -> Figures:
         everywhere = identity_consistency(vectors[0, some], vectors[1, some])[1]
         figures |= {"local": float((adjacent[1] / adjacent[0]).mean()), "global": everywhere}
     return figures
+
+
+def identities(seen: Seen) -> np.ndarray:
+    """Unit vectors `[2, n, E]` (source, edited) of who is seen, at the frames `seen.read`."""
+    vectors = np.stack(seen.identity, axis=1).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True) + TINY
+    return vectors
+
+
+def likeness_of(seen: Seen) -> np.ndarray:
+    """Cosine `[n]` of the edited face and the source's, at the frames `seen.read`."""
+    if not seen.identity:
+        return np.empty(0)
+    source, edited = identities(seen)
+    return np.asarray((source * edited).sum(axis=1))
 
 
 def attributes(seen: Seen, reading: FaceReading | None, edits: Sequence[Edit]) -> Figures | None:

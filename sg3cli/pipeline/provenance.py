@@ -135,5 +135,5 @@ def record(project: Project, out: str, key: str, facts: Mapping[str, Any], secon
     outputs = dict(project.record("render").facts.get("outputs", {}))
     if out != "-":
         outputs[str(Path(out).resolve())] = {"key": key, "sha256": facts["sha256"]}
-    made: dict[str, Any] = {"outputs": outputs, "edits": project.stored_edits}
+    made: dict[str, Any] = {"outputs": outputs, "edits": project.stored_edits, "notices": facts["notices"]}
     project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

@@ -100,7 +100,8 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
         job.report("render", writer.notices)
     digest = None if out == "-" else provenance.write_sidecar(out, plan.record)
     params = {**asdict(config), "encode": asdict(job.settings.encode)}
-    return {"params": params, "inputs": ("finetune",) if plan.tuned else ("invert",), "sha256": digest}
+    inputs = ("finetune",) if plan.tuned else ("invert",)
+    return {"params": params, "inputs": inputs, "sha256": digest, "notices": list(writer.notices)}
 
 
 def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:

@@ -19,9 +19,10 @@ from tiny import make_tiny_bundle
 
 import sg3cli.evaluation.project_metrics as evaluation
 from sg3cli import cli
-from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines, timing_lines
+from sg3cli.cli.evaluate import figure_lines, parse_sweep, sweep_lines
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
+from sg3cli.evaluation.figure_words import timing_rows
 from sg3cli.evaluation.project_metrics import face_figures, merged, present_jitter, timing
 from sg3cli.evaluation.strength_sweep import response
 from sg3cli.faces.alignment import ABSENT, Track
@@ -257,7 +258,7 @@ def test_timing_tells_a_shorter_clip_and_other_sound(here: Path, other: Path, tm
     short = cut(here / "talk.mp4", tmp_path / "short.mp4", 5)
     found = timing(here / "talk.mp4", short)
     assert (found["frames"], found["source_frames"]) == (5, 7)
-    assert "DIFFERENT" in "".join(timing_lines(found))
+    assert "DIFFERENT" in "".join(words for _, words in timing_rows(found))
     assert not found["pts_equal"] and not found["duration_equal"] and found["audio_equal"]
     assert timing(here / "talk.mp4", other)["audio_equal"] is False
 

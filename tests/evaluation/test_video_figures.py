@@ -147,3 +147,48 @@ def test_the_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.run(["evaluate", "video", "--source", str(source)]) == 2
     assert cli.run(["evaluate", "video", "--source", str(source), "--edited", str(tmp_path / "none.mp4")]) == 3
     assert "none.mp4 is not there" in capsys.readouterr().err
+
+
+@pytest.fixture
+def brief(tmp_path: Path, shots: Callable[..., np.ndarray]) -> str:
+    """A clip of three frames."""
+    return str(make_clip(tmp_path / "brief.mkv", 3, SIZE, RATE, image=lambda k, *_: shots(k)))
+
+
+def test_pairs_make_a_table(brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{brief}\t{brief}\n")
+    words = ["evaluate", "video", "--every", "2", "--source", brief, "--edited", brief, "--from", str(listed)]
+    assert cli.run(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["clip", "frames", "likeness"]
+    begin = [line.split()[:3] for line in lines[1:4]]
+    assert begin == [["brief.mkv", "2", "1.000"], ["brief.mkv", "2", "1.000"], ["mean", "1.000", "1.000"]]
+    assert lines[-2] == "FID over frames           not computed (4 frames, 64 at least)"
+
+
+def test_a_clip_that_cannot_be_judged_does_not_cost_the_others(
+    brief: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blank = make_clip(tmp_path / "blank.mkv", 2, SIZE, RATE)
+    pairs = ["--source", str(blank), "--edited", str(blank), "--source", brief, "--edited", brief]
+    assert cli.run(["evaluate", "video", "--every", "2", *pairs, "--json"]) == 6
+    heard = capsys.readouterr()
+    told = json.loads(heard.out)
+    assert [clip["judged"] for clip in told["clips"]] == [2]
+    assert told["mean"]["sharpness"] == pytest.approx(1) and told["frechet"]["frames_used"] == 2
+    assert told["failed"][0]["clip"] == "blank.mkv" and told["failed"][0]["error"]["code"] == 3
+    assert "error: blank.mkv: no face was found" in heard.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.sg3", "--source", "b.mp4"], "exclude each other"),
+        (["--source", "a", "--source", "b", "--edited", "c"], "--source stands 2 times and --edited 1 times"),
+        (["a.sg3", "b.sg3", "--edited", "c"], "--edited names the video of one project"),
+    ],
+)
+def test_words_that_do_not_go_together(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["evaluate", "video", *words]) == 2
+    assert said in capsys.readouterr().err
