@@ -47,14 +47,16 @@ def fit_flow(
     config: FitConfig,
     keeps_hue: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda line: None,
+    whose: Tensor | None = None,
 ) -> CodeFlow:
-    """A flow on codes ws [N,num_ws,w_dim] under their attributes read [N,K]."""
-    count = len(ws)
+    """A flow on codes ws [N,num_ws,w_dim] under their attributes read [N,K]; those of one `whose [N]` are held out
+    together."""
+    whose = torch.arange(len(ws)) if whose is None else whose
     flow = placed(ws, read, labels, config, keeps_hue)
     x, c = flow.coordinates(ws), flow.standard(read)
-    order = torch.from_numpy(np.random.default_rng(config.seed).permutation(count))
-    few = max(1, round(config.held_out * count))
-    held, kept = order[:few], order[few:]
+    people = np.random.default_rng(config.seed).permutation(np.unique(whose.numpy()))
+    few = torch.from_numpy(people[: max(1, round(config.held_out * len(people)))])
+    held, kept = (torch.isin(whose, few, invert=other).nonzero()[:, 0] for other in (False, True))
     average = copy.deepcopy(flow.velocity).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(flow.velocity.parameters(), config.lr, weight_decay=config.weight_decay)
     best, found = float("inf"), copy.deepcopy(average.state_dict())

@@ -21,6 +21,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.training.directions.encode_images import encode_files, read_aligned
 from sg3cli.training.flow.belonging import AT_ONCE, Read, read_drawn, settle
 from sg3cli.training.flow.fit import FitConfig, fit_flow
+from sg3cli.training.flow.spread import known_directions, spread
 from sg3cli.weights.bundle import Bundle
 
 FEWEST = 64  # codes; a flow on fewer would know them by heart
@@ -45,13 +46,15 @@ def train_flow(bundle: Bundle, out: Path, given: FlowSources, console: Console) 
     """Make the flow and write it to `out`. A killed run goes on with the codes that it had. Raises `InputError`."""
     G = bundle.generator()
     chunks = Chunks(out.with_suffix(".parts"), key_of(bundle, given))
-    ws, labels = known_codes(bundle, G, given, chunks, console)
-    if len(ws) < FEWEST:
-        raise InputError(f"{len(ws)} codes are too few for a flow", f"give {FEWEST} pictures at least, or thousands")
-    flow = fit_flow(ws, labels, given.labels, given.fit, keeps_hue_of(given.labels), console.notice)
-    some = ws[torch.from_numpy(np.linspace(0, len(ws) - 1, min(SEEN, len(ws))).round().astype(np.int64))]
+    ws, labels, whose = known_codes(bundle, G, given, chunks, console)
+    people = len(whose.unique())
+    if people < FEWEST:
+        raise InputError(f"{people} codes are too few for a flow", f"give {FEWEST} pictures at least, or thousands")
+    flow = fit_flow(ws, labels, given.labels, given.fit, keeps_hue_of(given.labels), console.notice, whose)
+    own = ws[first_of_each(whose)]
+    some = own[torch.from_numpy(np.linspace(0, people - 1, min(SEEN, people)).round().astype(np.int64))]
     settle(flow, some, G, given.read, console.notice)
-    meta = {"generator": bundle.digest, "reader": given.reader, "codes": len(ws)}
+    meta = {"generator": bundle.digest, "reader": given.reader, "codes": people}
     save_flow(out, flow, meta, dtype=torch.float16)
     chunks.clear()
     return flow
@@ -60,8 +63,20 @@ def train_flow(bundle: Bundle, out: Path, given: FlowSources, console: Console) 
 def key_of(bundle: Bundle, given: FlowSources) -> str:
     """What the codes and their attributes depend on."""
     codes = None if given.codes is None else hashlib.sha256(np.ascontiguousarray(given.codes).tobytes()).hexdigest()
-    facts = [bundle.digest, given.reader, given.labels, [str(path) for path in given.pictures], codes]
+    facts = [
+        bundle.digest,
+        bundle.directions_digest,
+        given.reader,
+        given.labels,
+        [str(path) for path in given.pictures],
+        codes,
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def first_of_each(whose: Tensor) -> Tensor:
+    """Where in `whose [N]` each value comes first: the code of the picture itself."""
+    return torch.from_numpy(np.unique(whose.numpy(), return_index=True)[1])
 
 
 def keeps_hue_of(labels: Sequence[str]) -> tuple[str, ...]:
@@ -71,18 +86,24 @@ def keeps_hue_of(labels: Sequence[str]) -> tuple[str, ...]:
 
 def known_codes(
     bundle: Bundle, G: Generator, given: FlowSources, chunks: Chunks, console: Console
-) -> tuple[Tensor, Tensor]:
-    """Codes [N,num_ws,w_dim] and attributes [N,K]: read off the pictures, or off the drawings of codes given."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes [N,num_ws,w_dim], attributes [N,K] and whose they are [N]: read off the pictures, or drawings of codes
+    given; and those moved along the model's directions."""
+    directions = known_directions(bundle)
     total = len(given.pictures) if given.codes is None else len(given.codes)
     rows = console.progress(_rows(bundle, G, given, chunks.rows), total, "flow: codes", chunks.rows)
     for some in in_chunks(rows, SAVED):
         ws, labels = (np.stack(part) for part in zip(*some, strict=True))
-        chunks.append({"ws": ws, "labels": labels.astype(np.float32)}, len(some))
+        known = torch.from_numpy(ws), torch.from_numpy(labels.astype(np.float32))
+        more = spread(*known, directions, G, given.read, chunks.rows)
+        whose = np.resize(chunks.rows + np.arange(len(some)), len(more[0]))
+        chunks.append({"ws": more[0].numpy(), "labels": more[1].numpy(), "whose": whose}, len(some))
     parts = list(chunks)
     if not parts:
-        return torch.zeros(0, G.num_ws, G.w_dim), torch.zeros(0, len(given.labels))
-    codes, labels = (np.concatenate([part[name] for part in parts]) for name in ("ws", "labels"))
-    return torch.from_numpy(codes), torch.from_numpy(labels)
+        return torch.zeros(0, G.num_ws, G.w_dim), torch.zeros(0, len(given.labels)), torch.zeros(0)
+    names = ("ws", "labels", "whose")
+    codes, read, of = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names)
+    return codes, read, of
 
 
 def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from sg3cli.nets.code_flow import REACH, CodeFlow
 from sg3cli.training.flow.belonging import read_drawn, settle
 from sg3cli.training.flow.fit import FitConfig, fit_flow
+from sg3cli.training.flow.spread import Known, spread
 
 COUNT = 800
 LABELS = ("age", "smile")
@@ -75,3 +76,33 @@ def test_rows_belong_by_what_is_read_of_drawings(flow: CodeFlow) -> None:
     dark, bright = (read_drawn(codes, G, read)[:, 0].mean() for codes in ends)
     assert dark < read_drawn(ws[:16], G, read)[:, 0].mean() < bright
     assert made.asked[0, -1] == REACH
+
+
+def test_codes_are_spread_along_directions_and_told_what_that_does() -> None:
+    G = tiny_generator()
+    ws = G.mapping(torch.randn(12, G.config.z_dim, generator=torch.Generator().manual_seed(2)))
+    labels = torch.linspace(0, 1, 12)[:, None]
+
+    def read(x: Tensor) -> Tensor:
+        return x.mean((1, 2, 3))[:, None]
+
+    known = [Known(torch.zeros(8, 32), -1, 1), Known(torch.randn(8, 32), 0.5, 2)]
+    more, told = spread(ws, labels, known, G, read, seed=0, times=3)
+    assert torch.equal(more[:12], ws) and torch.equal(told[:12], labels)
+    change = (more[12:] - ws.repeat(3, 1, 1)).flatten(1)
+    strengths = (change @ known[1].vector.flatten()) / known[1].vector.square().sum()
+    torch.testing.assert_close(change, strengths[:, None] * known[1].vector.flatten(), atol=1e-5, rtol=0)
+    assert ((strengths.abs() < 1e-6) | ((strengths >= 0.5) & (strengths <= 2))).all() and (strengths > 0.5).any()
+    wanted = labels.repeat(3, 1) + read_drawn(more[12:], G, read) - read_drawn(ws, G, read).repeat(3, 1)
+    torch.testing.assert_close(told[12:], wanted)
+    assert spread(ws, labels, [], G, read, seed=0)[0] is ws
+
+
+def test_people_are_held_out_with_all_that_was_made_of_them() -> None:
+    ws, read = people(0, 120)
+    said: list[str] = []
+    few = FitConfig(steps=2, width=16, blocks=1, held_out=0.5)
+    whose = torch.arange(60).repeat(2)
+    one = fit_flow(ws, read, LABELS, few, say=said.append, whose=whose)
+    other = fit_flow(ws, read, LABELS, few, whose=torch.arange(120))
+    assert said and not torch.equal(one.velocity.linear.weight, other.velocity.linear.weight)
