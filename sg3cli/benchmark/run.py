@@ -168,6 +168,8 @@ def examine(case: BenchCase) -> dict[str, Any]:
         found["kernel"] = case.kernel and (cuda_kernel.in_use() if on_gpu else cpu_kernel.available())
     if on_gpu:
         found["peak_device_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    from sg3cli.nets.memory import peak_rss
+
     return found | {"peak_rss_mb": peak_rss() / 1e6}
 
 
@@ -242,21 +244,6 @@ def layer_rows(G: Generator, case: BenchCase) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def peak_rss() -> int:
-    """Most bytes of memory that this process had at once.
-
-    From the kernel's own account where there is one: `getrusage` counts what the parent had before the program began.
-    """
-    import resource
-
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _allocator() -> str:
