@@ -53,7 +53,9 @@ TASKS = {  # headings of `sg3 --help`
 }
 
 
-TWO_WORDS = {f"evaluate {what}" for what in ("video", "generator", "spaces", "inversion")}  # `evaluate` is a command too
+TWO_WORDS = {
+    f"evaluate {what}" for what in ("video", "generator", "spaces", "inversion")
+}  # `evaluate` is a command too
 
 
 class ByTask(typer.core.TyperGroup):

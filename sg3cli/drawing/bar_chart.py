@@ -11,6 +11,7 @@ import numpy as np
 
 from sg3cli.drawing.figure import blank, pixels, share_of, swatch
 from sg3cli.drawing.line_plot import FAINT, GRID, HEADING, INK, LETTERS, PALETTE, PAPER
+from sg3cli.drawing.text import Colour
 
 WIDTH = 1280
 COLUMNS = 3
@@ -65,23 +66,28 @@ def _panel(axes: Any, panel: Bars) -> None:
     axes.set_ylim(len(panel.names) * step, 0)
     axes.set_yticks([step * (k + 0.5) for k in range(len(panel.names))], list(panel.names))
     axes.tick_params(labelsize=LETTERS, colors=share_of(INK), length=0)
-    known = [value for values in panel.series.values() for value in values if value is not None and math.isfinite(value)]
+    known = [
+        value for values in panel.series.values() for value in values if value is not None and math.isfinite(value)
+    ]
     most, least = max([*known, 1e-9]), min([*known, 0.0])
     axes.set_xlim(ROOM * least, ROOM * most)
     for number, values in enumerate(panel.series.values()):
         for k, value in enumerate(values):
-            place = step * k + GAP / 2 + BAR * (number + 0.5)
-            there = value is not None and math.isfinite(value)
-            if there:
-                colour = share_of(PALETTE[number % len(PALETTE)])
-                axes.barh(place, value, height=BAR - 3, color=colour)
-            words = MISSING if value is None else f"{value:.{panel.digits}f}"
-            style = {"fontsize": LETTERS, "color": share_of(INK if there else FAINT), "va": "center"}
-            axes.text(max(value, 0.0) if value is not None and there else 0.0, place, f" {words}", **style)
+            _bar(axes, panel, step * k + GAP / 2 + BAR * (number + 0.5), value, PALETTE[number % len(PALETTE)])
     if count > 1:
         named = [swatch(PALETTE[k % len(PALETTE)], PAPER, label) for k, label in enumerate(panel.series)]
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": count, "columnspacing": 1.0}
         axes.legend(handles=named, fontsize=LETTERS - 1, frameon=False, labelcolor=share_of(INK), borderpad=0, **place)
+
+
+def _bar(axes: Any, panel: Bars, place: float, value: float | None, colour: Colour) -> None:
+    """A bar and its number behind it; words where there is no number."""
+    if value is not None and math.isfinite(value):
+        axes.barh(place, value, height=BAR - 3, color=share_of(colour))
+        words, start, ink = f"{value:.{panel.digits}f}", max(value, 0.0), INK
+    else:
+        words, start, ink = MISSING if value is None else f"{value}", 0.0, FAINT
+    axes.text(start, place, f" {words}", fontsize=LETTERS, color=share_of(ink), va="center")
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

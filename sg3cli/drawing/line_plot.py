@@ -72,7 +72,9 @@ def draw(title: str, panels: Sequence[Panel], duration: float, shades: Sequence[
         axes.set_xlim(0.0, max(duration, 1e-3))
         for shade in shades:
             for first, last in shade.spans:
-                axes.axvspan(first, last, facecolor=share_of(shade.colour), edgecolor="none", antialiased=False, zorder=0)
+                axes.axvspan(
+                    first, last, facecolor=share_of(shade.colour), edgecolor="none", antialiased=False, zorder=0
+                )
         _panel(axes, panel, last=number == len(panels) - 1)
     return pixels(figure)
 

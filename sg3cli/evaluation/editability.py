@@ -165,7 +165,8 @@ def next_strength(tried: Sequence[tuple[float, float]], change: float) -> float:
     (s0, c0), (s1, c1) = ((0.0, 0.0), *tried)[-2:]
     slope = (c1 - c0) / (s1 - s0) if s1 != s0 else 0.0
     wanted = s1 + (change - c1) / slope if slope * s1 * change > 0 else STRETCH * s1
-    return float(np.clip(wanted, *sorted((s1 / STRETCH, s1 * STRETCH))))
+    least, most = sorted((s1 / STRETCH, s1 * STRETCH))
+    return min(max(wanted, least), most)
 
 
 def leak(changes: np.ndarray, column: int) -> float:

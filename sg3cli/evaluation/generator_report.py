@@ -54,7 +54,12 @@ QUICK = {"images": 336, "pairs": 8, "motions": 8, "quick": True}
 
 
 def generator_report(
-    bundle: Bundle, against: Path | None, config: GeneratorReportConfig, out: Path, console: Console, device: torch.device
+    bundle: Bundle,
+    against: Path | None,
+    config: GeneratorReportConfig,
+    out: Path,
+    console: Console,
+    device: torch.device,
 ) -> Figures:
     """Measure the generator of a bundle and write the report to `out` and beside it; see `ReportRun`."""
     G, perceptual = bundle.generator().to(device), make_perceptual("auto").to(device)
@@ -69,9 +74,7 @@ def generator_report(
         "config": asdict(config), "features": features.name, "distance": perceptual.name, "not_computed": {},
     }  # fmt: skip
     figures |= quality(run, G, real, features, config, figures["not_computed"])
-    figures["ppl"] = {
-        space: path_length(run, paths_of(G, perceptual, space, config), config.pairs) for space in SPACES
-    }
+    figures["ppl"] = {space: path_length(run, paths_of(G, perceptual, space, config), config.pairs) for space in SPACES}
     figures |= equivariance(run, G, config)
     return run.write(figures, picture(figures, G, real, config))
 
@@ -102,8 +105,8 @@ def quality(
         missing["fid"] = f"{least} pictures on a side cannot tell the covariance of {width} features; {width + 1} can"
     if min(map(len, sides)) <= NEIGHBOURS:
         return figures | _missing(missing, AGAINST[1:], f"{min(map(len, sides))} pictures on a side are too few")
-    figures["kid"], figures["kid_std"] = kernel_distance(*sides)
-    figures["precision"], figures["recall"] = precision_recall(*sides)
+    figures["kid"], figures["kid_std"] = kernel_distance(sides[0], sides[1])
+    figures["precision"], figures["recall"] = precision_recall(sides[0], sides[1])
     return figures
 
 

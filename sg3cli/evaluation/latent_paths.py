@@ -13,7 +13,7 @@ from torch import Tensor
 from sg3cli.evaluation.report_run import ReportRun, Row
 from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
-from sg3cli.metrics.path_length import between, lengths, speeds, trimmed_mean
+from sg3cli.metrics.path_length import lengths, speeds, trimmed_mean
 from sg3cli.metrics.perceptual import PerceptualLoss
 from sg3cli.nets.generator import Generator
 
@@ -33,7 +33,7 @@ class Paths:
     batch: int = 8
 
     def speed_rows(self, count: int, first: int) -> Iterator[Row]:
-        """Squared speed at the start of each of `count` paths, from number `first` on; path k has the seeds 2k, 2k+1."""
+        """Squared speed at the start of each of `count` paths, from number `first` on; its seeds are 2k, 2k+1."""
         return self._rows(count, first, self._speeds)
 
     def length_rows(self, count: int, first: int, pieces: int) -> Iterator[Row]:

@@ -47,7 +47,7 @@ class ReportRun:
         for path in chunks.damaged:
             self.console.notice(f"{path.name} of {self.parts} was damaged and is made again")
         label = f"{self.command}: {name}"
-        if 0 < chunks.rows:
+        if chunks.rows > 0:
             self.console.notice(f"{label}: going on after {chunks.rows} of {count}")
         if chunks.rows < count:
             made = self.console.progress(make(chunks.rows), count, label, chunks.rows)
@@ -91,5 +91,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-

@@ -53,7 +53,9 @@ def report_lines(figures: Figures) -> Iterator[str]:
             yield f"{title.split(' (')[0].replace('DCI ', ''):<18}" + "".join(_number(value) for value in values)
     told = [figures["spaces"][space].get("predicted") for space in SPACES]
     if all(names is not None for names in told):
-        yield f"{'predicted':<18}" + "".join(f"{len(names):>10}" for names in told) + f" of {len(figures['attributes'])}"
+        yield (
+            f"{'predicted':<18}" + "".join(f"{len(names):>10}" for names in told) + f" of {len(figures['attributes'])}"
+        )
     if "mig_bins" in figures:
         yield f"{'attributes':<18}{', '.join(figures['attributes'])}; MIG in {figures['mig_bins']}"
     for name, why in missing.items():

@@ -77,7 +77,8 @@ def _standardised(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     apart = values - values[rows].mean(axis=0)
     spread = values[rows].std(axis=0)
     varies = spread > 1e-9 * np.abs(values[rows]).max(axis=0).clip(min=1e-12)
-    return np.divide(apart, spread, out=np.zeros_like(apart), where=varies)
+    standard: np.ndarray = np.divide(apart, spread, out=np.zeros_like(apart), where=varies)
+    return standard
 
 
 # ---- mutual information --------------------------------------------------------------------------------------------

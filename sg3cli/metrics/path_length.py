@@ -33,7 +33,7 @@ def between(a: np.ndarray, b: np.ndarray, share: float, spherical: bool = False)
     aside = unit_b - np.cos(angle) * unit_a
     aside = aside / np.linalg.norm(aside, axis=1, keepdims=True).clip(min=1e-12)
     direction = np.cos(share * angle) * unit_a + np.sin(share * angle) * aside
-    return (((1 - share) * long_a + share * long_b) * direction).reshape(a.shape).astype(a.dtype)
+    return np.asarray(((1 - share) * long_a + share * long_b) * direction, a.dtype).reshape(a.shape)
 
 
 def speeds(
