@@ -12,7 +12,7 @@ from sg3cli.drawing.figure import DPI, blank, pixels, share_of, swatch
 from sg3cli.drawing.text import Colour
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from sg3cli.drawing.figure import Figure
 
 WIDTH = 1280
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 58, 46  # margins

@@ -22,7 +22,7 @@ import torch
 
 from sg3cli.errors import UsageError
 from sg3cli.evaluation.face_reading import FaceReading, Readings
-from sg3cli.evaluation.report_run import Row
+from sg3cli.evaluation.report_run import Figures, Row
 from sg3cli.evaluation.space_samples import Samples, images_of
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.moves import Move, ShiftS, ShiftW
@@ -172,3 +172,17 @@ def next_strength(tried: Sequence[tuple[float, float]], change: float) -> float:
 def leak(changes: np.ndarray, column: int) -> float:
     """Root mean square of what all other attributes have changed by."""
     return float(np.sqrt(np.square(np.delete(changes, column)).mean()))
+
+
+def averages(rows: Sequence[Figures]) -> dict[tuple[str, str], dict[str, float | None]]:
+    """Mean identity and leak of each (family, space), over the attributes that every space of the family reached."""
+    found: dict[tuple[str, str], dict[str, float | None]] = {}
+    for family in FAMILIES:
+        mine = [row for row in rows if row["family"] == family]
+        reached = [{row["attribute"] for row in mine if row["space"] == s and row["leak"] is not None} for s in EDITED]
+        common = set.intersection(*reached) if mine else set()
+        for space in EDITED:
+            kept = [row for row in mine if row["space"] == space and row["attribute"] in common]
+            mean = {key: float(np.mean([row[key] for row in kept])) if kept else None for key in ("identity", "leak")}
+            found[family, space] = mean
+    return found

@@ -8,8 +8,7 @@ import numpy as np
 
 from sg3cli.drawing.bar_chart import WIDTH, Bars, draw
 from sg3cli.drawing.labelled_grid import Cell, Row, labelled_grid
-from sg3cli.evaluation.inversion_report import LIES
-from sg3cli.evaluation.inversion_subjects import Subject
+from sg3cli.evaluation.inversion_subjects import LIES, Subject
 from sg3cli.evaluation.report_run import Figures
 from sg3cli.levels import to_uint8
 

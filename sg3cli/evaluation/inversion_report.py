@@ -19,7 +19,8 @@ import torch
 from sg3cli.console import Console
 from sg3cli.errors import ModelError
 from sg3cli.evaluation.face_reading import FaceReading, load_reading, open_reading
-from sg3cli.evaluation.inversion_subjects import Subject, of_pictures, of_project
+from sg3cli.evaluation.inversion_picture import picture
+from sg3cli.evaluation.inversion_subjects import LIES, Subject, of_pictures, of_project
 from sg3cli.evaluation.report_run import Figures, ReportRun, Row
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.likeness import Likeness
@@ -37,9 +38,6 @@ from sg3cli.nets.restyle import restyle_codes
 from sg3cli.project import Project
 from sg3cli.settings import FinetuneConfig
 from sg3cli.weights.bundle import Bundle
-
-LIES = ("aligned", "unaligned")
-FIGURES = ("l2", "features", "ms_ssim", "identity")
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,6 @@ def inversion_report(
     console: Console, device: torch.device,
 ) -> Figures:  # fmt: skip
     """Invert the pictures, or frames of a project, in every way, and write the report to `out`; see `ReportRun`."""
-    from sg3cli.evaluation.inversion_picture import picture
-
     G, perceptual = bundle.generator().to(device), make_perceptual("auto").to(device)
     reading = open_reading(bundle, console) if reader is None else load_reading(reader, backbone)
     is_project = (target / MANIFEST).is_file()

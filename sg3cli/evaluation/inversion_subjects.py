@@ -19,6 +19,7 @@ from sg3cli.project import Project
 from sg3cli.training.data.images import listed, read_image
 from sg3cli.video import VideoReader
 
+LIES = ("aligned", "unaligned")
 TURN, SHIFT = 20.0, 0.08  # of an unaligned square: degrees and sides at most, to either side
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sg3cli.drawing.bar_chart import Bars, draw
-from sg3cli.evaluation.editability import EDITED, FAMILIES
+from sg3cli.evaluation.editability import EDITED, FAMILIES, averages
 from sg3cli.evaluation.report_run import Figures
-from sg3cli.evaluation.spaces_report import averages
 from sg3cli.latents.spaces import SPACES
 
 TITLES = {

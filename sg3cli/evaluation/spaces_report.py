@@ -21,6 +21,7 @@ from sg3cli.evaluation.face_reading import FaceReading, load_reading, open_readi
 from sg3cli.evaluation.latent_paths import Paths, path_length, whole_length
 from sg3cli.evaluation.report_run import Figures, ReportRun, Row
 from sg3cli.evaluation.space_samples import Samples, images_of, read_samples
+from sg3cli.evaluation.spaces_picture import picture
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import SPACES, statistics
@@ -62,8 +63,6 @@ def spaces_report(
     out: Path, console: Console, device: torch.device,
 ) -> Figures:  # fmt: skip
     """Measure the spaces of a bundle's generator and write the report to `out` and beside it; see `ReportRun`."""
-    from sg3cli.evaluation.spaces_picture import picture
-
     G, perceptual = bundle.generator().to(device), make_perceptual("auto").to(device)
     reading = open_reading(bundle, console) if reader is None else load_reading(reader, backbone)
     judging = reading if judge is None else load_reading(judge, backbone)
@@ -193,17 +192,3 @@ def edit_row(found: dict[str, np.ndarray], judge: FaceReading, column: int, conf
         why = f"the attribute changed by {changes[column]:+.2f}, not {config.change:+.2f} deviations"
         return told | {"not_computed": why}
     return told | {"identity": float(found["identity"]), "leak": leak(changes, column)}
-
-
-def averages(rows: Sequence[Figures]) -> dict[tuple[str, str], dict[str, float | None]]:
-    """Mean identity and leak of each (family, space), over the attributes that every space of the family reached."""
-    found: dict[tuple[str, str], dict[str, float | None]] = {}
-    for family in FAMILIES:
-        mine = [row for row in rows if row["family"] == family]
-        reached = [{row["attribute"] for row in mine if row["space"] == s and row["leak"] is not None} for s in EDITED]
-        common = set.intersection(*reached) if mine else set()
-        for space in EDITED:
-            kept = [row for row in mine if row["space"] == space and row["attribute"] in common]
-            mean = {key: float(np.mean([row[key] for row in kept])) if kept else None for key in ("identity", "leak")}
-            found[family, space] = mean
-    return found
