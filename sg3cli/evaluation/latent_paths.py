@@ -14,7 +14,7 @@ from sg3cli.evaluation.report_run import ReportRun, Row
 from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.metrics.path_length import lengths, speeds, trimmed_mean
-from sg3cli.metrics.perceptual import PerceptualLoss
+from sg3cli.metrics.perceptual import PerceptualLoss, StructuralLoss
 from sg3cli.nets.generator import Generator
 
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -70,6 +70,9 @@ class Paths:
             return images if images.shape[-1] <= SIDE else torch.nn.functional.adaptive_avg_pool2d(images, SIDE)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Differences of PPL lie below what single precision leaves of 1 - SSIM; networks are of single precision."""
+        if self.perceptual.name == StructuralLoss.name:
+            a, b = a.double(), b.double()
         with torch.inference_mode():
             found: Tensor = self.perceptual(a, b)
             return found

@@ -66,6 +66,8 @@ def spaces_report(
     G, perceptual = bundle.generator().to(device), make_perceptual("auto").to(device)
     reading = open_reading(bundle, console) if reader is None else load_reading(reader, backbone)
     judging = reading if judge is None else load_reading(judge, backbone)
+    if reading is not None and judging is not None:
+        check_attributes(config.attributes, reading, judging)
     run = ReportRun(
         out, "spaces", console, model=bundle.digest, config=config, distance=perceptual.name,
         reader=[str(reader), str(judge), None if reading is None else reading.labels],
@@ -146,7 +148,8 @@ def edits(
         for start, n in ((EDITED_FROM, config.faces), (PROBED_FROM, config.probes))
     )
     gradients = run.rows("answers", config.probes, lambda first: answers(G, reading, probed, first))
-    names = edited_names(figures["attributes"], reading, judge, config)
+    both = [name for name in figures["attributes"] if name in judge.labels]
+    names = list(config.attributes) or both[: config.edited]
     before = judge.read([image for k in range(len(ws)) for image in images_of(G, Codes(ws[k : k + 1]))])
     rows: list[Figures] = []
     for family in FAMILIES:
@@ -169,16 +172,12 @@ def edits(
     return rows
 
 
-def edited_names(
-    varying: Sequence[str], reading: FaceReading, judge: FaceReading, config: SpacesReportConfig
-) -> list[str]:
-    """The attributes that edits are made of. Raises `UsageError` for one that is not read."""
-    both = [name for name in varying if name in judge.labels]
-    for name in config.attributes:
+def check_attributes(names: Sequence[str], reading: FaceReading, judge: FaceReading) -> None:
+    """Raise `UsageError` for an attribute that is not read by both networks."""
+    for name in names:
         if name not in reading.labels or name not in judge.labels:
             known = ", ".join(label for label in reading.labels if label in judge.labels)
             raise UsageError(f"{name!r} is not read by both networks", f"they read: {known}")
-    return list(config.attributes) or both[: config.edited]
 
 
 def edit_row(found: dict[str, np.ndarray], judge: FaceReading, column: int, config: SpacesReportConfig) -> Figures:
