@@ -52,20 +52,24 @@ class InversionReportConfig:
     tune: int = 350
 
 
+Invert = Callable[[Subject, np.ndarray | None, str], tuple[Generator, Codes]]
 QUICK = {"pictures": 2, "restyle": 3, "likeness": 10, "optimise": 24, "refine": 10, "tune": 10}
 
 
 @dataclass(frozen=True)
 class Method:
-    """`invert(subject, start)` gives a generator and codes; `start` is the code [num_ws,w_dim] of the one it follows.
+    """`invert(subject, start, lie)` gives a generator and codes.
 
-    `tunes`: it is done once for the aligned picture and once for the unaligned one.
+    `start` is the code [num_ws,w_dim] that `after`, another method, found. `tunes`: it is done once for the aligned
+    picture and once for the unaligned one. `together` [n,num_ws,w_dim] codes of all pictures at once, from theirs, in
+    the place of `invert`.
     """
 
     name: str
-    invert: Callable[[Subject, np.ndarray | None, str], tuple[Generator, Codes]]
+    invert: Invert | None
     after: str | None = None
     tunes: bool = False
+    together: Callable[[Sequence[Subject], np.ndarray], np.ndarray] | None = None
 
 
 def inversion_report(
@@ -86,12 +90,12 @@ def inversion_report(
         config=config, distance=perceptual.name, target=str(target.resolve()), names=[s.name for s in subjects],
     )  # fmt: skip
     missing: dict[str, str] = {}
-    methods = methods_of(bundle, G, perceptual, config, missing, device)
+    methods = methods_of(bundle, G, perceptual, config, is_project, missing)
     if reading is None:
         missing["identity"] = f"{bundle.name} has no network that reads faces (--reader FILE)"
     rows: dict[str, dict[str, np.ndarray]] = {}
     for method in methods:
-        rows[method.name] = inverted(run, method, subjects, rows, device)
+        rows[method.name] = inverted(run, G, method, subjects, rows)
     table: list[Figures] = []
     for name, found in rows.items():
         table.append({"method": name, **measured(found, subjects, perceptual, reading)})
@@ -109,15 +113,18 @@ def inversion_report(
 
 
 def methods_of(
-    bundle: Bundle, G: Generator, perceptual: PerceptualLoss, config: InversionReportConfig, missing: dict[str, str],
-    device: torch.device,
+    bundle: Bundle, G: Generator, perceptual: PerceptualLoss, config: InversionReportConfig, one_person: bool,
+    missing: dict[str, str],
 ) -> list[Method]:  # fmt: skip
-    """Every way to invert that the model can go; why it cannot go the others goes into `missing`."""
+    """Every way to invert that the model can go; why it cannot go the others goes into `missing`.
+
+    Likeness corrects all pictures of `one_person` by one vector, as `sg3 invert` does, others each by its own.
+    """
     by_optimisation = f"optimisation, {config.optimise} steps"
     optimised = Method(by_optimisation, lambda s, w, lie: (G, _refined(G, perceptual, config.optimise, s, None)))
     tuned = f"PTI, {config.tune} steps"
     try:
-        encoder = bundle.encoder().to(device)
+        encoder = bundle.encoder().to(G.mapping.w_avg.device)
     except ModelError as error:
         missing |= dict.fromkeys(("encoder", "ReStyle", "likeness", "encoder + refinement"), str(error))
         return [optimised, Method(tuned, _tuner(G, perceptual, config), by_optimisation, True)]
@@ -127,16 +134,19 @@ def methods_of(
     ]
     last = passes[-1].name
     refined = f"encoder + refinement, {config.refine} steps"
+    likeness = _likeness(G, perceptual, config.likeness)
+    name = f"likeness, {config.likeness} steps"
     return [
         *passes,
-        Method(f"likeness, {config.likeness} steps", _likeness(G, perceptual, config.likeness), last),
+        Method(f"{name} for all", None, last, together=likeness) if one_person
+        else Method(name, lambda s, w, lie: (G, Codes(likeness([s], np.array(w)[None]))), last),
         optimised,
         Method(refined, lambda s, w, lie: (G, _refined(G, perceptual, config.refine, s, w)), last),
         Method(tuned, _tuner(G, perceptual, config), last, True),
-    ]
+    ]  # fmt: skip
 
 
-def _encoded(G: Generator, encoder: Encoder, passes: int) -> Callable[..., tuple[Generator, Codes]]:
+def _encoded(G: Generator, encoder: Encoder, passes: int) -> Invert:
     def invert(subject: Subject, start: np.ndarray | None, lie: str) -> tuple[Generator, Codes]:
         x = torch.from_numpy(subject.aligned).permute(2, 0, 1)[None].contiguous().to(G.mapping.w_avg.device)
         with torch.inference_mode():
@@ -145,15 +155,18 @@ def _encoded(G: Generator, encoder: Encoder, passes: int) -> Callable[..., tuple
     return invert
 
 
-def _likeness(G: Generator, perceptual: PerceptualLoss, steps: int) -> Callable[..., tuple[Generator, Codes]]:
-    def invert(subject: Subject, start: np.ndarray | None, lie: str) -> tuple[Generator, Codes]:
-        assert start is not None
-        finder = Likeness(G, perceptual, start[None], subject.aligned[None], steps)
+def _likeness(
+    G: Generator, perceptual: PerceptualLoss, steps: int
+) -> Callable[[Sequence[Subject], np.ndarray], np.ndarray]:
+    """Codes [n,num_ws,w_dim] of pictures of one person with the one correction that is found on all of them."""
+
+    def corrected(subjects: Sequence[Subject], codes: np.ndarray) -> np.ndarray:
+        finder = Likeness(G, perceptual, codes, np.stack([subject.aligned for subject in subjects]), steps)
         for _ in finder.run():
             pass
-        return G, Codes(start[None] + finder.correction()[0])
+        return np.asarray(codes + finder.correction()[0])
 
-    return invert
+    return corrected
 
 
 def _refined(G: Generator, perceptual: PerceptualLoss, steps: int, subject: Subject, start: np.ndarray | None) -> Codes:
@@ -163,9 +176,7 @@ def _refined(G: Generator, perceptual: PerceptualLoss, steps: int, subject: Subj
     return refiner(code[None], subject.aligned[None], np.arange(1)).codes
 
 
-def _tuner(
-    G: Generator, perceptual: PerceptualLoss, config: InversionReportConfig
-) -> Callable[..., tuple[Generator, Codes]]:
+def _tuner(G: Generator, perceptual: PerceptualLoss, config: InversionReportConfig) -> Invert:
     """Pivotal tuning as published: on the one picture, at the code that is there."""
 
     def invert(subject: Subject, start: np.ndarray | None, lie: str) -> tuple[Generator, Codes]:
@@ -187,16 +198,17 @@ def _tuner(
 
 
 def inverted(
-    run: ReportRun, method: Method, subjects: Sequence[Subject], done: dict[str, dict[str, np.ndarray]],
-    device: torch.device,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    run: ReportRun, G: Generator, method: Method, subjects: Sequence[Subject], done: dict[str, dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
     """A row for each picture: the code `ws`, what is drawn of it, seconds and peak of memory (-1: not known)."""
 
     def make(first: int) -> Iterator[Row]:
-        for number, subject in enumerate(subjects):
-            if number >= first:
-                start = None if method.after is None else done[method.after]["ws"][number]
-                yield _one(method, subject, start, device)
+        starts = None if method.after is None else done[method.after]["ws"]
+        if method.together is not None and starts is not None:
+            yield from _all(G, method.together, subjects, starts, first)
+            return
+        for number, subject in enumerate(subjects[first:], start=first):
+            yield _one(G, method, subject, None if starts is None else starts[number])
 
     return run.rows(method.name.split(",")[0].replace(" ", "-") + f"-{_steps(method.name)}", len(subjects), make)
 
@@ -205,19 +217,46 @@ def _steps(name: str) -> str:
     return "".join(letter for letter in name if letter.isdigit()) or "1"
 
 
-def _one(method: Method, subject: Subject, start: np.ndarray | None, device: torch.device) -> dict[str, Any]:
+def _one(G: Generator, method: Method, subject: Subject, start: np.ndarray | None) -> dict[str, Any]:
+    assert method.invert is not None
     row: dict[str, Any] = {}
     found: tuple[Generator, Codes] | None = None
     for lie in LIES:
         if found is None or method.tunes:
-            known, began = forget_peak(device), time.monotonic()
+            known, began = forget_peak(G.mapping.w_avg.device), time.monotonic()
             found = method.invert(subject, start, lie)
-            seconds, memory = time.monotonic() - began, float(peak_bytes(device)) if known else -1.0
-        transform = None if lie == "aligned" else subject.transform[None]
-        (row[lie],) = render_crops(*found, transform)
-        row |= {f"seconds-{lie}": seconds, f"memory-{lie}": memory}
+            cost = _cost(G, lie, known, began)
+        else:
+            cost = {key.replace(LIES[0], lie): value for key, value in cost.items()}
+        row |= cost | _drawn(*found, subject, lie)
     assert found is not None
     return row | {"ws": found[1].ws[0]}
+
+
+def _all(
+    G: Generator, together: Callable[[Sequence[Subject], np.ndarray], np.ndarray], subjects: Sequence[Subject],
+    starts: np.ndarray, first: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows from number `first` on of codes that were found together; each has its share of the seconds."""
+    known, began = forget_peak(G.mapping.w_avg.device), time.monotonic()
+    codes = together(subjects, starts)
+    cost = [_cost(G, lie, known, began, len(subjects)) for lie in LIES]
+    for subject, ws in zip(subjects[first:], codes[first:], strict=True):
+        row: dict[str, Any] = {"ws": ws} | cost[0] | cost[1]
+        for lie in LIES:
+            row |= _drawn(G, Codes(ws[None]), subject, lie)
+        yield row
+
+
+def _cost(G: Generator, lie: str, known: bool, began: float, shared_by: int = 1) -> dict[str, float]:
+    """Seconds since `began`, and the peak of memory where it is `known`."""
+    memory = float(peak_bytes(G.mapping.w_avg.device)) if known else -1.0
+    return {f"seconds-{lie}": (time.monotonic() - began) / shared_by, f"memory-{lie}": memory}
+
+
+def _drawn(G: Generator, codes: Codes, subject: Subject, lie: str) -> dict[str, np.ndarray]:
+    (image,) = render_crops(G, codes, None if lie == LIES[0] else subject.transform[None])
+    return {lie: image}
 
 
 def measured(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reports import draw_pictures, evaluate, lively_reader, without_backbones
+from tiny import tiny_generator
 
 from sg3cli.evaluation import inversion_report
 from sg3cli.evaluation.inversion_report import measured
@@ -65,12 +66,12 @@ def test_a_killed_run_does_not_invert_again_what_it_has(
     command = ("inversion", pictures, "--model", tiny_bundle, *steps)
     begun, whole = [], inversion_report._one
 
-    def counted(method, *rest):
+    def counted(G, method, *rest):
         begun.append(method.name)
         if method.tunes and "killed" not in begun:
             begun.append("killed")
             raise KeyboardInterrupt
-        return whole(method, *rest)
+        return whole(G, method, *rest)
 
     monkeypatch.setattr(inversion_report, "_one", counted)
     with pytest.raises((KeyboardInterrupt, AssertionError)):
@@ -78,6 +79,24 @@ def test_a_killed_run_does_not_invert_again_what_it_has(
     assert begun[-1] == "killed" and len(begun) == 12 and (tmp_path / "report.parts").is_dir()
     evaluate(*command, folder=tmp_path)
     assert begun[12:] == ["PTI, 1 steps"] * 2 and not (tmp_path / "report.parts").exists()
+
+
+def test_frames_of_a_project_share_one_correction(tuned: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    steps = ("--restyle=1", "--likeness=2", "--optimise=1", "--refine=1", "--tune=1", "--pictures=3")
+    _, told = evaluate("inversion", tuned / "talk.sg3", "--model", tiny_bundle, *steps, folder=tmp_path)
+    assert [row["method"] for row in told["methods"]][1] == "likeness, 2 steps for all"
+    assert told["pictures"] == ["frame 0", "frame 6", "frame 11"]
+    for row in told["methods"]:
+        assert row["aligned"]["l2"] != row["unaligned"]["l2"] and row["aligned"]["seconds"] > 0
+
+
+def test_what_all_share_is_added_to_each_code_and_paid_for_by_each() -> None:
+    grey = np.zeros((32, 32, 3), np.float32)
+    subjects = [Subject(str(k), grey, grey, np.eye(3), np.zeros((4, 2))) for k in range(3)]
+    G, starts = tiny_generator(), np.zeros((3, 8, 32), np.float32)
+    rows = list(inversion_report._all(G, lambda some, codes: codes + np.arange(3)[:, None, None], subjects, starts, 1))
+    assert [row["ws"].mean() for row in rows] == [1, 2] and rows[0]["aligned"].shape == (32, 32, 3)
+    assert rows[0]["seconds-aligned"] == pytest.approx(rows[1]["seconds-aligned"])
 
 
 def test_figures_are_those_of_the_pair_in_their_units() -> None:
