@@ -13,7 +13,7 @@ FOLDS = 3  # of the cross-validation that chooses one
 
 def missing() -> str | None:
     """Why there are no such models here, or None."""
-    return None if find_spec("sklearn") is not None else "scikit-learn is not installed"
+    return None if find_spec("sklearn") is not None else "scikit-learn is not installed (pip install scikit-learn)"
 
 
 def separating_plane(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:

@@ -53,7 +53,7 @@ def choose_method(wanted: str, own_images: bool = True) -> str:
         return "regression"
     reason = missing()
     if wanted == "svm" and reason is not None:
-        raise ModelError(f"--method svm needs scikit-learn: {reason}", "pip install scikit-learn, or --method logistic")
+        raise ModelError(f"--method svm cannot be used: {reason}", "or take --method logistic")
     return ("svm" if reason is None else "logistic") if wanted == "auto" else wanted
 
 
