@@ -102,6 +102,9 @@ def make_direction(
         effects = (answer * known.std).T
         sizes = np.linalg.norm(effects, axis=1, keepdims=True)
         rows = np.divide(effects, sizes, out=np.zeros_like(effects), where=sizes > 1e-12)
+        most = float(np.abs(rows[:, column]).max())
+        if most < BETA:
+            raise UsageError(f"no coordinate agrees with the attribute by {BETA:g}, the best by {most:.2f}", "")
         vector = style_direction(rows, np.eye(len(answer))[column], known.std, BETA)
     slope = float(vector.reshape(-1) @ answer[column])
     if slope <= 0:

@@ -110,6 +110,17 @@ def test_a_direction_along_which_the_attribute_falls_is_refused() -> None:
         ed.make_direction("hyperplane", "w", 0, samples, answer, known, G, 1.0)
 
 
+def test_coordinates_that_do_more_to_others_are_left_out_and_with_none_left_there_is_no_direction() -> None:
+    known, nothing = Statistics(np.zeros(32), np.full(32, 2.0), None, 200), Samples({}, {})
+    answer = np.zeros((2, 32))
+    answer[:, 3], answer[:, 4], answer[:, 5] = (1, 0.5), (0.1, -1), (-1, 0)
+    vector = ed.make_direction("relevance", "w", 0, nothing, answer, known, G, 1.0).move.vector[0]
+    assert np.flatnonzero(vector).tolist() == [3, 5]
+    assert vector[3] == pytest.approx(2 / np.sqrt(1.25)) and vector[5] == pytest.approx(-2)
+    with pytest.raises(UsageError, match="no coordinate agrees with the attribute by 0.6, the best by 0.10"):
+        ed.make_direction("relevance", "w", 0, nothing, answer[:, 4:5] * np.eye(32)[4], known, G, 1.0)
+
+
 def test_the_secant_meets_a_line_at_once_and_does_not_run_away() -> None:
     assert ed.next_strength([(2.0, 0.5)], 1.0) == pytest.approx(4.0)
     assert ed.next_strength([(2.0, 0.5), (4.0, 0.8)], 1.0) == pytest.approx(4.0 + 0.2 / 0.15)
