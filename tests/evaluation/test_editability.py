@@ -117,7 +117,7 @@ def test_coordinates_that_do_more_to_others_are_left_out_and_with_none_left_ther
     vector = ed.make_direction("relevance", "w", 0, nothing, answer, known, G, 1.0).move.vector[0]
     assert np.flatnonzero(vector).tolist() == [3, 5]
     assert vector[3] == pytest.approx(2 / np.sqrt(1.25)) and vector[5] == pytest.approx(-2)
-    with pytest.raises(UsageError, match="no coordinate agrees with the attribute by 0.6, the best by 0.10"):
+    with pytest.raises(UsageError, match=r"no coordinate agrees with the attribute by 0\.6, the best by 0\.10"):
         ed.make_direction("relevance", "w", 0, nothing, answer[:, 4:5] * np.eye(32)[4], known, G, 1.0)
 
 
