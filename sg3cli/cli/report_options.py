@@ -79,8 +79,10 @@ def asked(quick: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
 
 def tell(session: Session, command: str, figures: dict[str, Any], lines: Iterable[str], out: Path) -> None:
     """The table on stdout, or the object of `--json`, and where the files are."""
+    from sg3cli.evaluation.report_run import plain
+
     for line in lines:
         session.console.data(line)
     session.console.notice(f"{out} and {out.with_suffix('.png').name} are written")
-    fields = {key: value for key, value in figures.items() if key not in ("schema", "command")}
+    fields = {key: value for key, value in plain(figures).items() if key not in ("schema", "command")}
     session.console.result(command, report=str(out), picture=str(out.with_suffix(".png")), **fields)

@@ -178,7 +178,7 @@ def leak(changes: np.ndarray, column: int) -> float:
 
 
 def averages(rows: Sequence[Figures]) -> dict[tuple[str, str], dict[str, float | None]]:
-    """Mean identity and leak of each (family, space), over the attributes that every space of the family reached."""
+    """Mean identity and leak of each (family, space) over the attributes that every space reached, and how many."""
     found: dict[tuple[str, str], dict[str, float | None]] = {}
     for family in FAMILIES:
         mine = [row for row in rows if row["family"] == family]
@@ -187,5 +187,5 @@ def averages(rows: Sequence[Figures]) -> dict[tuple[str, str], dict[str, float |
         for space in EDITED:
             kept = [row for row in mine if row["space"] == space and row["attribute"] in common]
             mean = {key: float(np.mean([row[key] for row in kept])) if kept else None for key in ("identity", "leak")}
-            found[family, space] = mean
+            found[family, space] = mean | {"attributes": float(len(kept))}
     return found

@@ -94,6 +94,8 @@ def inversion_report(
     if reading is None:
         missing["identity"] = f"{bundle.name} has no network that reads faces (--reader FILE)"
     rows: dict[str, dict[str, np.ndarray]] = {}
+    for _ in render_crops(G, G.mapping.w_avg.cpu().float().expand(1, G.num_ws, -1).numpy()):
+        pass  # what is compiled or loaded at the first drawing is not the first method's
     for method in methods:
         rows[method.name] = inverted(run, G, method, subjects, rows)
     table: list[Figures] = []

@@ -77,8 +77,10 @@ def edit_lines(figures: Figures, change: float) -> Iterator[str]:
         else:
             yield f"{start}{row['change']:>+8.2f}{row['leak']:>8.3f}{row['identity']:>10.3f}"
     for (family, space), mean in averages(figures["edits"]).items():
-        words = [_number(mean[key]) for key in ("leak", "identity")]
-        yield f"{family:<12}{space.upper():<6}{'mean of those that all reached':<14}{''.join(words)}"
+        count = int(mean["attributes"] or 0)
+        words = f"mean of {count}" if count else "no mean: no attribute was reached in all three spaces"
+        figures_of = f"{'':>8}{_number(mean['leak'])[2:]}{_number(mean['identity'])}" if count else ""
+        yield f"{family:<12}{space.upper():<6}{words:<14}{figures_of}"
 
 
 def _number(value: float | None) -> str:

@@ -139,4 +139,4 @@ def test_spaces_are_compared_over_what_all_of_them_reached() -> None:
     rows += [row("w", "smile", 100.0), row("w+", "smile", None), row("s", "smile", 1.0)]
     means = ed.averages(rows)
     assert [means["hyperplane", space]["leak"] for space in ed.EDITED] == [1, 2, 3]
-    assert means["relevance", "w"] == {"identity": None, "leak": None}
+    assert means["relevance", "w"] == {"identity": None, "leak": None, "attributes": 0}

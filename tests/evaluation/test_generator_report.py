@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_a_covariance_wants_more_pictures_than_features(tiny_bundle: Path, tmp_p
     assert told["features"] == "attribute net of people-128, 256 features"
     assert told["fid"] is None and told["not_computed"]["fid"].startswith("16 pictures")
     assert "257 can" in table and told["kid"] is not None and told["precision"] == 1
+
+
+def test_one_object_says_the_same(tiny_bundle: Path, tmp_path: Path) -> None:
+    words = ("--images=8", "--pairs=2", "--motions=1", "--json")
+    said, told = evaluate("generator", "--model", tiny_bundle, *words, folder=tmp_path)
+    reply = json.loads(said)
+    assert (reply["ok"], reply["command"]) == (True, "evaluate generator")
+    assert reply["ppl"] == told["ppl"] and reply["fid"] is None and reply["not_computed"] == told["not_computed"]
+    assert reply["report"] == str(tmp_path / "report.json") and reply["picture"] == str(tmp_path / "report.png")
 
 
 def test_bad_words_are_named(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
