@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-PENALTIES = 10.0 ** np.linspace(0, -2, 13)  # of the least penalty that leaves no weight, tried in this order
+PENALTIES = 10.0 ** np.linspace(0, -2.5, 16)  # of the least penalty that leaves no weight, tried in this order
 FOLDS = 3  # of the cross-validation that chooses one
 
 
@@ -34,5 +34,5 @@ def sparse_weights(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.zeros(x.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at the smallest penalties, which are not chosen then
-        model = LassoCV(alphas=most * PENALTIES, cv=FOLDS, fit_intercept=False, tol=1e-3, max_iter=500).fit(x, y)
+        model = LassoCV(alphas=most * PENALTIES, cv=FOLDS, fit_intercept=False, tol=1e-3, max_iter=2000).fit(x, y)
     return np.asarray(model.coef_)
