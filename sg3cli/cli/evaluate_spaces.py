@@ -20,6 +20,8 @@ from sg3cli.cli.report_options import (
     subject,
     tell,
 )
+from sg3cli.cli.text_edits import TEXT_MODEL, TextModelName
+from sg3cli.errors import UsageError
 
 Samples = Annotated[
     int | None, typer.Option("--samples", min=40, help="Pictures that are read, and as many of W+ [4000; quick: 128].")
@@ -29,6 +31,10 @@ Faces = Annotated[int | None, typer.Option("--faces", min=1, help="Faces that ed
 Attributes = Annotated[
     str | None,
     typer.Option("--attributes", metavar="NAME,...", help="Attributes that are edited [all that vary; quick: three]."),
+]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", metavar="NAME=TEXT", help="An edit of this attribute in words (StyleCLIP); repeatable."),
 ]
 Change = Annotated[
     float, typer.Option("--change", min=0.05, help="Change at which edits are compared, in deviations over people.")
@@ -49,6 +55,8 @@ def spaces(
     pairs: Pairs = None,
     faces: Faces = None,
     attributes: Attributes = None,
+    text: Texts = None,
+    text_model: TextModelName = TEXT_MODEL,
     change: Change = 1.0,
     truncation: Truncation = 1.0,
     label: Class = None,
@@ -64,7 +72,18 @@ def spaces(
     bundle, where = subject(session, model, device)
     named = tuple(part.strip() for part in attributes.split(",")) if attributes else ()
     values = asked(QUICK if quick else None, samples=samples, pairs=pairs, faces=faces, label=label)
-    config = SpacesReportConfig(**values, attributes=named, change=change, truncation=truncation)
+    said = tuple(parse_text(each) for each in text or ())
+    config = SpacesReportConfig(
+        **values, attributes=named, texts=said, text_model=text_model, change=change, truncation=truncation
+    )
     path = report_path(out, bundle, "spaces")
     figures = spaces_report(bundle, reader, judge, backbone, config, path, session.console, where)
     tell(session, "evaluate spaces", figures, report_lines(figures), path)
+
+
+def parse_text(text: str) -> tuple[str, str]:
+    """`age=an old face` -> the attribute and what is said of it. Raises `UsageError`."""
+    name, _, said = (part.strip() for part in text.partition("="))
+    if not name or not said:
+        raise UsageError(f"cannot read the text {text!r}", "write it as --text 'age=an old face'")
+    return name, said

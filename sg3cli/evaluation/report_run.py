@@ -48,7 +48,7 @@ class ReportRun:
             self.console.notice(f"{path.name} of {self.parts} was damaged and is made again")
         label = f"{self.command}: {name}"
         if chunks.rows > 0:
-            self.console.notice(f"{label}: going on after {chunks.rows} of {count}")
+            self.console.notice(f"{label}: {chunks.rows} of {count} were there")
         if chunks.rows < count:
             made = self.console.progress(make(chunks.rows), count, label, chunks.rows)
             for some in in_chunks(made, max(SAVED // multiple, 1) * multiple, multiple):

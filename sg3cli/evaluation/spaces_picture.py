@@ -58,7 +58,7 @@ def report_lines(figures: Figures) -> Iterator[str]:
     if "mig_bins" in figures:
         yield f"{'attributes':<18}{', '.join(figures['attributes'])}; MIG in {figures['mig_bins']}"
     for name, why in missing.items():
-        if name.startswith("attribute "):
+        if name.startswith(("attribute ", "edits by")):
             yield f"{name:<28}not computed: {why}"
     yield from edit_lines(figures, config["change"])
 

@@ -6,8 +6,9 @@ of whole paths; edits at equal change of an attribute. What cannot be computed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import torch
 
 from sg3cli.console import Console
 from sg3cli.errors import UsageError
-from sg3cli.evaluation.editability import EDITED, FAMILIES, answers, at_equal_change, in_space, leak, make_direction
+from sg3cli.evaluation.edit_table import EditTable, text_rows
+from sg3cli.evaluation.editability import EDITED, FAMILIES, answers, in_space, make_direction
 from sg3cli.evaluation.face_reading import FaceReading, load_reading, open_reading
 from sg3cli.evaluation.latent_paths import Paths, path_length, whole_length
-from sg3cli.evaluation.report_run import Figures, ReportRun, Row
+from sg3cli.evaluation.report_run import Figures, ReportRun
 from sg3cli.evaluation.space_samples import Samples, images_of, read_samples
 from sg3cli.evaluation.spaces_picture import picture
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import SPACES, statistics
+from sg3cli.latents.text_model import DEFAULT
 from sg3cli.metrics import disentanglement as dis
 from sg3cli.metrics.linear_models import missing as models_missing
 from sg3cli.metrics.perceptual import make_perceptual
@@ -50,6 +53,8 @@ class SpacesReportConfig:
     change: float = 1.0  # of the attribute, in deviations over people, at which edits are compared
     edited: int = 11  # attributes at most that edits are made of, unless some are named
     attributes: tuple[str, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()  # (attribute, what is said of it), for edits by text
+    text_model: str = DEFAULT
     truncation: float = 1.0
     label: int | None = None  # class of a conditional model
     batch: int = 16
@@ -67,7 +72,7 @@ def spaces_report(
     reading = open_reading(bundle, console) if reader is None else load_reading(reader, backbone)
     judging = reading if judge is None else load_reading(judge, backbone)
     if reading is not None and judging is not None:
-        check_attributes(config.attributes, reading, judging)
+        check_attributes([*config.attributes, *(name for name, _ in config.texts)], reading, judging)
     run = ReportRun(
         out, "spaces", console, model=bundle.digest, config=config, distance=perceptual.name,
         reader=[str(reader), str(judge), None if reading is None else reading.labels],
@@ -91,7 +96,7 @@ def spaces_report(
         return run.write(figures | {"edits": [], "attributes": []}, picture(figures | {"edits": []}))
     samples = read_samples(run, G, reading, config.samples, config.truncation, config.label, config.batch)
     figures |= scores(samples, reading, figures)
-    figures["edits"] = edits(run, G, reading, judging, samples, figures, config)
+    figures["edits"] = edits(run, bundle, G, reading, judging, samples, figures, config)
     return run.write(figures, picture(figures))
 
 
@@ -138,10 +143,10 @@ def _known(value: float) -> float | None:
 
 
 def edits(
-    run: ReportRun, G: Generator, reading: FaceReading, judge: FaceReading, samples: Samples, figures: Figures,
-    config: SpacesReportConfig,
+    run: ReportRun, bundle: Bundle, G: Generator, reading: FaceReading, judge: FaceReading, samples: Samples,
+    figures: Figures, config: SpacesReportConfig,
 ) -> list[Figures]:  # fmt: skip
-    """A row for each family, space and attribute: strength, change, leak, identity, or why there is none."""
+    """A row for each family, space and attribute, and for each text; see `EditTable.row`."""
     sampler = Sampler(G, GenerateConfig(config.truncation, label=config.label))
     ws, probed = (
         sampler.codes(range(start, start + n))
@@ -151,25 +156,18 @@ def edits(
     both = [name for name in figures["attributes"] if name in judge.labels]
     names = list(config.attributes) or both[: config.edited]
     before = judge.read([image for k in range(len(ws)) for image in images_of(G, Codes(ws[k : k + 1]))])
-    rows: list[Figures] = []
+    table, rows = EditTable(run, G, judge, ws, before, config.change), []
     for family in FAMILIES:
         for space in EDITED:
             known, answer = statistics(G, space), in_space(space, gradients, G)
             for name in names:
-                entry: Figures = {"family": family, "space": space, "attribute": name, "identity": None, "leak": None}
-                column, judged = reading.labels.index(name), judge.labels.index(name)
-                try:
-                    way = make_direction(family, space, column, samples, answer, known, G, config.change)
-                except UsageError as error:
-                    rows.append(entry | {"not_computed": str(error)})
-                    continue
-
-                def make(first: int, way: Any = way, judged: int = judged) -> Iterator[Row]:
-                    yield at_equal_change(G, judge, ws, before, way, judged, config.change)
-
-                found = run.rows(f"edit-{family}-{space}-{name}", 1, make)
-                rows.append(entry | edit_row({key: value[0] for key, value in found.items()}, judge, judged, config))
-    return rows
+                make = partial(
+                    make_direction, family, space, reading.labels.index(name), samples, answer, known, G, config.change
+                )
+                rows.append(table.row(family, space, name, make))
+    answer = in_space("s", gradients, G)
+    missing = figures["not_computed"]
+    return rows + text_rows(table, bundle, config.texts, config.text_model, answer, reading.labels, missing)
 
 
 def check_attributes(names: Sequence[str], reading: FaceReading, judge: FaceReading) -> None:
@@ -178,16 +176,3 @@ def check_attributes(names: Sequence[str], reading: FaceReading, judge: FaceRead
         if name not in reading.labels or name not in judge.labels:
             known = ", ".join(label for label in reading.labels if label in judge.labels)
             raise UsageError(f"{name!r} is not read by both networks", f"they read: {known}")
-
-
-def edit_row(found: dict[str, np.ndarray], judge: FaceReading, column: int, config: SpacesReportConfig) -> Figures:
-    """What is told of one edit; identity and leak only where the change is the one that all are compared at."""
-    changes = found["changes"]
-    told: Figures = {
-        "strength": float(found["strength"]), "change": float(changes[column]),
-        "changes": dict(zip(judge.labels, changes.tolist(), strict=True)),
-    }  # fmt: skip
-    if not bool(found["reached"]):
-        why = f"the attribute changed by {changes[column]:+.2f}, not {config.change:+.2f} deviations"
-        return told | {"not_computed": why}
-    return told | {"identity": float(found["identity"]), "leak": leak(changes, column)}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from reports import evaluate, lively_reader, without_backbones
+from text_reader import install
 
+from sg3cli.cli.evaluate_spaces import parse_text
+from sg3cli.errors import UsageError
+from sg3cli.evaluation.edit_table import edit_row
 from sg3cli.evaluation.face_reading import FaceReading
-from sg3cli.evaluation.spaces_report import SCORES, SpacesReportConfig, edit_row
+from sg3cli.evaluation.spaces_report import SCORES
+from sg3cli.pipeline.text_edits import effects_path, write_effects
+from sg3cli.weights.bundle import load_model
 
 SMALL = ("--quick", "--samples=48", "--pairs=2", "--faces=2")
 
@@ -40,6 +47,7 @@ def test_the_four_spaces_and_the_edits_in_three_of_them(tiny_bundle: Path, tmp_p
         else:
             assert row["change"] == pytest.approx(0.2, abs=0.021) and row["leak"] >= 0 and row["identity"] < 1.001
     assert sum(row["leak"] is not None for row in told["edits"]) >= 6
+    assert "--text" in told["not_computed"].pop("edits by text") and told["not_computed"] == {}
     assert "MIG in 2 of equal counts" in table and "structural" in table and "reader.safetensors" in table
 
 
@@ -74,11 +82,38 @@ def test_an_attribute_that_nobody_reads_is_named(
     assert "'age' is not read by both networks" in said and "they read: glow, frown" in said
 
 
+def test_a_text_is_an_edit_of_styles(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    model = shutil.copytree(tiny_bundle, tmp_path / "model")
+    bundle, std = load_model(model), np.ones(sum(load_model(model).config.style_sizes.values()))
+    reader = lively_reader(tmp_path / "reader.safetensors")
+    command = ("spaces", "--model", model, "--reader", reader, *SMALL, "--attributes=age", "--change=0.2")
+    words = ("--text=age=a red face", "--text=glow=a red face")
+    table, told = evaluate(*command, *words, folder=tmp_path)
+    assert "has no table of styles" in told["not_computed"]["edits by text"]
+    assert "edits by text" in table and "text" not in {row["family"] for row in told["edits"]}
+    effects = np.zeros((len(std), 4))
+    effects[20, 0] = 1.0  # one style makes faces red
+    write_effects(effects_path(bundle, "clip:ViT-B-32"), effects, std, {})
+    _, told = evaluate(*command, *words, folder=tmp_path)
+    rows = {row["attribute"]: row for row in told["edits"] if row["family"] == "text"}
+    assert set(rows) == {"age", "glow"} and all(row["space"] == "s" for row in rows.values())
+    for row in rows.values():  # a style may lower what its text has nothing to do with
+        assert (row["leak"] is None) == ("not_computed" in row)
+    assert any(row.get("strength", 0) > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("text", ["an old face", "=old", "age="])
+def test_a_text_that_names_nothing_is_refused(text: str) -> None:
+    assert parse_text(" age = a=b ") == ("age", "a=b")
+    with pytest.raises(UsageError, match="cannot read the text"):
+        parse_text(text)
+
+
 def test_an_edit_that_does_not_reach_its_change_is_not_compared() -> None:
     judge = FaceReading("judge", ("age", "glow"), np.ones(2), lambda x: (x, x))
     found = {"changes": np.array([0.4, 0.3]), "strength": np.array(2.0), "identity": np.array(0.9)}
-    config = SpacesReportConfig()
-    missed = edit_row(found | {"reached": np.array(False)}, judge, 0, config)
+    missed = edit_row(found | {"reached": np.array(False)}, judge, 0, 1.0)
     assert "identity" not in missed and missed["not_computed"] == "the attribute changed by +0.40, not +1.00 deviations"
-    reached = edit_row(found | {"reached": np.array(True)}, judge, 0, config)
+    reached = edit_row(found | {"reached": np.array(True)}, judge, 0, 0.4)
     assert (reached["identity"], reached["leak"], reached["change"]) == (0.9, pytest.approx(0.3), 0.4)
