@@ -157,9 +157,10 @@ def edits(
     names = list(config.attributes) or both[: config.edited]
     before = judge.read([image for k in range(len(ws)) for image in images_of(G, Codes(ws[k : k + 1]))])
     table, rows = EditTable(run, G, judge, ws, before, config.change), []
+    knowns = {space: statistics(G, space) for space in EDITED}
     for family in FAMILIES:
-        for space in EDITED:
-            known, answer = statistics(G, space), in_space(space, gradients, G)
+        for space, known in knowns.items():
+            answer = in_space(space, gradients, G)
             for name in names:
                 make = partial(
                     make_direction, family, space, reading.labels.index(name), samples, answer, known, G, config.change

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def means(tmp_path: Path) -> Path:
     path = tmp_path / "means.pt"
-    torch.jit.script(Means()).save(str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch wants new code to use torch.export
+        torch.jit.script(Means()).save(str(path))
     return path
 
 
