@@ -12,7 +12,7 @@ from text_reader import install
 
 from sg3cli.cli.evaluate_spaces import parse_text
 from sg3cli.errors import UsageError
-from sg3cli.evaluation.edit_table import edit_row
+from sg3cli.evaluation.edit_table import edit_row, text_rows
 from sg3cli.evaluation.face_reading import FaceReading
 from sg3cli.evaluation.spaces_report import SCORES
 from sg3cli.pipeline.text_edits import effects_path, write_effects
@@ -89,9 +89,6 @@ def test_a_text_is_an_edit_of_styles(tiny_bundle: Path, tmp_path: Path, monkeypa
     reader = lively_reader(tmp_path / "reader.safetensors")
     command = ("spaces", "--model", model, "--reader", reader, *SMALL, "--attributes=age", "--change=0.2")
     words = ("--text=age=a red face", "--text=glow=a red face")
-    table, told = evaluate(*command, *words, folder=tmp_path)
-    assert "has no table of styles" in told["not_computed"]["edits by text"]
-    assert "edits by text" in table and "text" not in {row["family"] for row in told["edits"]}
     effects = np.zeros((len(std), 4))
     effects[20, 0] = 1.0  # one style makes faces red
     write_effects(effects_path(bundle, "clip:ViT-B-32"), effects, std, {})
@@ -101,6 +98,18 @@ def test_a_text_is_an_edit_of_styles(tiny_bundle: Path, tmp_path: Path, monkeypa
     for row in rows.values():  # a style may lower what its text has nothing to do with
         assert (row["leak"] is None) == ("not_computed" in row)
     assert any(row.get("strength", 0) > 0 for row in rows.values())
+
+
+def test_without_a_table_of_styles_or_a_text_model_there_are_no_edits_by_text(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, texts, missing = load_model(tiny_bundle), (("age", "a red face"),), {}
+    monkeypatch.setattr("sg3cli.latents.text_model.find_spec", lambda name: None)
+    assert text_rows(None, bundle, texts, "clip:ViT-B-32", np.zeros((1, 9)), ("age",), missing) == []
+    assert "open_clip" in missing["edits by text"] and "pip install" in missing["edits by text"]
+    install(monkeypatch)
+    assert text_rows(None, bundle, texts, "clip:ViT-B-32", np.zeros((1, 9)), ("age",), missing) == []
+    assert "has no table of styles" in missing["edits by text"]
 
 
 @pytest.mark.parametrize("text", ["an old face", "=old", "age="])
