@@ -73,6 +73,7 @@ def load_reading(path: Path, backbone: Path | None = None) -> FaceReading:
     try:
         with safe_open(str(path), framework="pt") as file:
             table = json.loads((file.metadata() or {})["sg3"])
+            table["labels"]  # KeyError where it is something else
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ModelError(f"{path} is no network that reads faces: {error}", "give reader.safetensors") from error
     kinds = {config.name: config for config in (LITE0, LITE1)}
