@@ -22,6 +22,8 @@ OWNERS = {  # foreign library -> the only places that import it
     "av": ("video/",),
     "face_alignment": ("faces/fan_detector.py",),
     "lpips": ("metrics/perceptual.py",),
+    "matplotlib": ("drawing/figure.py",),
+    "sklearn": ("metrics/linear_models.py",),
     "open_clip": ("latents/text_model.py",),
     "typer": ("cli/",),
     "rich": ("console.py", "cli/"),

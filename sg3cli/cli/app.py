@@ -19,6 +19,9 @@ from sg3cli.cli import (
     bench,
     directions,
     evaluate,
+    evaluate_generator,
+    evaluate_inversion,
+    evaluate_spaces,
     evaluate_video,
     find_project,
     generate,
@@ -44,11 +47,16 @@ if TYPE_CHECKING:
 TASKS = {  # headings of `sg3 --help`
     "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
     "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "report", "generate"),
-    "Models and this machine": ("models", "directions", "train", "doctor", "bench"),
+    "Models and this machine": (
+        *("models", "directions", "train", "evaluate generator", "evaluate spaces", "evaluate inversion"),
+        *("doctor", "bench"),
+    ),
 }
 
 
-EVALUATE_VIDEO = "evaluate video"  # two words: `sg3 evaluate PROJECT` stays a command of its own
+TWO_WORDS = {
+    f"evaluate {what}" for what in ("video", "generator", "spaces", "inversion")
+}  # `evaluate` is a command too
 
 
 class ByTask(typer.core.TyperGroup):
@@ -56,8 +64,8 @@ class ByTask(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As always, but that a name may be of two words."""
-        if " ".join(args[:2]) == EVALUATE_VIDEO:
-            return EVALUATE_VIDEO, self.commands[EVALUATE_VIDEO], args[2:]
+        if (name := " ".join(args[:2])) in TWO_WORDS:
+            return name, self.commands[name], args[2:]
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -333,10 +341,15 @@ command(
 )(preview.preview)
 command(app, example="sg3 generate -o grid.png --seeds 0-15")(generate.generate)
 command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
-command(app, name=EVALUATE_VIDEO, example="sg3 evaluate video --source talk.mp4 --edited other_tool.mp4")(
+command(app, name="evaluate video", example="sg3 evaluate video --source talk.mp4 --edited other_tool.mp4")(
     evaluate_video.video
 )
 command(app, example="sg3 report talk.sg3 -o report.html")(report.report)
+command(app, name="evaluate generator", example="sg3 evaluate generator --against pictures --quick")(
+    evaluate_generator.generator
+)
+command(app, name="evaluate spaces", example="sg3 evaluate spaces --quick")(evaluate_spaces.spaces)
+command(app, name="evaluate inversion", example="sg3 evaluate inversion pictures --quick")(evaluate_inversion.inversion)
 command(app, example="sg3 bench people-128")(bench.bench)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)

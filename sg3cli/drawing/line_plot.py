@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sg3cli.drawing.figure import DPI, blank, pixels, share_of, swatch
 from sg3cli.drawing.text import Colour
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from sg3cli.drawing.figure import Figure
 
-WIDTH, DPI = 1280, 100
+WIDTH = 1280
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 58, 46  # margins
 PANEL, TITLE = 150, 34  # height of a panel's plot, and of the words above it
 PAPER, INK, FAINT, GRID = (255, 255, 255), (40, 40, 44), (120, 120, 126), (226, 226, 230)
@@ -60,13 +61,9 @@ class Shade:
 
 def draw(title: str, panels: Sequence[Panel], duration: float, shades: Sequence[Shade] = ()) -> np.ndarray:
     """All panels from 0 to `duration` seconds as one image `[H, WIDTH, 3]` uint8 RGB."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     height = TOP + len(panels) * (PANEL + TITLE) + BOTTOM
-    figure = Figure((WIDTH / DPI, height / DPI), DPI, facecolor=_rgb(PAPER))
-    canvas = FigureCanvasAgg(figure)
-    figure.text(LEFT / WIDTH, 1 - 30 / height, title, fontsize=HEADING + 2, color=_rgb(INK), va="center")
+    figure = blank(WIDTH, height, PAPER)
+    figure.text(LEFT / WIDTH, 1 - 30 / height, title, fontsize=HEADING + 2, color=share_of(INK), va="center")
     _legend_of_shades(figure, shades)
     for number, panel in enumerate(panels):
         top = TOP + number * (PANEL + TITLE) + TITLE
@@ -75,44 +72,40 @@ def draw(title: str, panels: Sequence[Panel], duration: float, shades: Sequence[
         axes.set_xlim(0.0, max(duration, 1e-3))
         for shade in shades:
             for first, last in shade.spans:
-                axes.axvspan(first, last, facecolor=_rgb(shade.colour), edgecolor="none", antialiased=False, zorder=0)
+                axes.axvspan(
+                    first, last, facecolor=share_of(shade.colour), edgecolor="none", antialiased=False, zorder=0
+                )
         _panel(axes, panel, last=number == len(panels) - 1)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _rgb(colour: Colour) -> tuple[float, float, float]:
-    red, green, blue = colour
-    return red / 255, green / 255, blue / 255
+    return pixels(figure)
 
 
 def _panel(axes: Any, panel: Panel, last: bool) -> None:
     """One panel: its lines, its value axis, and the words above it, where no line runs."""
-    axes.set_title(panel.title, loc="left", fontsize=HEADING, color=_rgb(INK), pad=6)
-    axes.grid(True, color=_rgb(GRID), linewidth=0.8, zorder=1)
-    axes.tick_params(labelsize=LETTERS, colors=_rgb(FAINT), length=0, labelbottom=last)
+    axes.set_title(panel.title, loc="left", fontsize=HEADING, color=share_of(INK), pad=6)
+    axes.grid(True, color=share_of(GRID), linewidth=0.8, zorder=1)
+    axes.tick_params(labelsize=LETTERS, colors=share_of(FAINT), length=0, labelbottom=last)
     for spine in axes.spines.values():
-        spine.set_color(_rgb(GRID))
+        spine.set_color(share_of(GRID))
     known = [np.isfinite(line.values) & ((line.values > 0) | (not panel.log)) for line in panel.lines]
     if panel.log and any(shown.any() for shown in known):
         axes.set_yscale("log")
     for number, (line, shown) in enumerate(zip(panel.lines, known, strict=True)):
         alone = line.dots or _has_single_values(shown)
         values = np.where(shown, line.values, np.nan)
-        style = {"color": _rgb(PALETTE[number % len(PALETTE)]), "linewidth": 2.0, "zorder": 3}
+        style = {"color": share_of(PALETTE[number % len(PALETTE)]), "linewidth": 2.0, "zorder": 3}
         axes.plot(line.times, values, label=line.label, marker="o" if alone else None, markersize=4.5, **style)
     if not any(shown.any() for shown in known):
         axes.set_yticks([])
     if any(line.label for line in panel.lines):
         place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "ncols": len(panel.lines)}
-        axes.legend(fontsize=LETTERS, frameon=False, labelcolor=_rgb(INK), borderpad=0.2, **place)
+        axes.legend(fontsize=LETTERS, frameon=False, labelcolor=share_of(INK), borderpad=0.2, **place)
     if panel.note:
         middle = not any(shown.any() for shown in known)
         x, y, across, along = (0.5, 0.5, "center", "center") if middle else (0.995, 0.96, "right", "top")
-        words = {"fontsize": LETTERS, "color": _rgb(FAINT), "ha": across, "va": along, "zorder": 4}
+        words = {"fontsize": LETTERS, "color": share_of(FAINT), "ha": across, "va": along, "zorder": 4}
         axes.text(x, y, panel.note, transform=axes.transAxes, **words)
     if last:
-        axes.set_xlabel("seconds", fontsize=LETTERS, color=_rgb(FAINT), labelpad=2)
+        axes.set_xlabel("seconds", fontsize=LETTERS, color=share_of(FAINT), labelpad=2)
 
 
 def _has_single_values(known: np.ndarray) -> bool:
@@ -123,12 +116,8 @@ def _has_single_values(known: np.ndarray) -> bool:
 
 def _legend_of_shades(figure: Figure, shades: Sequence[Shade]) -> None:
     """What the grounds mean, at the right of the title."""
-    from matplotlib.patches import Patch
-
-    named = [
-        Patch(facecolor=_rgb(shade.colour), edgecolor=_rgb(FAINT), label=shade.label) for shade in shades if shade.spans
-    ]
+    named = [swatch(shade.colour, FAINT, shade.label) for shade in shades if shade.spans]
     if named:
         height = figure.get_size_inches()[1] * DPI
         place = {"loc": "center right", "bbox_to_anchor": (1 - RIGHT / WIDTH, 1 - 30 / height), "ncols": len(named)}
-        figure.legend(handles=named, fontsize=LETTERS, frameon=False, labelcolor=_rgb(INK), **place)
+        figure.legend(handles=named, fontsize=LETTERS, frameon=False, labelcolor=share_of(INK), **place)

@@ -6,17 +6,20 @@ destroyed; the attribute net has seen renders only. Figures name which of them s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sg3cli.console import Console
-from sg3cli.errors import ModelError
+from sg3cli.errors import ModelError, UsageError
 from sg3cli.levels import to_signed
 from sg3cli.nets.attribute_net import load_attribute_net
+from sg3cli.nets.efficientnet_lite import LITE0, LITE1, EfficientNetLite
 from sg3cli.nets.face_reader import load_face_reader
 from sg3cli.weights import store
 from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, Bundle
@@ -60,20 +63,51 @@ def open_reading(bundle: Bundle, console: Console) -> FaceReading | None:
     return _attribute_net(bundle)
 
 
+def load_reading(path: Path, backbone: Path | None = None) -> FaceReading:
+    """A reader or an attribute net in a file; `backbone`: weights of the network that the reader reads with.
+
+    Raises `ModelError`, and `UsageError` where the backbone has to be given.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            table = json.loads((file.metadata() or {})["sg3"])
+            table["labels"]  # KeyError where it is something else
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelError(f"{path} is no network that reads faces: {error}", "give reader.safetensors") from error
+    kinds = {config.name: config for config in (LITE0, LITE1)}
+    if "backbone" not in table:
+        return _attribute_net_of(path, path.name)
+    if table["backbone"] not in kinds:
+        raise ModelError(f"{path} reads with {table['backbone']}", f"known are: {', '.join(kinds)}")
+    if backbone is None and table["backbone"] != LITE0.name:
+        raise UsageError(f"{path} reads with {table['backbone']}", "give its published weights with --backbone FILE")
+    weights = store.require(BACKBONE) and store.path_of(BACKBONE) if backbone is None else backbone
+    net = load_efficientnet_lite(weights, kinds[table["backbone"]])
+    return _reader_of(path, net, f"{path.name} on {table['backbone']}")
+
+
 def _reader(bundle: Bundle) -> FaceReading:
-    reader = load_face_reader(bundle.path / READER, load_efficientnet_lite(store.path_of(BACKBONE)))
+    return _reader_of(bundle.path / READER, load_efficientnet_lite(store.path_of(BACKBONE)), "reader")
+
+
+def _reader_of(path: Path, net: EfficientNetLite, name: str) -> FaceReading:
+    reader = load_face_reader(path, net)
 
     def network(x: Tensor) -> tuple[Tensor, Tensor]:
         features = reader.features(x)
         return reader.read(features), reader.embed(features)
 
-    return FaceReading("reader", reader.names, reader.spread.double().numpy(), network)
+    return FaceReading(name, reader.names, reader.spread.double().numpy(), network)
 
 
 def _attribute_net(bundle: Bundle) -> FaceReading | None:
     path = bundle.path / ATTRIBUTE_NET
-    if not path.is_file():
-        return None
+    return _attribute_net_of(path, "attribute net") if path.is_file() else None
+
+
+def _attribute_net_of(path: Path, name: str) -> FaceReading:
     from safetensors import SafetensorError
 
     try:
@@ -85,4 +119,4 @@ def _attribute_net(bundle: Bundle) -> FaceReading | None:
         standard, _, embedding = net(x)
         return standard * net.std + net.mean, embedding
 
-    return FaceReading("attribute net", tuple(net.config.labels), net.std.double().numpy(), network)
+    return FaceReading(name, tuple(net.config.labels), net.std.double().numpy(), network)

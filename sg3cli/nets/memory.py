@@ -7,6 +7,8 @@ inside is computed again in the backward pass, which gives the same bits for a t
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -60,3 +62,35 @@ def free_bytes(device: torch.device) -> int:
         return 1024 * int(status.partition("MemAvailable:")[2].split()[0])
     except (OSError, IndexError, ValueError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def peak_rss() -> int:
+    """Most bytes of memory that this process had at once, since `forget_peak` where that could be done.
+
+    From the kernel's own account where there is one: `getrusage` counts what the parent had before the program began.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf8")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def forget_peak(device: torch.device) -> bool:
+    """Begin anew to note the peak of memory; whether that can be done here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write("5")
+    return True
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The peak since `forget_peak`: of the device's own memory, of the whole process on the CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_rss()

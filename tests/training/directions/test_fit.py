@@ -126,7 +126,7 @@ def test_auc_counts_pairs_in_order() -> None:
 
 
 def test_a_method_that_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sg3cli.training.directions.fit.find_spec", lambda name: None)
+    monkeypatch.setattr("sg3cli.metrics.linear_models.find_spec", lambda name: None)
     assert choose_method("auto") == "logistic" and choose_method("auto", own_images=False) == "regression"
     with pytest.raises(ModelError, match="scikit-learn"):
         choose_method("svm")
