@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def peak_rss() -> int:
-    """Most bytes of memory that this process had at once.
+    """Most bytes of memory that this process had at once, since the kernel was told to forget where it was.
 
     From the kernel's own account where there is one: `getrusage` counts what the parent had before the program began.
     """

@@ -169,8 +169,6 @@ def examine(case: BenchCase) -> dict[str, Any]:
         found["kernel"] = case.kernel and (cuda_kernel.in_use() if on_gpu else cpu_kernel.available())
     if on_gpu:
         found["peak_device_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    from sg3cli.nets.memory import peak_rss
-
     return found | {"peak_rss_mb": peak_rss() / 1e6}
 
 

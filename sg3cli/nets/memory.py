@@ -7,13 +7,12 @@ inside is computed again in the backward pass, which gives the same bits for a t
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from pathlib import Path
 
 import torch
 
 from sg3cli.nets.generator_config import GeneratorConfig, LayerSpec
+from sg3cli.process_memory import peak_rss
 
 ENOUGH = 3 << 30  # bytes that the images of one pass may keep
 SHARE = 0.5  # of the free memory that may be kept; the other half is for what comes and goes
@@ -62,19 +61,6 @@ def free_bytes(device: torch.device) -> int:
         return 1024 * int(status.partition("MemAvailable:")[2].split()[0])
     except (OSError, IndexError, ValueError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def peak_rss() -> int:
-    """Most bytes of memory that this process had at once, since `forget_peak` where that could be done.
-
-    From the kernel's own account where there is one: `getrusage` counts what the parent had before the program began.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def forget_peak(device: torch.device) -> bool:
