@@ -23,13 +23,16 @@ from torch import Tensor, nn
 STEPS = 24  # of the solver, fourth order: there and back differ by less than 1e-4 of a standard deviation
 WAVES = 8  # sines and cosines that tell the network the time
 GRID = 17  # calls at which it is known what an edit reaches
-REACH = 6.0  # the largest call: standard deviations of an attribute
+REACH = 4.0  # the largest call: standard deviations of an attribute
 FULL = 2.5  # standard deviations to which codes were seen; a larger call goes further the same way
 
 
 @dataclass(frozen=True)
 class CodeFlowConfig:
-    """`labels`: the attributes, in the reader's units; `keeps_hue`: those that do not concern the colour of skin."""
+    """`labels`: the attributes, in the reader's units; `keeps_hue`: those that do not concern the colour of skin.
+
+    The last `held` of them are only told to the flow, so that they stay: nobody can ask for them.
+    """
 
     labels: tuple[str, ...]
     num_ws: int
@@ -38,6 +41,12 @@ class CodeFlowConfig:
     width: int = 512
     blocks: int = 3
     keeps_hue: tuple[str, ...] = ()
+    held: int = 0
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The attributes that can be brought to a value."""
+        return self.labels[: len(self.labels) - self.held]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

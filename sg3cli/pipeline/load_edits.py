@@ -94,7 +94,7 @@ def flow_labels(bundle: Bundle) -> tuple[str, ...]:
     """The attributes of the model's flow, from its file's header. Raises `ModelError` when there is none."""
     from sg3cli.nets.checkpoint import flow_config
 
-    return flow_config(bundle.flow_path()).labels
+    return flow_config(bundle.flow_path()).targets
 
 
 def flow_label(name: str) -> str:

@@ -62,7 +62,7 @@ def test_only_rows_that_belong_move_and_what_is_beyond_the_components_stays(flow
 
 
 def test_the_call_is_the_one_that_reaches_the_value(flow: CodeFlow) -> None:
-    flow.reached[0] = torch.linspace(-3, 3, GRID)  # it comes half as far as it is asked to
+    flow.reached[0] = torch.linspace(-REACH / 2, REACH / 2, GRID)  # it comes half as far as it is asked to
     targets = torch.tensor([40.0, 55.0, 25.0, 300.0, -300.0])
     torch.testing.assert_close(flow.call(0, targets), torch.tensor([0.0, 2.0, -2.0, REACH, -REACH]))
 

@@ -52,7 +52,7 @@ def flow(
     given = sources(session, bundle, pictures or [], codes, classifier, classifier_input, attributes, (steps, seed))
     made = train_flow(bundle, path, given, session.console)
     session.console.data(str(path))
-    session.console.result("train flow", path=str(path), model=bundle.name, attributes=list(made.config.labels))
+    session.console.result("train flow", path=str(path), model=bundle.name, attributes=list(made.config.targets))
 
 
 def sources(

@@ -30,7 +30,7 @@ AT_ONCE = 16
 def settle(flow: CodeFlow, ws: Tensor, G: Generator, read: Read, say: Say = lambda line: None) -> None:
     """Fill the flow's rows and what it reaches, by the drawings of codes ws [N,num_ws,w_dim]."""
     before, z = read_drawn(ws, G, read), flow.person(ws)
-    for k, label in enumerate(flow.config.labels):
+    for k, label in enumerate(flow.config.targets):
         flow.rows[k] = belonging_rows(flow, k, ws, z, G, read, before)
         flow.reached[k] = what_is_reached(flow, k, ws, z, G, read, before)
         rows = np.flatnonzero(flow.rows[k].numpy()).tolist()

@@ -48,15 +48,16 @@ def fit_flow(
     keeps_hue: tuple[str, ...] = (),
     say: Callable[[str], None] = lambda line: None,
     whose: Tensor | None = None,
+    held: int = 0,
 ) -> CodeFlow:
     """A flow on codes ws [N,num_ws,w_dim] under their attributes read [N,K]; those of one `whose [N]` are held out
-    together."""
+    together. The last `held` attributes are only told."""
     whose = torch.arange(len(ws)) if whose is None else whose
-    flow = placed(ws, read, labels, config, keeps_hue)
+    flow = placed(ws, read, labels, config, keeps_hue, held)
     x, c = flow.coordinates(ws), flow.standard(read)
     people = np.random.default_rng(config.seed).permutation(np.unique(whose.numpy()))
     few = torch.from_numpy(people[: max(1, round(config.held_out * len(people)))])
-    held, kept = (torch.isin(whose, few, invert=other).nonzero()[:, 0] for other in (False, True))
+    unseen, kept = (torch.isin(whose, few, invert=other).nonzero()[:, 0] for other in (False, True))
     average = copy.deepcopy(flow.velocity).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(flow.velocity.parameters(), config.lr, weight_decay=config.weight_decay)
     best, found = float("inf"), copy.deepcopy(average.state_dict())
@@ -75,7 +76,7 @@ def fit_flow(
             for mean, now in zip(average.parameters(), flow.velocity.parameters(), strict=True):
                 mean.lerp_(now.detach(), 1 - share)
             if step % config.check_every == config.check_every - 1 or step == config.steps - 1:
-                error = held_out_error(average, x[held], c[held])
+                error = held_out_error(average, x[unseen], c[unseen])
                 say(f"step {step + 1}: {error:.4f} on codes held out")
                 if error < best:
                     best, found = error, copy.deepcopy(average.state_dict())
@@ -84,14 +85,14 @@ def fit_flow(
 
 
 def placed(
-    ws: Tensor, read: Tensor, labels: tuple[str, ...], config: FitConfig, keeps_hue: tuple[str, ...] = ()
+    ws: Tensor, read: Tensor, labels: tuple[str, ...], config: FitConfig, keeps_hue: tuple[str, ...], held: int = 0
 ) -> CodeFlow:
     """A flow that knows the codes' principal components and how these tell the attributes, but no velocity yet."""
     flat = ws[:, 1:].flatten(1)
     mean = flat.mean(0)
     _, singular, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
     components = min(config.components, int((singular > SMALLEST * singular[0]).sum()))
-    sizes = {"num_ws": ws.shape[1], "w_dim": ws.shape[2], "components": components}
+    sizes = {"num_ws": ws.shape[1], "w_dim": ws.shape[2], "components": components, "held": held}
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         flow = CodeFlow(CodeFlowConfig(labels, **sizes, width=config.width, blocks=config.blocks, keeps_hue=keeps_hue))

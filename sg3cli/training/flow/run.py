@@ -20,6 +20,7 @@ from sg3cli.nets.code_flow import CodeFlow
 from sg3cli.nets.generator import Generator
 from sg3cli.training.directions.encode_images import encode_files, read_aligned
 from sg3cli.training.flow.belonging import AT_ONCE, Read, read_drawn, settle
+from sg3cli.training.flow.context import CONTEXT, with_context
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.training.flow.spread import known_directions, spread
 from sg3cli.weights.bundle import Bundle
@@ -50,10 +51,12 @@ def train_flow(bundle: Bundle, out: Path, given: FlowSources, console: Console) 
     people = len(whose.unique())
     if people < FEWEST:
         raise InputError(f"{people} codes are too few for a flow", f"give {FEWEST} pictures at least, or thousands")
-    flow = fit_flow(ws, labels, given.labels, given.fit, keeps_hue_of(given.labels), console.notice, whose)
+    names = (*given.labels, *CONTEXT)
+    hueless = keeps_hue_of(given.labels)
+    flow = fit_flow(ws, labels, names, given.fit, hueless, console.notice, whose, held=len(CONTEXT))
     own = ws[first_of_each(whose)]
     some = own[torch.from_numpy(np.linspace(0, people - 1, min(SEEN, people)).round().astype(np.int64))]
-    settle(flow, some, G, given.read, console.notice)
+    settle(flow, some, G, with_context(given.read), console.notice)
     meta = {"generator": bundle.digest, "reader": given.reader, "codes": people}
     save_flow(out, flow, meta, dtype=torch.float16)
     chunks.clear()
@@ -89,21 +92,21 @@ def known_codes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Codes [N,num_ws,w_dim], attributes [N,K] and whose they are [N]: read off the pictures, or drawings of codes
     given; and those moved along the model's directions."""
-    directions = known_directions(bundle)
+    directions, read = known_directions(bundle), with_context(given.read)
     total = len(given.pictures) if given.codes is None else len(given.codes)
     rows = console.progress(_rows(bundle, G, given, chunks.rows), total, "flow: codes", chunks.rows)
     for some in in_chunks(rows, SAVED):
         ws, labels = (np.stack(part) for part in zip(*some, strict=True))
         known = torch.from_numpy(ws), torch.from_numpy(labels.astype(np.float32))
-        more = spread(*known, directions, G, given.read, chunks.rows)
+        more = spread(*known, directions, G, read, chunks.rows)
         whose = np.resize(chunks.rows + np.arange(len(some)), len(more[0]))
         chunks.append({"ws": more[0].numpy(), "labels": more[1].numpy(), "whose": whose}, len(some))
     parts = list(chunks)
     if not parts:
-        return torch.zeros(0, G.num_ws, G.w_dim), torch.zeros(0, len(given.labels)), torch.zeros(0)
+        return torch.zeros(0, G.num_ws, G.w_dim), torch.zeros(0, len(given.labels) + len(CONTEXT)), torch.zeros(0)
     names = ("ws", "labels", "whose")
-    codes, read, of = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names)
-    return codes, read, of
+    codes, told, of = (torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names)
+    return codes, told, of
 
 
 def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -111,7 +114,7 @@ def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterat
     if given.codes is not None:
         for ws in torch.from_numpy(given.codes[done:].astype(np.float32)).split(AT_ONCE):
             with torch.inference_mode():
-                labels = read_drawn(ws, G, given.read)
+                labels = read_drawn(ws, G, with_context(given.read))
             yield from zip(ws.numpy(), labels.numpy(), strict=True)
         return
     files = given.pictures[done:]
@@ -122,5 +125,5 @@ def _rows(bundle: Bundle, G: Generator, given: FlowSources, done: int) -> Iterat
         codes = encode_files(part, G, encoder, AT_ONCE)
         with torch.inference_mode():
             size = encoder.config.input_size
-            labels = given.read(torch.from_numpy(np.stack([read_aligned(path, size) for path in part])))
+            labels = with_context(given.read)(torch.from_numpy(np.stack([read_aligned(path, size) for path in part])))
         yield from zip(codes, labels.numpy(), strict=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sg3cli.nets.code_flow import REACH, CodeFlow
 from sg3cli.training.flow.belonging import read_drawn, settle
+from sg3cli.training.flow.context import CONTEXT, context_of
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.training.flow.spread import Known, spread
 
@@ -106,3 +107,29 @@ def test_people_are_held_out_with_all_that_was_made_of_them() -> None:
     one = fit_flow(ws, read, LABELS, few, say=said.append, whose=whose)
     other = fit_flow(ws, read, LABELS, few, whose=torch.arange(120))
     assert said and not torch.equal(one.velocity.linear.weight, other.velocity.linear.weight)
+
+
+def test_what_is_told_alone_stays_as_it_was() -> None:
+    """All of the young have a bright wall; told of it, the flow makes somebody younger and leaves the wall."""
+    ws, read = people(0)
+    wall = -(read[:, 0] - 40) / 15 + 0.5 * torch.randn(len(ws), generator=torch.Generator().manual_seed(5))
+    ws[:, 2, 2] += wall
+    few = FitConfig(steps=300, width=64, blocks=2, lr=3e-3)
+    change = {}
+    for told in (True, False):
+        names, all_read = ((*LABELS, "wall"), torch.cat([read, wall[:, None]], 1)) if told else (LABELS, read)
+        made = fit_flow(ws, all_read, names, few, held=int(told))
+        assert made.config.targets == LABELS
+        moved = made.moved(ws[:64], "age", torch.full((64,), 25.0), torch.ones(64))
+        change[told] = float((moved - ws[:64])[:, 2, 2].abs().mean())
+        assert float((40 + 15 * moved[:, 1, 0] - 25).abs().mean()) < 5
+    assert change[True] < 0.4 * change[False]
+
+
+def test_the_context_is_the_colour_of_corners_and_face() -> None:
+    x = torch.zeros(1, 3, 64, 64)
+    x[:, 0, :24] = 1
+    x[:, 2, 28:48, 24:40] = -1
+    found = dict(zip(CONTEXT, context_of(x)[0].tolist(), strict=True))
+    assert found["background_red"] == 1 and found["background_blue"] == 0
+    assert found["face_blue"] < -0.5 and found["face_red"] == 0
