@@ -119,14 +119,13 @@ def _credential_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"          {problem}"
     if status == "damaged":
         return
-    if facts["trusted"]:
-        trust = "whom the given certificates vouch for"
-    elif facts["self_made_certificate"]:
-        trust = "a certificate that sg3 made for this file and that nobody trusts"
-    else:
-        trust = "for whom nobody vouches that is known here (--trust ROOTS.pem)"
     when = f" at {facts['signed_at']}" if facts["signed_at"] else ""
-    yield f"by        {facts['signed_by']}{when}: {trust}"
+    if facts["trusted"]:
+        yield f"by        {facts['signed_by']}{when}, for whom the given certificates vouch"
+    elif facts["self_made_certificate"]:
+        yield f"by        whoever ran sg3{when}: the certificate was made for this file and nobody trusts it"
+    else:
+        yield f"by        {facts['signed_by']}{when}, says the certificate; nobody vouches for it (--trust ROOTS.pem)"
     for action in facts["actions"]:
         yield f"action    {_action_words(action)}"
     for one in facts["ingredients"]:

@@ -50,13 +50,12 @@ PROBE = bytes.fromhex(  # a PNG of one pixel, on which a certificate is tried
 
 @dataclass(frozen=True)
 class Signing:
-    """Signs one output: by whom, and what is said about it."""
+    """Signs one output: by whom, and what is said about it, namely the project's source and its edits by then."""
 
     signer: Signer
     media: str  # kind of the output
     title: str  # its name
-    source: Path
-    said: str  # what was done to it
+    project: Project
 
     @property
     def mark(self) -> str:
@@ -77,11 +76,12 @@ class Signing:
             )
         else:
             yield f"the credentials are signed by {self.signer.name}"
-        source = read(self.source) if self.source.is_file() else {"status": "none"}
+        path = self.project.source()
+        source = read(path) if path.is_file() else {"status": "none"}
         if source["status"] == "holds":
             yield f"the source's credentials are kept, signed by {source['signed_by']}"
         elif source["status"] != "none":
-            yield f"the source's credentials are kept and said not to hold: {source['status']}"
+            yield f"the source's credentials do not hold ({source['status']}), and the output's will say so"
 
     def __call__(self, unsigned: Path, signed: Path) -> None:
         """Write the file `unsigned` with credentials into `signed`, which is there. Raises `InputError`."""
@@ -97,6 +97,11 @@ class Signing:
                 hint = "is there room for the file once more? --sign off writes it without credentials"
                 raise InputError(f"cannot sign {self.title}: {_short(error)}", hint) from error
 
+    @property
+    def _said(self) -> str:
+        words = ", ".join(edit.describe() for edit in self.project.edits) or "no edits, the face is drawn anew"
+        return f"the face in the footage was edited with a generative model: {words}"
+
     def _builder(self) -> Any:
         import c2pa
 
@@ -105,7 +110,7 @@ class Signing:
             "action": "c2pa.edited",
             "digitalSourceType": EDITED_BY_AI,
             "softwareAgent": agent,
-            "description": self.said,
+            "description": self._said,
         }
         actions = {"label": "c2pa.actions.v2", "data": {"actions": [edited]}}
         manifest = {"claim_generator_info": [agent], "title": self.title, "assertions": [actions]}
@@ -115,12 +120,13 @@ class Signing:
 
     def _add_source(self, builder: Any) -> None:
         """The source as the parent, with the credentials that it has."""
-        told = {"title": self.source.name, "relationship": "parentOf"}
-        if not self.source.is_file():  # a folder or pattern of pictures
+        source = self.project.source()
+        told = {"title": source.name, "relationship": "parentOf"}
+        if not source.is_file():  # a folder or pattern of pictures
             builder.add_ingredient(told, OTHER, io.BytesIO())
             return
-        with self.source.open("rb") as file:
-            builder.add_ingredient(told, media_type(self.source) or OTHER, file)
+        with source.open("rb") as file:
+            builder.add_ingredient(told, media_type(source) or OTHER, file)
 
 
 def _native_signer(signer: Signer) -> Any:
@@ -130,7 +136,7 @@ def _native_signer(signer: Signer) -> Any:
 
 
 def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 # ---- before the work
@@ -162,9 +168,7 @@ def signing_of(project: Project, settings: Settings, out: str) -> Signing | None
     key = certificate if asked.sign_key is None else Path(asked.sign_key)
     signer = certificates.self_made() if own else certificates.of_files(certificate, key)
     _rehearse(signer, str(certificate))
-    words = ", ".join(edit.describe() for edit in project.edits) or "no edits, the face is drawn anew"
-    said = f"the face in the footage was edited with a generative model: {words}"
-    return Signing(signer, media, Path(out).name, project.source(), said)
+    return Signing(signer, media, Path(out).name, project)
 
 
 def unsigned_notice(settings: Settings, out: str) -> str | None:
@@ -186,7 +190,9 @@ def _rehearse(signer: Signer, given: str) -> None:
     try:
         context = c2pa.Context.from_dict(OFFLINE)
         with _native_signer(signer) as native:
-            c2pa.Builder("{}", context).sign(native, "image/png", io.BytesIO(PROBE), signed)
+            builder = c2pa.Builder("{}", context)
+            builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.DIGITAL_CREATION)
+            builder.sign(native, "image/png", io.BytesIO(PROBE), signed)
         with c2pa.Reader("image/png", io.BytesIO(signed.getvalue()), context=context) as reader:
             problems = _problems(json.loads(reader.json()))
     except c2pa.C2paError as error:
@@ -293,7 +299,7 @@ def _actions(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _ingredient(told: Mapping[str, Any], manifests: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """A file that another was made from, with its own credentials as they were found when it was put in."""
     facts = {"title": told.get("title"), "relationship": told.get("relationship"), "status": "none"}
-    label = told.get("active_manifest")
+    label = str(told.get("active_manifest"))
     if label not in manifests or depth >= DEPTH:
         return facts
     failures = _failures(told.get("validation_results") or {})
