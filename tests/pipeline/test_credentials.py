@@ -54,18 +54,19 @@ def signed_by(files: Pems) -> list[str]:
     return ["--sign", str(files.certificate), "--sign-key", str(files.key)]
 
 
-def signing(folder: Path, out: str, files: Pems | None = None) -> credentials.Signing:
-    """What signs an output of the project in `folder`."""
+def signing(folder: Path, out: str, files: Pems | None = None, source: Path | None = None) -> credentials.Signing:
+    """What signs an output of the project in `folder`, or of another one for `source`."""
+    project = Project.open(folder / "talk.sg3") if source is None else Project.of_source(source, folder / "x.sg3", {})
     told = {"sign": "self"} if files is None else {"sign": str(files.certificate), "sign_key": str(files.key)}
-    found = credentials.signing_of(Project.open(folder / "talk.sg3"), Settings().having(credentials=told), out)
+    found = credentials.signing_of(project, Settings().having(credentials=told), out)
     assert found is not None
     return found
 
 
-def sign(folder: Path, plain: Path, out: Path, files: Pems | None = None) -> Path:
+def sign(folder: Path, plain: Path, out: Path, files: Pems | None = None, source: Path | None = None) -> Path:
     """A signed copy of `plain`."""
     out.touch()
-    signing(folder, str(out), files)(plain, out)
+    signing(folder, str(out), files, source)(plain, out)
     return out
 
 
@@ -131,18 +132,15 @@ def test_a_changed_byte_shows_wherever_it_is(copy: Path, jane: Pems) -> None:
 @needs_c2pa
 def test_credentials_of_the_source_are_kept_inside(copy: Path, jane: Pems) -> None:
     signed = sign(copy, copy / "talk.mp4", copy / "camera.mp4", jane)
-    project = Project.open(copy / "talk.sg3")
-    project.manifest["source"]["path"] = str(signed)
-    project.save()
-    (source,) = credentials.read(sign(copy, copy / "talk.mp4", copy / "out.mp4"))["ingredients"]
+    out = sign(copy, copy / "talk.mp4", copy / "out.mp4", source=signed)
+    (source,) = credentials.read(out)["ingredients"]
     assert (source["title"], source["relationship"], source["status"]) == ("camera.mp4", "parentOf", "holds")
     assert source["signed_by"].startswith(NAME) and source["actions"][1]["action"] == "c2pa.edited"
-    assert any("are kept, signed by Jane" in text for text in signing(copy, "x.mp4").notices())
-    project.manifest["source"]["path"] = str(tampered(signed, signed.stat().st_size // 2))
-    project.save()
-    found = credentials.read(sign(copy, copy / "talk.mp4", copy / "out.mp4"))
+    assert any("are kept, signed by Jane" in text for text in signing(copy, "x.mp4", source=signed).notices())
+    broken = tampered(signed, signed.stat().st_size // 2)
+    found = credentials.read(sign(copy, copy / "talk.mp4", copy / "out2.mp4", source=broken))
     assert (found["status"], found["ingredients"][0]["status"]) == ("holds", "tampered")
-    assert any("do not hold (tampered)" in text for text in signing(copy, "x.mp4").notices())
+    assert any("do not hold (tampered)" in text for text in signing(copy, "x.mp4", source=broken).notices())
 
 
 @needs_c2pa
