@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
@@ -56,6 +56,7 @@ class Signing:
     media: str  # kind of the output
     title: str  # its name
     project: Project
+    kept: Mapping[str, Any]  # credentials of the source, as `read` gives them
 
     @property
     def mark(self) -> str:
@@ -76,12 +77,13 @@ class Signing:
             )
         else:
             yield f"the credentials are signed by {self.signer.name}"
-        path = self.project.source()
-        source = read(path) if path.is_file() else {"status": "none"}
-        if source["status"] == "holds":
-            yield f"the source's credentials are kept, signed by {source['signed_by']}"
-        elif source["status"] != "none":
-            yield f"the source's credentials do not hold ({source['status']}), and the output's will say so"
+        status = self.kept["status"]
+        if status == "holds":
+            yield f"the source's credentials are kept, signed by {self.kept['signed_by']}"
+        elif status == "damaged":
+            yield "the source's credentials cannot be read (tampered, or damaged) and are left out"
+        elif status != "none":
+            yield f"the source's credentials do not hold ({status}), they are kept and the output says so"
 
     def __call__(self, unsigned: Path, signed: Path) -> None:
         """Write the file `unsigned` with credentials into `signed`, which is there. Raises `InputError`."""
@@ -89,13 +91,37 @@ class Signing:
 
         with unsigned.open("rb") as plain, signed.open("r+b") as sealed:
             try:
-                builder = self._builder()
-                self._add_source(builder)
-                with _native_signer(self.signer) as signer:
-                    builder.sign(signer, self.media, plain, sealed)
+                self._sign(self.media, plain, sealed)
             except c2pa.C2paError as error:
                 hint = "is there room for the file once more? --sign off writes it without credentials"
                 raise InputError(f"cannot sign {self.title}: {_short(error)}", hint) from error
+
+    def rehearse(self, given: str) -> None:
+        """Sign one pixel: what a verifier would refuse shows now and not after hours of work.
+
+        Raises `UsageError` for the certificate, that was `given` as this.
+        """
+        import c2pa
+
+        signed = io.BytesIO()
+        try:
+            self._sign("image/png", io.BytesIO(PROBE), signed)
+            with c2pa.Reader("image/png", signed, context=c2pa.Context.from_dict(OFFLINE)) as reader:
+                problems = _problems(json.loads(reader.json())["validation_results"])
+        except c2pa.C2paError as error:
+            problems = [_short(error)]
+        if problems:
+            hint = "C2PA wants X.509 v3 for signing (digitalSignature; e-mail or document signing), no root of its own"
+            raise UsageError(f"the certificate {given} cannot sign credentials: {problems[0]}", hint)
+
+    def _sign(self, media: str, plain: BinaryIO, signed: BinaryIO) -> None:
+        import c2pa
+
+        builder = self._builder()
+        self._add_source(builder)
+        info = c2pa.C2paSignerInfo(self.signer.algorithm, self.signer.chain, self.signer.key, None)
+        with c2pa.Signer.from_info(info) as signer:
+            builder.sign(signer, media, plain, signed)
 
     @property
     def _said(self) -> str:
@@ -122,17 +148,11 @@ class Signing:
         """The source as the parent, with the credentials that it has."""
         source = self.project.source()
         told = {"title": source.name, "relationship": "parentOf"}
-        if not source.is_file():  # a folder or pattern of pictures
+        if not source.is_file() or self.kept["status"] == "damaged":  # a folder or pattern of pictures has none
             builder.add_ingredient(told, OTHER, io.BytesIO())
             return
         with source.open("rb") as file:
             builder.add_ingredient(told, media_type(source) or OTHER, file)
-
-
-def _native_signer(signer: Signer) -> Any:
-    import c2pa
-
-    return c2pa.Signer.from_info(c2pa.C2paSignerInfo(signer.algorithm, signer.chain, signer.key, None))
 
 
 def _short(error: Exception) -> str:
@@ -167,8 +187,10 @@ def signing_of(project: Project, settings: Settings, out: str) -> Signing | None
     own = asked.sign == "self"
     key = certificate if asked.sign_key is None else Path(asked.sign_key)
     signer = certificates.self_made() if own else certificates.of_files(certificate, key)
-    _rehearse(signer, str(certificate))
-    return Signing(signer, media, Path(out).name, project)
+    source = project.source()
+    signing = Signing(signer, media, Path(out).name, project, read(source) if source.is_file() else {"status": "none"})
+    signing.rehearse(str(certificate))
+    return signing
 
 
 def unsigned_notice(settings: Settings, out: str) -> str | None:
@@ -180,26 +202,6 @@ def unsigned_notice(settings: Settings, out: str) -> str | None:
         return "standard output is not signed, credentials are written into a finished file"
     what = "pictures in a row are" if is_pattern(output_name(out)) else f"{format_of(out, container)} is"
     return f"{what} not signed, C2PA has no place there; {sidecar_of(out)} says what was done, unsigned"
-
-
-def _rehearse(signer: Signer, given: str) -> None:
-    """Sign one pixel: what a verifier would refuse shows now and not after hours of work."""
-    import c2pa
-
-    signed = io.BytesIO()
-    try:
-        context = c2pa.Context.from_dict(OFFLINE)
-        with _native_signer(signer) as native:
-            builder = c2pa.Builder("{}", context)
-            builder.set_intent(c2pa.C2paBuilderIntent.CREATE, c2pa.C2paDigitalSourceType.DIGITAL_CREATION)
-            builder.sign(native, "image/png", io.BytesIO(PROBE), signed)
-        with c2pa.Reader("image/png", io.BytesIO(signed.getvalue()), context=context) as reader:
-            problems = _problems(json.loads(reader.json()))
-    except c2pa.C2paError as error:
-        problems = [_short(error)]
-    if problems:
-        hint = "C2PA wants X.509 v3 for signing (digitalSignature; e-mail or document signing), no root of its own"
-        raise UsageError(f"the certificate {given} cannot sign credentials: {problems[0]}", hint)
 
 
 # ---- reading back
@@ -236,8 +238,8 @@ def read(path: Path, anchors: str | None = None) -> dict[str, Any]:
         return {"status": "none"}
     except c2pa.C2paError as error:
         return {"status": "damaged", "problems": [_short(error)]}
-    problems = _problems(told)
-    status = _status(_failures(told.get("validation_results", {})))
+    results = told.get("validation_results") or {}
+    problems, status = _problems(results), _status(_failures(results))
     trusted = told.get("validation_state") == "Trusted"
     facts = _manifest_facts(told["manifests"], told["active_manifest"])
     return {"status": status, "trusted": trusted, "problems": problems, **facts}
@@ -250,9 +252,8 @@ def _failures(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for part in parts for one in part.get("failure") or [] if one.get("code") != UNTRUSTED]
 
 
-def _problems(told: Mapping[str, Any]) -> list[str]:
-    failures = _failures(told.get("validation_results", {}))
-    return [f"{one['code']}: {one.get('explanation') or ''}".rstrip(": ") for one in failures]
+def _problems(results: Mapping[str, Any]) -> list[str]:
+    return [f"{one['code']}: {one.get('explanation') or ''}".rstrip(": ") for one in _failures(results)]
 
 
 def _status(failures: Sequence[Mapping[str, Any]]) -> str:

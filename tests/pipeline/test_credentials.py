@@ -144,6 +144,25 @@ def test_credentials_of_the_source_are_kept_inside(copy: Path, jane: Pems) -> No
 
 
 @needs_c2pa
+def test_a_source_whose_credentials_cannot_be_read_is_said_and_signed_without_them(copy: Path) -> None:
+    signed = sign(copy, copy / "talk.mp4", copy / "camera.mp4")
+    broken = tampered(signed, signed.read_bytes().index(b"jumb") + 2)
+    assert credentials.read(broken)["status"] == "damaged"
+    assert any("cannot be read" in text for text in signing(copy, "x.mp4", source=broken).notices())
+    found = credentials.read(sign(copy, copy / "talk.mp4", copy / "out.mp4", source=broken))
+    assert (found["status"], found["ingredients"][0]["status"]) == ("holds", "none")
+
+
+@needs_c2pa
+def test_a_folder_of_pictures_is_a_source_too(copy: Path) -> None:
+    (copy / "frames").mkdir()
+    write_png(copy / "frames" / "1.png", np.zeros((8, 8, 3), np.uint8))
+    out = sign(copy, copy / "talk.mp4", copy / "out.mp4", source=copy / "frames")
+    (source,) = credentials.read(out)["ingredients"]
+    assert (source["title"], source["relationship"], source["status"]) == ("frames", "parentOf", "none")
+
+
+@needs_c2pa
 @pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.tiff"])
 def test_pictures_are_signed_too(copy: Path, jane: Pems, name: str) -> None:
     import cv2
