@@ -103,7 +103,7 @@ def is_current(project: Project, out: str, key: str) -> bool:
     known = project.record("render").facts.get("outputs", {}).get(str(Path(out).resolve()))
     if out == "-" or known is None or known["key"] != key or not image_sequence.written(out):
         return False
-    return bool(known["sha256"] == digest_of_output(out))
+    return digest_of_output(out) in (known["sha256"], known.get("to_be"))
 
 
 def digest_of_output(out: str) -> str:
@@ -144,8 +144,10 @@ def sign_finished(project: Project, out: str, record: Mapping[str, Any], signing
     with atomic_path(final) as fresh:
         signing(final, fresh)
         mark_as_ours(project, out, fresh)
-    outputs[name] = {**outputs[name], "sha256": write_sidecar(out, record, signing), "signed": signing.mark}
-    project.note("render", outputs=outputs)
+        known = {**outputs[name], "to_be": digest_of(fresh)}  # a kill may come before the rest: it is a finished render
+        project.note("render", outputs={**outputs, name: known})
+    known = {"key": known["key"], "sha256": write_sidecar(out, record, signing), "signed": signing.mark}
+    project.note("render", outputs={**outputs, name: known})
 
 
 def record(project: Project, out: str, key: str, facts: Mapping[str, Any], seconds: float) -> None:

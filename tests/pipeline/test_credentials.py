@@ -222,6 +222,20 @@ def test_a_kill_while_signing_leaves_no_half_file(copy: Path, server: Forks) -> 
 
 
 @needs_c2pa
+@pytest.mark.parametrize("at", [r"os.rename .*out\.mp4'", r"os.rename .*out\.mp4\.json'"])
+def test_a_kill_while_a_finished_render_is_signed_costs_no_render(copy: Path, server: Forks, at: str) -> None:
+    assert cli.run([*RENDER, "-o", "out.mp4"]) == 0
+    line, frames = [*RENDER, "-o", "out.mp4", "--sign=self"], streams(copy / "out.mp4")
+    assert server.run(line, copy, at=at)["code"] == -signal.SIGKILL
+    assert streams(copy / "out.mp4") == frames  # whole, signed or not
+    ran = server.run(line, copy)
+    assert ran["code"] == 0 and "out.mp4 is up to date, nothing was computed" in ran["err"]
+    assert credentials.read(copy / "out.mp4")["status"] == "holds" and streams(copy / "out.mp4") == frames
+    assert json.loads((copy / "out.mp4.json").read_text())["output"]["sha256"] == digest_of(copy / "out.mp4")
+    assert {path.name for path in copy.iterdir()} == {"talk.mp4", "talk.sg3", "out.mp4", "out.mp4.json"}
+
+
+@needs_c2pa
 def test_a_disk_that_is_full_for_the_signed_file_is_said(copy: Path, server: Forks) -> None:
     assert cli.run([*RENDER, "-o", "plain.mp4"]) == 0
     room = (copy / "plain.mp4").stat().st_size + 500  # credentials take more
