@@ -346,6 +346,11 @@ class Project:
         self.seal(*files)
         self.save()
 
+    def note(self, stage: str, **facts: Any) -> None:
+        """Change facts of a stage's last finished run."""
+        self.manifest["stages"][stage].update(facts)
+        self.save()
+
     def save(self) -> None:
         """Write the manifest."""
         write_manifest(self.path, self.manifest)

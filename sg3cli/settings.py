@@ -364,6 +364,23 @@ class EncodeConfig(StageSettings):
 
 
 @dataclass(frozen=True)
+class CredentialsConfig(StageSettings):
+    """Who signs the output (C2PA). No part of any content key: who signs changes no frame."""
+
+    # off | self | a PEM file; None: nothing is signed
+    sign: Annotated[
+        str | None,
+        Option(
+            "Sign the output's credentials (C2PA) with this certificate, CERT.pem; self: with one made on the spot "
+            "that nobody trusts; off: do not. [default: off]"
+        ),
+    ] = None
+    sign_key: Annotated[str | None, Option("The certificate's private key, KEY.pem. [default: that in CERT.pem]")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of all stages. `Settings().having(render={"crop": "fixed"})` changes some of them."""
 
@@ -373,6 +390,7 @@ class Settings:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    credentials: CredentialsConfig = field(default_factory=CredentialsConfig)
 
     def having(self, **stages: Mapping[str, Any]) -> Settings:
         """A copy with some values changed, stage by stage; raises `UsageError` for a value that cannot be."""
@@ -383,7 +401,7 @@ CONFIGS: Mapping[str, type] = {
     item.name: hint
     for item, hint in zip(
         fields(Settings),
-        (InputConfig, AlignConfig, InvertConfig, FinetuneConfig, RenderConfig, EncodeConfig),
+        (InputConfig, AlignConfig, InvertConfig, FinetuneConfig, RenderConfig, EncodeConfig, CredentialsConfig),
         strict=True,
     )
 }

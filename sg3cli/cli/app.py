@@ -25,16 +25,16 @@ from sg3cli.cli import (
     evaluate_video,
     find_project,
     generate,
+    inspection,
     models,
     preview,
     report,
     setting_sources,
     text_edits,
 )
-from sg3cli.cli import plot as plots
 from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, Targets, asked_edits
 from sg3cli.cli.flags import Session, command
-from sg3cli.cli.text_reports import doctor_lines, project_facts, project_lines
+from sg3cli.cli.text_reports import doctor_lines
 from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
 from sg3cli.errors import UsageError
@@ -87,7 +87,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(directions.app, name="directions")
 app.add_typer(group.app, name="train")
 
-ALL = ("input", "align", "invert", "finetune", "render", "encode")
+ALL = ("input", "align", "invert", "finetune", "render", "encode", "credentials")
 INPUT_HELP = "A video (`-`: stdin), a picture, a folder of pictures, a pattern as in f/%04d.png, or a project (*.sg3)."
 ESSENTIAL = ("rate", "face", "landmarks", "model", "view", "smooth", "codec", "crf", "preset")  # in `sg3 run --help`
 
@@ -283,7 +283,7 @@ def edit(
 
 @command(
     app,
-    own=("render", "encode"),
+    own=("render", "encode", "credentials"),
     before=("align", "invert", "finetune"),
     presets=("draft", "quality"),
     example="sg3 render -o older.mp4 --range 0:10-0:20",
@@ -300,24 +300,6 @@ def render(
         output = batch_inputs.default_output(str(opened_project.source()), opened_project.edits, session)
     with working(session, target, "render", output) as (job, _):
         job.run(output, force=force)
-
-
-@command(app, example="sg3 inspect talk.sg3")
-def inspect(
-    session: Session,
-    project: Target = None,
-    plot: plots.Plot = None,
-    samples: plots.Samples = plots.SAMPLES,
-    device: plots.Device = "auto",
-) -> None:
-    """Show what a project holds and which stages are done; --plot draws its timeline."""
-    found = find_project.open_target(find_project.find_target(project, None, session.console), None)
-    drawn = {} if plot is None else {"plot": plots.draw_plot(session, found, plot, samples, device)}
-    for line in project_lines(found):
-        session.console.data(line)
-    if plot is not None:
-        session.console.data(f"plot      {plot}")
-    session.console.result("inspect", **project_facts(found), **drawn)
 
 
 @command(app, example="sg3 doctor")
@@ -339,6 +321,7 @@ command(
     presets=("draft",),
     example="sg3 preview talk.mp4 --edit age=2 --at 1.5s",
 )(preview.preview)
+command(app, example="sg3 inspect older.mp4")(inspection.inspect)
 command(app, example="sg3 generate -o grid.png --seeds 0-15")(generate.generate)
 command(app, example="sg3 evaluate talk.sg3")(evaluate.evaluate)
 command(app, name="evaluate video", example="sg3 evaluate video --source talk.mp4 --edited other_tool.mp4")(

@@ -61,6 +61,10 @@ def user_config(environ: Mapping[str, str]) -> Path | None:
 def check(stage: str, name: str, value: Any, origin: str) -> Any:
     """A value from outside in its setting's type; raises `UsageError` that names where it came from."""
     value = table(CONFIGS[stage])[name].check(value, origin)
+    if stage == "credentials" and not (name == "sign" and value in ("off", "self")):
+        if not Path(value).is_file():
+            raise UsageError(f"{origin}: there is no file {value}", "give a PEM file, or for --sign: self, or off")
+        return str(Path(value).resolve())
     if (stage, name) == ("render", "mask"):
         if not Path(value).exists():
             raise UsageError(f"{origin}: there is no {value}", "give a video, a picture, or a folder of pictures")

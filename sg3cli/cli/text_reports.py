@@ -1,4 +1,4 @@
-"""What `inspect` and `doctor` print."""
+"""What `inspect` prints of a project, and `doctor` of a machine."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sg3cli.console import Console
 from sg3cli.latents.edits import Edit
-from sg3cli.pipeline import provenance
+from sg3cli.pipeline import credentials, provenance
 from sg3cli.project import Project, content_key
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
@@ -60,6 +60,7 @@ class Job:
         self.device = device
         self.nets = nets or LoadedNets()
         self.stages: dict[str, dict[str, Any]] = {}
+        self._signings: dict[str, credentials.Signing | None] = {}  # of each output
 
     def run(self, out: str, edits: Sequence[Edit] | None = None, force: bool = False) -> None:
         """The whole chain to the video at `out`; `edits` replace those of the project, None leaves them."""
@@ -119,6 +120,7 @@ class Job:
         if provenance.is_current(self.project, out, plan.key):
             self.console.notice(f"render: {out} is up to date, nothing was computed")
             self.stages["render"] = {"status": "up to date", "key": plan.key}
+            provenance.sign_finished(self.project, out, plan.record, self.signing(out))
             render.clear(self.project)  # a kill may have come between the record and this
             return
         began = time.monotonic()
@@ -152,6 +154,19 @@ class Job:
     def check_output(self, out: str, force: bool) -> None:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
         provenance.check(self.project, out, self.settings.encode, force, self.console.as_json)
+        self.signing(out)
+
+    def signing(self, out: str) -> credentials.Signing | None:
+        """What signs the output, None if nothing does; raises `UsageError` for a certificate that cannot sign.
+
+        What is to be known of it is said once.
+        """
+        if out not in self._signings:
+            made = credentials.signing_of(self.project, self.settings, out)
+            unsigned = credentials.unsigned_notice(self.settings, out)
+            self.report("render", [*made.notices()] if made else [unsigned] if unsigned else [])
+            self._signings[out] = made
+        return self._signings[out]
 
     # ---- content keys
 

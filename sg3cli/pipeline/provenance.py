@@ -6,14 +6,17 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sg3cli import __version__
 from sg3cli.errors import UsageError
-from sg3cli.files import digest_of, sweep, write_error, write_json
+from sg3cli.files import atomic_path, digest_of, sweep, write_error, write_json
 from sg3cli.project import Project
 from sg3cli.settings import EncodeConfig
 from sg3cli.video import image_sequence
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline.credentials import Signing
 
 TOOL = "sg3"
 UNFINISHED = "render"  # folder in a project of what belongs to a video that is not finished
@@ -100,7 +103,7 @@ def is_current(project: Project, out: str, key: str) -> bool:
     known = project.record("render").facts.get("outputs", {}).get(str(Path(out).resolve()))
     if out == "-" or known is None or known["key"] != key or not image_sequence.written(out):
         return False
-    return bool(known["sha256"] == digest_of_output(out))
+    return digest_of_output(out) in (known["sha256"], known.get("to_be"))
 
 
 def digest_of_output(out: str) -> str:
@@ -120,20 +123,38 @@ def stamped(note: str, **facts: Any) -> dict[str, Any]:
     return {"schema": 1, "tool": f"{TOOL} {__version__}", "note": note, **facts}
 
 
-def write_sidecar(out: str, record: Mapping[str, Any]) -> str:
-    """The provenance record beside the output, with the output's own digest, which is returned."""
+def write_sidecar(out: str, record: Mapping[str, Any], signing: Signing | None = None) -> str:
+    """The provenance record beside the output, with the output's own digest, which is returned, and who signed it."""
     path = Path(image_sequence.output_name(out))
     size, digest, _ = image_sequence.fingerprint(path)
     identity = {"name": path.name, "size": size, "sha256": digest}
     sweep(sidecar_of(out))
-    write_json(sidecar_of(out), {**record, "output": identity})
+    signed = {} if signing is None else {"credentials": signing.facts}
+    write_json(sidecar_of(out), {**record, **signed, "output": identity})
     return digest
+
+
+def sign_finished(project: Project, out: str, record: Mapping[str, Any], signing: Signing | None) -> None:
+    """Sign the output that stands, unless it is signed so or that is not asked for; its frames stay as they are."""
+    outputs, name = dict(project.record("render").facts["outputs"]), str(Path(out).resolve())
+    if signing is None or outputs[name].get("signed") == signing.mark:
+        return
+    final = Path(image_sequence.output_name(out)).resolve()
+    sweep(final)
+    with atomic_path(final) as fresh:
+        signing(final, fresh)
+        mark_as_ours(project, out, fresh)
+        known = {**outputs[name], "to_be": digest_of(fresh)}  # a kill may come before the rest: it is a finished render
+        project.note("render", outputs={**outputs, name: known})
+    known = {"key": known["key"], "sha256": write_sidecar(out, record, signing), "signed": signing.mark}
+    project.note("render", outputs={**outputs, name: known})
 
 
 def record(project: Project, out: str, key: str, facts: Mapping[str, Any], seconds: float) -> None:
     """Note a finished render in the project; `facts` are those of `render.run`."""
     outputs = dict(project.record("render").facts.get("outputs", {}))
     if out != "-":
-        outputs[str(Path(out).resolve())] = {"key": key, "sha256": facts["sha256"]}
+        signed = {"signed": facts["signed"]} if facts["signed"] else {}
+        outputs[str(Path(out).resolve())] = {"key": key, "sha256": facts["sha256"], **signed}
     made: dict[str, Any] = {"outputs": outputs, "edits": project.stored_edits, "notices": facts["notices"]}
     project.commit("render", key, params=facts["params"], inputs=facts["inputs"], files=[], seconds=seconds, **made)

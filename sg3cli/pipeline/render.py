@@ -78,8 +78,8 @@ def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
 
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
-    """Write the video to `out`; returns the facts for the project's record."""
-    project, config = job.project, job.settings.render
+    """Write the video to `out`, signed if that is asked for; returns the facts for the project's record."""
+    project, config, signing = job.project, job.settings.render, job.signing(out)
     G = tuned_generator(project, plan.bundle, plan.tuned, job.nets).to(choose_device(job.device, job.console))
     G.synthesis.set_precision(config.precision)
     faces = rendered_faces(job, plan, G)
@@ -89,7 +89,8 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
         length = chunk_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
         cut = Cut(chunk_folder(project, plan.key), plan.key, len(reader), length)
         before_publish = partial(provenance.mark_as_ours, project, out)
-        with SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, before_publish) as writer:
+        encode = job.settings.encode
+        with SegmentedWriter(out, reader.info, encode, size, comment, cut, before_publish, signing) as writer:
             if writer.start:
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
             for face in faces:
@@ -98,10 +99,11 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
             for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
         job.report("render", writer.notices)
-    digest = None if out == "-" else provenance.write_sidecar(out, plan.record)
+    digest = None if out == "-" else provenance.write_sidecar(out, plan.record, signing)
     params = {**asdict(config), "encode": asdict(job.settings.encode)}
-    inputs = ("finetune",) if plan.tuned else ("invert",)
-    return {"params": params, "inputs": inputs, "sha256": digest, "notices": list(writer.notices)}
+    signed = None if signing is None else signing.mark
+    inputs, notices = ("finetune",) if plan.tuned else ("invert",), list(writer.notices)
+    return {"params": params, "inputs": inputs, "sha256": digest, "signed": signed, "notices": notices}
 
 
 def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:

@@ -107,14 +107,17 @@ def _png_profile(path: Path) -> bytes:
 
 def _jpeg_profile(path: Path) -> bytes:
     """From the APP2 segments, which are numbered because one holds no more than 64 kB."""
-    parts: dict[int, bytes] = {}
+    segments = [data for kind, data in _jpeg_segments(path) if kind == 0xE2 and data.startswith(b"ICC_PROFILE\0")]
+    parts = {data[12]: data[14:] for data in segments}
+    return b"".join(parts[number] for number in sorted(parts))
+
+
+def _jpeg_segments(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(kind, data) of the segments before the image's own."""
     with path.open("rb") as file:
         file.seek(2)
         while len(start := file.read(4)) == 4 and start[0] == 0xFF and start[1] not in (0xDA, 0xD9):
-            data = file.read(int.from_bytes(start[2:], "big") - 2)
-            if start[1] == 0xE2 and data.startswith(b"ICC_PROFILE\0"):
-                parts[data[12]] = data[14:]
-    return b"".join(parts[number] for number in sorted(parts))
+            yield start[1], file.read(int.from_bytes(start[2:], "big") - 2)
 
 
 def _webp_profile(path: Path) -> bytes:
@@ -170,3 +173,15 @@ def _heif_profile(path: Path) -> bytes:
     data = path.read_bytes() if path.stat().st_size < 1 << 26 else b""
     at = data.find(b"colrprof")
     return data[at + 8 : at - 4 + int.from_bytes(data[at - 4 : at], "big")] if at >= 4 else b""
+
+
+def comment_of(path: Path) -> str:
+    """The comment in a PNG (a text entry) or a JPEG (a segment of its own), empty when there is none."""
+    with suppress(OSError, struct.error, ValueError):
+        if kind_of(path) == "png_pipe":
+            begin = b"Comment\0\0\0\0\0"  # neither packed nor translated
+            chunks = (data for name, data in _png_chunks(path) if name == b"iTXt" and data.startswith(begin))
+            return next(chunks, begin)[len(begin) :].decode("utf8")
+        if kind_of(path) == "jpeg_pipe":
+            return next((data for kind, data in _jpeg_segments(path) if kind == 0xFE), b"").decode("utf8")
+    return ""

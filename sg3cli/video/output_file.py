@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Output:
     def __init__(self, out: str | Path, source: Path, container: str | None) -> None:
         self.piped = str(out) == "-"
         self.notices: list[str] = []
-        self.format = _format_of(out, container, self.piped)
+        self.format = format_of(out, container)
         self.target: str | _Stdout
         if self.piped:
             self.name, self._final, self._temp = "standard output", None, None
@@ -79,6 +80,20 @@ class Output:
             self._temp.mkdir()
         else:
             create(self._temp)
+
+    def rewrite(self, write: Callable[[Path, Path], None]) -> None:
+        """Put what `write(finished, fresh)` makes of the finished file in its place.
+
+        `fresh` is an empty file whose name is one of those that are swept when a killed run has left them.
+        """
+        assert self.finished is not None and self._final is not None
+        fresh = temporary_name(self._folder / self._final.name, PART)
+        try:
+            create(fresh)
+            write(self.finished, fresh)
+            os.replace(fresh, self.finished)
+        finally:
+            fresh.unlink(missing_ok=True)
 
     def _check(self, source: Path) -> None:
         final = self._final
@@ -169,10 +184,11 @@ def _stdout() -> _Stdout:
     return _Stdout(sys.stdout.buffer)
 
 
-def _format_of(out: str | Path, container: str | None, piped: bool) -> str:
+def format_of(out: str | Path, container: str | None) -> str:
+    """FFmpeg's name of an output's format; raises `UsageError` when nothing says it."""
     if container:
         return FORMATS.get(f".{container.lstrip('.')}", container)
-    if piped:
+    if str(out) == "-":
         return "matroska"
     suffix = Path(output_name(str(out))).suffix.lower()
     if len(NUMBER.findall(Path(out).name)) > 1:

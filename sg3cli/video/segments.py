@@ -58,7 +58,8 @@ class SegmentedWriter:
     `start` is the number of frames that are kept already: frames from there on are wanted. What was kept for another
     key, container or encoder library is dropped. After a failure the finished chunks stay, and after success too, for
     the caller to remove when all that belongs to the video is written. A video of one chunk, or one that goes to
-    standard output, is written straight to its place. `before_publish` gets the finished file just before its name.
+    standard output, is written straight to its place. `before_publish` gets the finished file just before its name,
+    after `sign(finished, fresh)` has written it anew.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class SegmentedWriter:
         metadata: dict[str, str],
         cut: Cut,
         before_publish: Callable[[Path], None] | None = None,
+        sign: Callable[[Path, Path], None] | None = None,
     ) -> None:
         self._video = VideoWriter(out, source, encode, size, metadata)
-        self._video.before_publish = before_publish
+        self._video.before_publish, self._video.sign = before_publish, sign
         self._bounds = cut.bounds() if self._video.can_be_joined else []
         codec = ".".join(map(str, av.library_versions["libavcodec"]))
         self.kept = EncodedChunks(cut.folder, f"{cut.key} {self._video.container} {codec}", self._bounds)

@@ -74,6 +74,7 @@ class VideoWriter:
         self.notices = _changes(source)
         self.count = 0
         self.before_publish: Callable[[Path], None] | None = None  # is told the file that is about to get its name
+        self.sign: Callable[[Path, Path], None] | None = None  # writes the finished file anew, with its credentials
         self._container: Any = None
         self._started = False  # the header is written
         self._held: Any = None  # the packet that is to be written next
@@ -359,6 +360,8 @@ class VideoWriter:
         for notice in self._copied.closing_notices():
             self._notice(notice)
         if self._output.finished is not None:
+            if self.sign is not None:
+                self._guard(self._output.rewrite, self.sign)
             self._read_back(self._output.finished)
         if self.before_publish is not None and self._output.finished is not None:
             self.before_publish(self._output.finished)
