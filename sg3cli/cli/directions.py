@@ -162,7 +162,9 @@ def import_(
     found = opened(str(file), bundle)
     meta = {**found.meta, **({"unit": unit} if unit else {})}
     meta.setdefault("made", f"imported from {file.name}")
-    scaled = replace(found, name=name or found.name, vector=found.vector * scale, generator=bundle.origin.digest, meta=meta)
+    scaled = replace(
+        found, name=name or found.name, vector=found.vector * scale, generator=bundle.origin.digest, meta=meta
+    )
     written(session, "import", scaled, out, force)
 
 

@@ -95,7 +95,9 @@ class Job:
 
         self.invert()
         loss = make_perceptual(self.settings.finetune.loss, self.pull)
-        self._run("finetune", self.parts("finetune", loss.name), partial(finetune.run, self, self.bundle().origin, loss))
+        self._run(
+            "finetune", self.parts("finetune", loss.name), partial(finetune.run, self, self.bundle().origin, loss)
+        )
 
     def edit(self, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
         """Edits -> the manifest, in the place of those that the project has; inverts first if that is not done.

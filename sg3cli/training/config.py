@@ -57,3 +57,15 @@ class TrainDirectionsConfig:
     unaligned: bool = False  # the first code, which moves the image, is the mean while a classifier looks
     batch: int = 8
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Adaptation of a generator to a text or to pictures (StyleGAN-NADA)."""
+
+    steps: int = 200
+    batch: int = 4  # codes of a step
+    lr: float = 2e-3  # as published; all convolutions' weights have about the size 1
+    keep: float = 0.0  # weight of the squared change of light and dark, coarsely seen
+    truncation: float = 0.7  # of codes from the mapping
+    seed: int = 0

@@ -147,7 +147,14 @@ class Learner:
             best, facts = ranked[0], self._described(labelled.table.names, name, ranked)
             vector = np.zeros((1, styles.shape[1]), np.float32)
             vector[0, best.place] = best.deviation if best.answer >= 0 else -best.deviation
-            meta = {"schema": 1, "name": name, "generator": self.bundle.origin.digest, "space": "s", "made": made, **facts}
+            meta = {
+                "schema": 1,
+                "name": name,
+                "generator": self.bundle.origin.digest,
+                "space": "s",
+                "made": made,
+                **facts,
+            }
             path = self.out / f"{name}.safetensors"
             write_arrays(path, {"direction": vector}, meta)
             self.console.data(str(path))
