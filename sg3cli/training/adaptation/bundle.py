@@ -15,7 +15,7 @@ from sg3cli.nets.checkpoint import save_generator
 from sg3cli.nets.generator import Generator
 from sg3cli.weights.bundle import FLOW, GENERATOR, PARENT, STYLE_STATISTICS, Bundle
 
-DESCRIPTION = "model.json"
+DESCRIPTION, ENCODER = "model.json", "encoder.safetensors"
 OWN = (GENERATOR, PARENT, DESCRIPTION)  # files that an adapted model does not take from its parent
 INHERITED = ("schema", "resolution", "licence", "source", "credits")  # entries of its description that it does
 
@@ -46,14 +46,14 @@ def write_adapted(bundle: Bundle, G: Generator, out: Path, made: Mapping[str, An
         copy(source, out / name)
     copy(bundle.path / bundle.origin.generator_file, out / PARENT)
     save_generator(out / GENERATOR, G, {"adapted": dict(made)})
-    files = sorted(path for path in out.rglob("*.safetensors"))
+    parts = [path for name in (ENCODER, GENERATOR, PARENT) if (path := out / name).is_file()]
     write_json(out / DESCRIPTION, {
         **{key: value for key, value in bundle.meta.items() if key in INHERITED},
         "name": out.name,
         "tool": __version__,
         "adapted_from": {"name": bundle.origin.name, "generator": bundle.origin.digest},
         "adapted": {"beside": bundle.name, "beside_generator": bundle.digest, **made},
-        "parts": {path.relative_to(out).as_posix(): digest_of(path).partition(":")[2] for path in files},
+        "parts": {path.name: digest_of(path).partition(":")[2] for path in parts},
     })  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Adapter:
             loss.backward()
             self.optimizer.step()
             self.step += 1
-            yield {"loss": float(loss), **found}
+            yield {"loss": float(loss.detach()), **found}
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
