@@ -63,9 +63,9 @@ class TrainDirectionsConfig:
 class AdaptConfig:
     """Adaptation of a generator to a text or to pictures (StyleGAN-NADA)."""
 
-    steps: int = 200
-    batch: int = 4  # codes of a step
-    lr: float = 2e-3  # as published; all convolutions' weights have about the size 1
+    steps: int = 150
+    batch: int = 2  # codes of a step
+    lr: float = 1e-2  # suits people-128 and a hundred steps; 2e-3 is published, for generators with more channels
     keep: float = 0.0  # weight of the squared change of light and dark, coarsely seen
     truncation: float = 0.7  # of codes from the mapping
     seed: int = 0
