@@ -18,6 +18,8 @@ from tiny import RESOLUTION, make_tiny_bundle
 from sg3cli import cli
 from sg3cli.drawing.images import read_image, write_png
 from sg3cli.errors import ModelError
+from sg3cli.nets.checkpoint import save_flow
+from sg3cli.nets.code_flow import CodeFlow, CodeFlowConfig
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
@@ -25,11 +27,12 @@ from sg3cli.project import Project
 from sg3cli.settings import Settings
 from sg3cli.training.adaptation import run as runs
 from sg3cli.training.adaptation.aims import Aim, BackboneFeatures, towards_pictures
+from sg3cli.training.adaptation.bundle import write_adapted
 from sg3cli.training.adaptation.trainer import Adapter, Codes, directional_loss, light_change
 from sg3cli.training.config import AdaptConfig
-from sg3cli.weights.bundle import Bundle, load_model
+from sg3cli.weights.bundle import load_model
 
-RED = ["--from", "a face", "--to", "a red face", "--lr", "0.02", "--batch", "2", "-q"]
+RED = ["--from", "a face", "--to", "a red face", "--lr", "0.04", "--batch", "2", "-q"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def reddened(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         install(patch)
         folder = tmp_path_factory.mktemp("adapted") / "reddened"
-        assert cli.run(["adapt", "--model", str(tiny_bundle), "--out", str(folder), *RED, "--steps", "25"]) == 0
+        assert cli.run(["adapt", "--model", str(tiny_bundle), "--out", str(folder), *RED, "--steps", "14"]) == 0
     return folder
 
 
@@ -99,11 +102,31 @@ def test_another_parent_is_refused(reddened: Path, tmp_path: Path) -> None:
     meta = json.loads((broken / "model.json").read_text())
     del meta["parts"]
     (broken / "model.json").write_text(json.dumps(meta))
-    with pytest.raises(ModelError, match="not what broken was adapted from|not what reddened was adapted from"):
+    with pytest.raises(ModelError, match="not what reddened was adapted from"):
         _ = load_model(broken).origin
     (broken / "parent.safetensors").unlink()
     with pytest.raises(ModelError, match="lacks parent"):
         _ = load_model(broken).origin
+
+
+def test_codes_of_aligned_faces_are_those_of_the_parent(reddened: Path, parent: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+    one, other = (runs.given_codes(load_model(path), None, [tmp_path / "a.png"]) for path in (reddened, parent))
+    assert one is not None and other is not None and one.shape == (1, 8, 32) and np.array_equal(one, other)
+
+
+def test_a_flow_goes_on_to_the_child(parent: Path, tmp_path: Path) -> None:
+    own = load_model(shutil.copytree(parent, tmp_path / "own"))
+    flow = CodeFlow(CodeFlowConfig(("age",), 8, 32, components=8, width=8, blocks=1))
+    save_flow(own.path / "flow.safetensors", flow, {"generator": own.digest})
+    G = own.generator()
+    G.synthesis.layers()[0].bias += 1
+    write_adapted(own, G, tmp_path / "child", {})
+    child = load_model(tmp_path / "child")
+    assert child.digest != own.digest and child.flow().config.labels == ("age",)
+    save_flow(child.path / "flow.safetensors", flow, {"generator": child.digest})
+    with pytest.raises(ModelError, match="belongs to another generator"):
+        child.flow()
 
 
 class Killed(Exception):
@@ -137,7 +160,7 @@ def test_minutes_stop_a_run_that_goes_on_later(parent: Path, capsys: pytest.Capt
         assert cli.run([*words, "--minutes", "0"]) == 0 and f"{step} steps" in capsys.readouterr().err
         assert load_model("m").meta["adapted"]["steps"] == step
     assert cli.run(words) == 0 and "continued at step 2" in capsys.readouterr().err
-    assert cli.run([*words, "--lr", "1"]) == 2 and "lr was 0.02" in capsys.readouterr().err
+    assert cli.run([*words, "--lr", "1"]) == 2 and "lr was 0.04" in capsys.readouterr().err
 
 
 def test_towards_pictures(parent: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +172,7 @@ def test_towards_pictures(parent: Path, capsys: pytest.CaptureFixture[str]) -> N
     codes = Codes(G, AdaptConfig()).at(0, 9)
     np.save("codes.npy", codes.numpy())
     words = ["adapt", "--to-pictures", "red", "--text-model", "clip:ViT-B-32", "--codes", "codes.npy"]
-    more = ["--lr", "0.02", "--steps", "25", "--out", "m", "--json"]
+    more = ["--lr", "0.04", "--batch", "2", "--steps", "14", "--out", "m", "--json"]
     assert cli.run([*words, *more, "--model", str(parent)]) == 0
     last = json.loads(capsys.readouterr().out)["last"]
     after = runs.drawn(load_model("m").generator(), codes)
@@ -296,5 +319,9 @@ def test_without_a_backbone_pictures_say_how_to_get_one(
     assert "sg3 models pull perceptual" in capsys.readouterr().err
 
 
-def test_bundle_is_a_bundle(reddened: Path) -> None:
-    assert isinstance(load_model(reddened).origin, Bundle)
+def test_an_encoder_is_not_trained_for_it_by_mistake(
+    reddened: Path, parent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("faces").mkdir()
+    words = ["train", "encoder", "faces", "--generator", str(reddened), "--work", "work", "--out", "out"]
+    assert cli.run(words) == 4 and "was adapted from tiny" in capsys.readouterr().err
