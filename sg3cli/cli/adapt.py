@@ -61,7 +61,7 @@ Minutes = Annotated[
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Drawings of a step.")]
 Lr = Annotated[float, typer.Option("--lr", min=0, help="Learning rate; 0.002 for the official generators.")]
-Keep = Annotated[float, typer.Option("--keep", min=0, help="Pull to the parent's light and dark; 1 to 10.")]
+Keep = Annotated[float, typer.Option("--keep", min=0, help="Pull to the parent's light and dark; 0.1 to 3.")]
 Truncation = Annotated[float, typer.Option("--truncation", metavar="PSI", min=0, max=1, help="Of seeds' codes.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Device = Annotated[
