@@ -351,6 +351,13 @@ class Project:
         self.manifest["stages"][stage].update(facts)
         self.save()
 
+    def note_model(self, model: str) -> None:
+        """Let the commands that follow take `model`, whose codes are those that the project has."""
+        params = self.manifest["stages"]["invert"]["params"]
+        if params.get("model") != model:
+            params["model"] = model
+            self.save()
+
     def save(self) -> None:
         """Write the manifest."""
         write_manifest(self.path, self.manifest)

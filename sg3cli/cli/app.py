@@ -14,6 +14,7 @@ import typer.core
 
 import sg3cli
 from sg3cli.cli import (
+    adapt,
     batch,
     batch_inputs,
     bench,
@@ -48,7 +49,7 @@ TASKS = {  # headings of `sg3 --help`
     "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
     "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "report", "generate"),
     "Models and this machine": (
-        *("models", "directions", "train", "evaluate generator", "evaluate spaces", "evaluate inversion"),
+        *("models", "directions", "train", "adapt", "evaluate generator", "evaluate spaces", "evaluate inversion"),
         *("doctor", "bench"),
     ),
 }
@@ -334,6 +335,7 @@ command(app, name="evaluate generator", example="sg3 evaluate generator --agains
 command(app, name="evaluate spaces", example="sg3 evaluate spaces --quick")(evaluate_spaces.spaces)
 command(app, name="evaluate inversion", example="sg3 evaluate inversion pictures --quick")(evaluate_inversion.inversion)
 command(app, example="sg3 bench people-128")(bench.bench)
+command(app, example='sg3 adapt --from photo --to "a pencil sketch" --out sketch')(adapt.adapt)
 command(group.app)(generator.generator)
 command(group.app)(encoder.encoder)
 command(group.app)(learn.directions)

@@ -69,7 +69,7 @@ def opened(name: str, bundle: Bundle) -> Direction:
     """A direction of the model or in a file, which must belong to it."""
     known = {each: bundle.direction_path(each) for each in bundle.direction_names()}
     direction = load_direction(find_direction(name, known))
-    direction.check_fits(bundle.config, bundle.digest)
+    direction.check_fits(bundle.config, bundle.origin.digest)
     return direction
 
 
@@ -162,7 +162,9 @@ def import_(
     found = opened(str(file), bundle)
     meta = {**found.meta, **({"unit": unit} if unit else {})}
     meta.setdefault("made", f"imported from {file.name}")
-    scaled = replace(found, name=name or found.name, vector=found.vector * scale, generator=bundle.digest, meta=meta)
+    scaled = replace(
+        found, name=name or found.name, vector=found.vector * scale, generator=bundle.origin.digest, meta=meta
+    )
     written(session, "import", scaled, out, force)
 
 
@@ -212,7 +214,7 @@ def combine(
     bundle = load_model(model_name(model))
     weighed = [parse_part(text) for text in parts]
     total = combined(name, [(opened(each, bundle), weight) for each, weight in weighed])
-    written(session, "combine", replace(total, generator=bundle.digest), out, force)
+    written(session, "combine", replace(total, generator=bundle.origin.digest), out, force)
 
 
 def parse_part(text: str) -> tuple[str, float]:

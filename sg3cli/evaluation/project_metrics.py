@@ -150,7 +150,7 @@ class Subject:
 
 def open_subject(job: Job, tuned: bool) -> Subject:
     """Read what the project holds of its first face; raises `ModelError` when it belongs to another model."""
-    bundle, track = job.bundle(), job.project.track()
+    bundle, track = job.bundle().origin, job.project.track()  # an adapted model's own look is no likeness
     device = choose_device(job.device, job.console)
     codes = smoothed_codes(job.project, bundle, track, job.smooth(), job=job)
     reading, wanted = open_reading(bundle, job.console), plan(job, bundle, tuned)

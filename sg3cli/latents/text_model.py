@@ -38,6 +38,10 @@ class TextModel(Protocol):
         """Images `[n, 3, H, W]` in [-1, 1] -> `[n, D]` float32 rows of length 1."""
         ...
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The same `[n, D]` as a tensor through which gradients go back to the images."""
+        ...
+
     def unknown(self, text: str) -> list[str]:
         """Words of the text that lie outside of what the model knows; empty where it cannot tell."""
         ...
@@ -69,7 +73,12 @@ class ClipModel:
     def images(self, images: Tensor) -> np.ndarray:
         """See `TextModel`."""
         with torch.inference_mode():
-            return unit_rows(self._net.encode_image(clip_input(images.to(self.device))))
+            return unit_rows(self.embed(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """See `TextModel`."""
+        rows: Tensor = F.normalize(self._net.encode_image(clip_input(images.to(self.device))).float(), dim=1)
+        return rows
 
     def unknown(self, text: str) -> list[str]:
         """It has been shown nearly everything."""

@@ -87,7 +87,7 @@ class Job:
 
         parts = self.parts("invert")  # a model without an encoder is refused before any frame is decoded
         self.align()
-        self._run("invert", parts, partial(invert.run, self, self.bundle()))
+        self._run("invert", parts, partial(invert.run, self, self.bundle().origin))
 
     def finetune(self) -> None:
         """Codes -> `finetune/delta.safetensors`, the generator tuned to the person in the clip."""
@@ -96,7 +96,9 @@ class Job:
 
         self.invert()
         loss = make_perceptual(self.settings.finetune.loss, self.pull)
-        self._run("finetune", self.parts("finetune", loss.name), partial(finetune.run, self, self.bundle(), loss))
+        self._run(
+            "finetune", self.parts("finetune", loss.name), partial(finetune.run, self, self.bundle().origin, loss)
+        )
 
     def edit(self, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
         """Edits -> the manifest, in the place of those that the project has; inverts first if that is not done.
@@ -132,7 +134,10 @@ class Job:
     # ---- what the stages ask
 
     def bundle(self) -> Bundle:
-        """The model of the inversion; raises `ModelError` when it is not there."""
+        """The model that draws; raises `ModelError` when it is not there.
+
+        Codes are found and the person is tuned on its `origin`: an adapted model takes those of its parent.
+        """
         return load_model(self.settings.invert.model)
 
     def smooth(self) -> str:
@@ -142,7 +147,8 @@ class Job:
     def say_edits(self) -> None:
         """Which edits the project brings, where the caller gave none."""
         words = ", ".join(edit.describe() for edit in self.project.edits)
-        self.console.notice(f"edit: {words}, as the project has it" if words else "edit: none, the face stays as it is")
+        look = f"as {self.bundle().name} draws it" if self.bundle().is_adapted else "as it is"
+        self.console.notice(f"edit: {words}, as the project has it" if words else f"edit: none, the face stays {look}")
 
     def check_device(self) -> None:
         """Raise before any work when the device cannot be had; torch is asked only about CUDA."""
@@ -180,7 +186,7 @@ class Job:
 
             models = align.digests(self.settings.align, self.pull)
             return StageParts(self.settings.align, (), models, {"source": self.project.source_key})
-        digests = bundle_digests(self.bundle())
+        digests = bundle_digests(self.bundle().origin)
         if stage == "invert":
             params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
             if not (params.refine or params.likeness):
@@ -211,6 +217,8 @@ class Job:
         if self.project.is_fresh(stage, key):
             self.console.notice(f"{stage}: up to date, nothing was computed")
             self.stages[stage] = {"status": "up to date", "key": key}
+            if stage == "invert":  # a model and what was adapted from it have the same codes
+                self.project.note_model(parts.params.model)
             return
         if before := self.project.record(stage):
             model, cost = parts.models.get("name"), f"it took {before.seconds:.0f} s before"

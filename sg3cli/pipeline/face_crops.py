@@ -39,6 +39,7 @@ class FaceEdits:
     edits: list[Edit]  # their directions have been read
     number: int = 0
     order: int = 0
+    restyled: bool = False  # the edited face is drawn by an adapted generator: its colours are meant
 
     def edited_codes(self, index: np.ndarray) -> Codes:
         """Codes of the frames `index [n]`, moved by the edits."""
@@ -64,4 +65,4 @@ class FaceEdits:
     def keeps_hue(self, config: RenderConfig) -> bool:
         """Whether the edited face is brought to the hue of the unedited one."""
         meant = [edit.keeps_hue for edit in self.edits if not edit.is_zero]
-        return config.hue == "keep" or (config.hue == "auto" and bool(meant) and all(meant))
+        return config.hue == "keep" or (config.hue == "auto" and bool(meant) and all(meant) and not self.restyled)

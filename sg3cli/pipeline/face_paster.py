@@ -54,7 +54,7 @@ class CompositingInputs:
 
     maps: VisibleMaps | None = None
     mask: UserMask | None = None
-    seam: Generator | None = None
+    seam: Generator | None = None  # draws the edited face in its place: tuned at the seam, or adapted
     maker: MapMaker | None = None  # how the edit of a single frame goes over to it; None: as a difference
     transfers: SteadyTransfers | None = None  # the same over the whole clip, steadied
 

@@ -127,11 +127,14 @@ def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def tuned_generator(project: Project, bundle: Bundle, tuned: bool, nets: LoadedNets | None = None) -> Generator:
-    """The model's generator with the clip's tuning; raises `ModelError` when that was made on another generator."""
+    """The model's generator with the clip's tuning; raises `ModelError` when that was made on another generator.
+
+    An adapted generator gets what its parent's tuning has changed.
+    """
     G = (nets or LoadedNets()).generator(bundle)
     if tuned:
         arrays, meta = read_arrays(project.result("finetune", DELTA))
-        if meta.get("generator") != bundle.digest:
+        if meta.get("generator") != bundle.origin.digest:
             raise ModelError(f"the tuning in {project.path} belongs to another generator", "run `sg3 finetune`")
         apply_delta(G, to_tensors(arrays))
     return G

@@ -154,7 +154,7 @@ def smoothed_codes(
     Smoothing treats every column alike, so it goes through the columns in blocks and its memory stays small. `job` is
     told when what was kept is damaged.
     """
-    codes = load_codes(project, bundle.digest, face)
+    codes = load_codes(project, bundle.origin.digest, face)
     names = smoothed_names(project, mode, codes, face)
     damage = {name: project.damage(name) for name in names.values()}
     if all(project.is_sealed(name) and not damage[name] for name in names.values()):

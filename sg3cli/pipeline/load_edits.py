@@ -50,7 +50,7 @@ def check_edits(edits: Sequence[Edit], bundle: Bundle) -> dict[str, Direction]:
     """
     directions = {name: load_direction(path) for name, path in edit_files(edits, bundle).items()}
     for direction in directions.values():
-        direction.check_fits(bundle.config, bundle.digest)
+        direction.check_fits(bundle.config, bundle.origin.digest)
     for edit in edits:
         rows = edit.rows(bundle.config.num_ws)
         if edit.target is not None:

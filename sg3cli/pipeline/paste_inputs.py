@@ -33,18 +33,21 @@ VISIBLE_IN_RANGE = "stitch/visible-in-range"  # the same of a render with --rang
 CHUNK = 32  # frames between two saves of the maps
 
 
-def prepare(job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str]) -> CompositingInputs:
+def prepare(
+    job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str], adapted: Generator | None = None
+) -> CompositingInputs:
     """Maps, user mask and generator for a render: made, or found in the project.
 
+    `G` draws the face without the edits, and with them too where no `adapted` one does.
     `keys` are those of what the faces without and with the edits depend on. Raises `InputError` when the user's mask
     does not fit the source.
     """
     paster = FacePaster(face.track, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
-        return CompositingInputs(seam=seam_generator(job, face, paster, G, keys[1]))
+        return CompositingInputs(seam=seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted)
     maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets)
     mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0])
-    seam = seam_generator(job, face, paster, G, keys[1])
+    seam = seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted
     transfers = None
     if paster.transfers and maker is not None:
         source = partial(VideoReader, job.project.source(), **job.project.reading)

@@ -82,8 +82,8 @@ def reusable_stages(job: Job, bundle: Bundle, tuned: bool) -> ReusableStages:
     project = job.project
     aligned = fits(job, "align", ())
     inverted = aligned and fits(job, "invert", ("model", "batch"))
-    if inverted and project.record("invert").models["generator"] != bundle.digest:
-        job.console.notice(f"preview: the project's codes are not of {bundle.name}, the face is inverted anew")
+    if inverted and project.record("invert").models["generator"] != bundle.origin.digest:
+        job.console.notice(f"preview: the project's codes are not of {bundle.origin.name}, the face is inverted anew")
         inverted = False
     finetuned = inverted and project.status("finetune") == "done"
     return ReusableStages(project.track() if aligned else None, inverted, tuned and finetuned)
@@ -136,10 +136,16 @@ class Viewer:
         self.job, self.reader, self.bundle = job, reader, bundle
         self.reusable = reusable_stages(job, bundle, tuned)
         self.device = choose_device(job.device, job.console)
-        self.G: Generator = tuned_generator(job.project, bundle, self.reusable.tuned).to(self.device)
-        self.G.synthesis = CachedSynthesis(self.G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
+        self.G = self._opened(bundle.origin)
+        self.adapted = self._opened(bundle) if bundle.is_adapted else None  # draws the edited face
         self.times = reader.times
         self._models: tuple[Generator, Encoder] | None = None
+
+    def _opened(self, bundle: Bundle) -> Generator:
+        """The generator, tuned if that is wanted, which keeps its images."""
+        G = tuned_generator(self.job.project, bundle, self.reusable.tuned).to(self.device)
+        G.synthesis = CachedSynthesis(G.synthesis)  # type: ignore[assignment]  # it behaves as the one inside
+        return G
 
     # ---- choosing frames
 
@@ -269,7 +275,7 @@ class Viewer:
     def _codes(self, first: int, last: int) -> CodeRows:
         """The project's codes of frames `first` to `last`, smoothed as they will be rendered; nothing is written."""
         project, mode, track = self.job.project, self.job.smooth(), self.reusable.track
-        codes = load_codes(project, self.bundle.digest)
+        codes = load_codes(project, self.bundle.origin.digest)
         assert track is not None
         found: dict[str, RowFile] = {}
         for part, name in smoothed_names(project, mode, codes).items():
@@ -286,7 +292,7 @@ class Viewer:
         config = self.job.settings.invert
         if self._models is None:  # gradients do not go through a generator that keeps its images
             own = self.reusable.tuned or config.refine > 0 or config.likeness > 0
-            untuned = self.bundle.generator().to(self.device) if own else self.G
+            untuned = self.bundle.origin.generator().to(self.device) if own else self.G
             self._models = untuned, self.bundle.encoder().to(self.device)
         G, encoder = self._models
         crops = crops_.aligned_crops(near, track, encoder.config.input_size)
@@ -326,9 +332,10 @@ class Viewer:
         config = replace(self.job.settings.render, **changes)
         # A project's first face is shown, with its own edits.
         mine = edits_of(edits, self.job.project.faces[0]) if self.reusable.track is not None else list(edits)
-        face = FaceEdits(shown.track, shown.codes, load_edits(mine, self.bundle, self.job.nets).edits)
-        maker = map_maker(config.transfer, self.bundle, self.job.nets)
-        return next(compose(iter([shown.frame]), face, self.G, config, CompositingInputs(maker=maker))).rgb
+        loaded = load_edits(mine, self.bundle, self.job.nets).edits
+        face = FaceEdits(shown.track, shown.codes, loaded, restyled=self.adapted is not None)
+        inputs = CompositingInputs(seam=self.adapted, maker=map_maker(config.transfer, self.bundle, self.job.nets))
+        return next(compose(iter([shown.frame]), face, self.G, config, inputs)).rgb
 
 
 def part_of(track: Track, first: int, last: int) -> Track:

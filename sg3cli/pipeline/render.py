@@ -64,8 +64,11 @@ class RenderedFace:
         return self.everybody.overlap(self.edits.number, frame, landmarks, paster.window(frame), shape)
 
 
-def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
-    """The faces that the project edits, each with its own edits and with what pastes it."""
+def rendered_faces(job: Job, plan: Plan, G: Generator, adapted: Generator | None = None) -> list[RenderedFace]:
+    """The faces that the project edits, each with its own edits and with what pastes it.
+
+    `adapted` draws the edited faces where it is not `G`, which draws those without edits.
+    """
     project = job.project
     everybody, found = load_everybody(project), []
     untouched = project.key("finetune" if plan.tuned else "invert")
@@ -73,16 +76,19 @@ def rendered_faces(job: Job, plan: Plan, G: Generator) -> list[RenderedFace]:
         track = project.track(order)
         codes = smoothed_codes(project, plan.bundle, track, job.smooth(), order, job)
         face = plan.of_face(with_smooth_landmarks(track), codes, number, order)
-        found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs)), everybody))
+        found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs), adapted), everybody))
     return found
 
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`, signed if that is asked for; returns the facts for the project's record."""
     project, config, signing = job.project, job.settings.render, job.signing(out)
-    G = tuned_generator(project, plan.bundle, plan.tuned, job.nets).to(choose_device(job.device, job.console))
-    G.synthesis.set_precision(config.precision)
-    faces = rendered_faces(job, plan, G)
+    device, bundle = choose_device(job.device, job.console), plan.bundle
+    G = tuned_generator(project, bundle.origin, plan.tuned, job.nets).to(device)
+    adapted = tuned_generator(project, bundle, plan.tuned, job.nets).to(device) if bundle.is_adapted else None
+    for net in (G,) if adapted is None else (G, adapted):
+        net.synthesis.set_precision(config.precision)
+    faces = rendered_faces(job, plan, G, adapted)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), **project.reading) as reader, ExitStack() as stack:
         size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)

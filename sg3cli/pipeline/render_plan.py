@@ -33,7 +33,7 @@ class Plan:
 
     def of_face(self, track: Track, codes: CodeRows, number: int = 0, order: int = 0) -> FaceEdits:
         """What the plan does to one face: those of its edits that change the face `number`."""
-        return FaceEdits(track, codes, edits_of(self.edits, number), number, order)
+        return FaceEdits(track, codes, edits_of(self.edits, number), number, order, self.bundle.is_adapted)
 
 
 def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
@@ -45,16 +45,21 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     job.report("render", loaded.notices)
     digests = loaded.digests
     last = "finetune" if tuned else "invert"
-    made_from = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests)
+    adapted = {"name": bundle.name, "generator": bundle.digest} if bundle.is_adapted else None
+    drawn = {"inputs": project.key(last), "edits": project.stored_edits, "directions": digests}
+    if adapted is not None:  # what draws the edited faces; without one the keys are what they were before there was any
+        drawn["adapted"] = adapted["generator"]
+    made_from = content_key(**drawn)
     parts = {"render": config, "encode": job.settings.encode, "tuned": tuned, "mask": mask_digest(config)}
     transfer = bundle.transfer_digest if config.transfer in ("auto", "learned") else None
     parts["transfer"] = transfer
-    key = content_key(inputs=project.key(last), edits=project.stored_edits, directions=digests, **parts)
+    key = content_key(**drawn, **parts)
     models = {
         **invert.models,
         "tuned": project.key("finetune") if tuned else None,
         "directions": digests,
         "transfer": transfer,
+        **({} if adapted is None else {"adapted": adapted}),
     }
     record = provenance.provenance(project, project.stored_edits, models)
     return Plan(key, made_from, loaded.edits, bundle, tuned, record)

@@ -29,8 +29,14 @@ SEAM_CHECKPOINT = "stitch/seam-checkpoint.safetensors"
 REVISION = 1  # raised when masks or seams of the same settings come out differently
 
 
-def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, inputs: str) -> Generator | None:
-    """With `--stitch tune`, a copy of `G` whose edited faces meet the frame at the mask's edge; kept in the project."""
+Pair = tuple[Generator, Generator | None]  # what draws the face without edits, and with them if that is another one
+
+
+def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, pair: Pair, inputs: str) -> Generator | None:
+    """With `--stitch tune`, a copy of what draws the edited faces that lets them meet the frame at the mask's edge.
+
+    What tuning has changed is kept in the project.
+    """
     config = paster.config
     seam, checkpoint = (job.project.path / of_face(name, face.order) for name in (SEAM, SEAM_CHECKPOINT))
     if config.stitch != "tune":
@@ -44,11 +50,11 @@ def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, 
     settings |= {"mask_mode": config.mask_mode if config.mask else None, "smooth": job.smooth(), "revision": REVISION}
     settings |= {"precision": config.precision}
     key = content_key(inputs=inputs, tuning=tuning, **settings)
-    result = copy.deepcopy(G)
+    result = copy.deepcopy(pair[1] or pair[0])
     if (kept := load_tensors(job, seam, key)) is not None:
         apply_delta(result, kept[0])
         return result
-    tuner = seam_tuner(job, face, paster, G, tuning)
+    tuner = seam_tuner(job, face, paster, pair, tuning)
     restore(job, tuner, checkpoint, key)
     last = None
     for last in job.console.progress(tuner.run(), config.stitch_steps, "render: seam", tuner.step):
@@ -62,8 +68,9 @@ def seam_generator(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, 
     return result
 
 
-def seam_tuner(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, tuning: FinetuneConfig) -> SeamTuner:
+def seam_tuner(job: Job, face: FaceEdits, paster: FacePaster, pair: Pair, tuning: FinetuneConfig) -> SeamTuner:
     """A tuner on the edited codes of the frames that show the face, or of as many as memory allows."""
+    G, by = pair[0], pair[1] or pair[0]
     track, config, size = paster.track, paster.config, G.img_resolution
     square = replace(paster, config=replace(config, expand=None))  # beyond the square nothing was tuned, nor is it now
     chosen = select_targets(track.status != ABSENT, size)
@@ -74,11 +81,11 @@ def seam_tuner(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, tuni
         frames = job.console.progress(reader.frames(), len(track.pts), "render: reading")
         wanted = (frame for frame in frames if frame.index in rows)
         while part := list(islice(wanted, config.batch)):
-            for frame, (before, after) in zip(part, face.pairs(part, G, G, config), strict=True):
+            for frame, (before, after) in zip(part, face.pairs(part, G, by, config), strict=True):
                 source = warp_quad(frame.rgb, track.windows[frame.index], size)
                 row = rows[frame.index]
                 images[row], masks[row] = seam_target(after, before, source, square.opacity(frame.index), config.detail)
     targets = SeamTargets(images, np.arange(len(chosen)), masks)
-    tuner = SeamTuner(G, face.edited_codes(chosen), track.transforms[chosen], targets, tuning, config.stitch_threshold)
+    tuner = SeamTuner(by, face.edited_codes(chosen), track.transforms[chosen], targets, tuning, config.stitch_threshold)
     tuner.G.synthesis.set_precision("fp32")
     return tuner

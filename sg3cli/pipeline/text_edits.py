@@ -116,7 +116,7 @@ def make_text_direction(
         "text_model": model.name, "unit": "one standard deviation of the style that agrees most", "leak": None,
         "made": f"StyleCLIP: {np.count_nonzero(vector)} styles ({', '.join(chosen_channels(vector, names))})",
     }  # fmt: skip
-    return Direction(name, vector[None], bundle.digest, meta)
+    return Direction(name, vector[None], bundle.origin.digest, meta)
 
 
 def text_edit(project: Path, bundle: Bundle, model: TextModel, text: str, neutral: str, beta: float) -> Path:

@@ -57,3 +57,15 @@ class TrainDirectionsConfig:
     unaligned: bool = False  # the first code, which moves the image, is the mean while a classifier looks
     batch: int = 8
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Adaptation of a generator to a text or to pictures (StyleGAN-NADA)."""
+
+    steps: int = 150
+    batch: int = 2  # codes of a step
+    lr: float = 1e-2  # suits people-128 and a hundred steps; 2e-3 is published, for generators with more channels
+    keep: float = 0.0  # weight of the squared change of light and dark, coarsely seen
+    truncation: float = 0.7  # of codes from the mapping
+    seed: int = 0

@@ -4,6 +4,7 @@
     people-128/generator.safetensors  weights, with the architecture in the file's metadata
     people-128/encoder.safetensors    only needed to invert: a bundle without it can still generate
     people-128/directions/age.safetensors ...
+    sketch/parent.safetensors         only in an adapted model (`sg3 adapt`): the generator that it was adapted from
 
 Bundles are looked up by name in the package, then in the model store, or given as a folder.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sg3cli.nets.generator import Generator
     from sg3cli.nets.transfer_net import TransferNet
 
+GENERATOR = "generator.safetensors"
+PARENT = "parent.safetensors"  # of an adapted bundle: the generator whose codes, encoder and directions it takes
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attributes to values
@@ -44,6 +47,7 @@ class Bundle:
 
     path: Path
     meta: dict[str, Any]
+    generator_file: str = GENERATOR
 
     @property
     def name(self) -> str:
@@ -51,8 +55,30 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:...` of the generator's file; codes and directions carry it."""
-        return self._digest("generator.safetensors")
+        """`sha256:...` of the generator's file; codes and directions carry it (those of `origin`)."""
+        return self._digest(self.generator_file)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether its generator was adapted from another one, whose codes it takes."""
+        return self.generator_file == GENERATOR and "adapted_from" in self.meta
+
+    @cached_property
+    def origin(self) -> Bundle:
+        """The model whose codes these are: itself, or of an adapted one its parent, with the same encoder.
+
+        Codes are found, directions fitted and people tuned with it. Raises `ModelError` when the parent's generator
+        is not the one that the model's description names.
+        """
+        if not self.is_adapted:
+            return self
+        named = self.meta["adapted_from"]
+        if not isinstance(named, dict) or not (self.path / PARENT).is_file():
+            raise ModelError(f"model {self.path} lacks {PARENT}, which it was adapted from", "copy the whole folder")
+        parent = replace(self, meta={**self.meta, "name": str(named.get("name"))}, generator_file=PARENT)
+        if parent.digest != named.get("generator"):
+            raise ModelError(f"{self.path / PARENT} is not what {self.name} was adapted from", "copy the model again")
+        return parent
 
     @cached_property
     def encoder_digest(self) -> str:
@@ -72,7 +98,7 @@ class Bundle:
         """The generator's architecture, from its file's header. Raises `ModelError` for a damaged one."""
         from safetensors import SafetensorError, safe_open
 
-        path = self.path / "generator.safetensors"
+        path = self.path / self.generator_file
         try:
             with safe_open(str(path), framework="np") as file:
                 return GeneratorConfig.from_dict(json.loads(file.metadata()["sg3"])["config"])
@@ -97,7 +123,7 @@ class Bundle:
         from sg3cli.nets.checkpoint import load_generator_file
 
         _ = self.digest  # raises for a damaged file
-        G, _ = load_generator_file(self.path / "generator.safetensors")
+        G, _ = load_generator_file(self.path / self.generator_file)
         return G.eval().requires_grad_(False)
 
     def encoder(self) -> Encoder:
@@ -158,7 +184,7 @@ class Bundle:
         if path.parent == self.path:
             self._digest(FLOW)
         flow, meta = load_flow_file(path)
-        if meta.get("generator") != self.digest:
+        if meta.get("generator") != self.origin.digest:
             raise ModelError(f"{path} belongs to another generator", f"sg3 train flow PICTURES --model {self.name}")
         return flow
 

@@ -76,7 +76,7 @@ class Learner:
         check_names(names)
         seeds = tuple(range(self.config.samples))
         ws = self.seed_codes(seeds)
-        facts = {"generator": self.bundle.digest, "truncation": self.config.truncation}
+        facts = {"generator": self.bundle.origin.digest, "truncation": self.config.truncation}
         scoring = Scoring(self.G, classifier, ws, self.out, self.config.unaligned, facts)
         for _ in self.console.progress(scoring.run(self.config.batch), len(seeds), "classify", len(scoring.scores)):
             pass
@@ -147,7 +147,14 @@ class Learner:
             best, facts = ranked[0], self._described(labelled.table.names, name, ranked)
             vector = np.zeros((1, styles.shape[1]), np.float32)
             vector[0, best.place] = best.deviation if best.answer >= 0 else -best.deviation
-            meta = {"schema": 1, "name": name, "generator": self.bundle.digest, "space": "s", "made": made, **facts}
+            meta = {
+                "schema": 1,
+                "name": name,
+                "generator": self.bundle.origin.digest,
+                "space": "s",
+                "made": made,
+                **facts,
+            }
             path = self.out / f"{name}.safetensors"
             write_arrays(path, {"direction": vector}, meta)
             self.console.data(str(path))
@@ -235,18 +242,18 @@ class Learner:
                 held[name] = found[name].vector
                 continue
             direction = load_direction(find_direction(name, known))
-            direction.check_fits(self.G.config, self.bundle.digest)
+            direction.check_fits(self.G.config, self.bundle.origin.digest)
             if direction.space == "s":
                 raise UsageError(f"{name} is a direction of S, which is not held in W", "leave it out of --given")
             held[name] = direction.vector.mean(axis=0, keepdims=True)  # all codes of a picture of a seed are one
         return held
 
     def _save(self, direction: Fitted, facts: Mapping[str, Any], line: str) -> None:
-        self.console.data(str(fit.save_direction(self.out, direction, self.bundle.digest, facts)))
+        self.console.data(str(fit.save_direction(self.out, direction, self.bundle.origin.digest, facts)))
         self.console.notice(line)
 
     def _report(self, directions: Mapping[str, Any]) -> None:
-        report = {"schema": 1, "generator": self.bundle.digest, "directions": dict(directions)}
+        report = {"schema": 1, "generator": self.bundle.origin.digest, "directions": dict(directions)}
         write_json(self.out / "report.json", report)
         self.console.result("directions learn", out=str(self.out), directions=dict(directions))
 

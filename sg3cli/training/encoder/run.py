@@ -61,6 +61,9 @@ def open_generator(text: str) -> Base:
         G, _ = load_generator_file(path)
         return Base(G, path, digest_of(path), path.stem, None)
     bundle = load_model(text)
+    if bundle.is_adapted:
+        what = f"{bundle.name} was adapted from {bundle.origin.name} and has that model's encoder"
+        raise ModelError(what, f"for an encoder of its own drawings: --generator {bundle.path}/generator.safetensors")
     return Base(bundle.generator(), bundle.path / "generator.safetensors", bundle.digest, bundle.name, bundle.path)
 
 

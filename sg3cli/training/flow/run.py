@@ -57,7 +57,7 @@ def train_flow(bundle: Bundle, out: Path, given: FlowSources, console: Console) 
     own = ws[first_of_each(whose)]
     some = own[torch.from_numpy(np.linspace(0, people - 1, min(SEEN, people)).round().astype(np.int64))]
     settle(flow, some, G, with_context(given.read), console.notice)
-    meta = {"generator": bundle.digest, "reader": given.reader, "codes": people}
+    meta = {"generator": bundle.origin.digest, "reader": given.reader, "codes": people}
     save_flow(out, flow, meta, dtype=torch.float16)
     chunks.clear()
     return flow
