@@ -83,6 +83,8 @@ def asked_edits(
         return None
     written = [with_preserved(parse_edit(text, layers, space), preserve) for text in edits or ()]
     written += [with_preserved(parse_channel(text, layers), preserve) for text in channels or ()]
+    if targets and (layers is not None or space is not None or preserve):
+        raise UsageError("--target takes no --layers, --space or --preserve", "give those edits a command of their own")
     written += [parse_target(text) for text in targets or ()]
     if face is not None:
         written = [edit if edit.face is not None else replace(edit, face=face) for edit in written]
