@@ -18,4 +18,5 @@ fi
 .venv/bin/ruff format --check sg3cli tests
 .venv/bin/mypy
 .venv/bin/lint-imports
-.venv/bin/python -m pytest "$@"
+# Two at a time, a file of tests each; every one on a thread of its own.
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
