@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import tiny_generator
 
+from sg3cli.compositing.hue import in_the_hue_of
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, describe
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, Span, _asymmetry, fit_directions
@@ -25,7 +26,7 @@ def edits() -> ReadEdits:
     reader.weight.copy_(torch.randn(reader.weight.shape) * reader.weight.shape[0] ** -0.5 * reader.spread)
     reader.projection.copy_(torch.randn(reader.projection.shape))
     reader.bias[0] = 50.0
-    return ReadEdits(reader, G, ReadConfig(steps=15, edits_per_step=3, lr=0.15, size=1e-6, shift=1, colour=1.0))
+    return ReadEdits(reader, G, ReadConfig(steps=20, edits_per_step=3, lr=0.15, size=1e-6, shift=1, colour=1.0))
 
 
 def _none() -> dict[str, torch.Tensor]:
@@ -74,7 +75,9 @@ def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
     """What is read as age is what one direction of the codes does; it is found from nothing."""
     ws = torch.randn(300, 8, 32, generator=torch.Generator().manual_seed(1))
     reader, true = edits.reader, torch.cat([torch.zeros(1, 32), torch.randn(7, 32)])
-    apart = reader.features(edits.G.synthesis(ws + true)) - reader.features(edits.G.synthesis(ws - true))
+    plain = edits.G.synthesis(ws)
+    ends = [in_the_hue_of(plain, edits.G.synthesis(ws + sign * true)) for sign in (1, -1)]  # hue the reader never sees
+    apart = reader.features(ends[0]) - reader.features(ends[1])
     kept = reader.weight.clone()
     reader.weight[:, 0] = 20 * apart.mean(0) / apart.mean(0).square().sum()
 
