@@ -94,7 +94,7 @@ def test_no_home_for_a_user_of_no_name(tmp_path: Path) -> None:
     as_stranger = f"setpriv --reuid {STRANGER} --clear-groups env TMPDIR={tmp_path} {line}"
     tmp_path.chmod(0o777)
     for parent in (*tmp_path.parents,):
-        if parent.stat().st_uid == os.geteuid() and "pytest" in parent.name:
+        if parent.stat().st_uid == os.geteuid() and "pytest" in str(parent):
             parent.chmod(parent.stat().st_mode | 0o055)
     without_models = {"SG3_MODELS": "", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": "", "SG3_CONFIG": ""}
     for home in (None, "/"):
