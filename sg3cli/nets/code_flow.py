@@ -134,6 +134,12 @@ class CodeFlow(nn.Module):
         k = self.column(label)
         return ws + share[:, None, None] * (self.called(ws, k, self.call(k, target)) - ws)
 
+    def reach(self, label: str) -> tuple[float, float]:
+        """The lowest and the highest value to which an attribute comes on average."""
+        k = self.column(label)
+        low, high = (self.reached[k, [0, -1]] * self.label_std[k] + self.label_mean[k]).tolist()
+        return low, high
+
     def call(self, k: int, target: Tensor) -> Tensor:
         """The call [N] after which attribute number k is read as `target [N]`."""
         wanted = (target - self.label_mean[k]) / self.label_std[k]

@@ -177,6 +177,11 @@ def move_of(edit: Edit, directions: Mapping[str, Direction], networks: Networks)
     if edit.target is not None:
         from sg3cli.latents.flow_moves import FlowTo
 
+        low, high = networks.flow.reach(flow_label(edit.direction))
+        if not all(low <= key.strength <= high for key in edit.target):
+            networks.notices.append(
+                f"edit: {edit.title} to {edit.text} is beyond {low:.3g}..{high:.3g}, as far as it comes"
+            )
         return FlowTo(networks.flow, flow_label(edit.direction))
     if edit.channel is not None:
         place = channel_index(edit, config)

@@ -65,6 +65,13 @@ def test_the_drawing_gets_the_value(bundle: Bundle) -> None:
     assert means[0] < -0.15 and means[1] > 0.15  # of .7: ninety codes tell a flow little
 
 
+def test_a_value_beyond_what_is_reached_is_said(bundle: Bundle) -> None:
+    low, high = bundle.flow().reach("left")
+    for value, said in ((low - 1, True), ((low + high) / 2, False), (high + 1, True)):
+        notices = load_edits([parse_target(f"left={value}")], bundle, LoadedNets()).notices
+        assert any("beyond" in notice for notice in notices) == said
+
+
 def test_a_project_is_brought_to_a_value(
     bundle: Bundle, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

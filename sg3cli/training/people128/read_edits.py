@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.compositing.hue import in_the_hue_of
+from sg3cli.compositing.hue import REC601, in_the_hue_of
 from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
 from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
@@ -62,7 +62,6 @@ READABLE = {
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
-REC601 = (0.299, 0.587, 0.114)
 BLOCK = 8  # pixels of an area: a brow is one or two
 BALANCE_EVERY = 20  # steps
 RIDGE = 20.0  # people, of whom nothing is known, beside those who differ
