@@ -19,6 +19,7 @@ SIZE = 128  # pixels that the backbone is shown
 GRIDS = ((1, 8), (2, 8), (3, 4), (4, 4), (5, 4))
 DIMENSION = sum(STAGES[stage][3] * grid**2 for stage, grid in GRIDS)
 HIDDEN = 384
+DROPOUT = 0.15  # while it is trained: of what it says of the target itself, and of the small network's inside
 
 
 class FeatureBranch(nn.Module):
@@ -52,7 +53,9 @@ class FeatureBranch(nn.Module):
             target, drawn = describe(self.net, torch.cat([x[:, :3], x[:, 3:]])).chunk(2)
             away = (target - drawn) @ self.components
             who = (target - self.mean) @ self.components
-        y: Tensor = self.direct(away) + self.outer(F.silu(self.inner(torch.cat([away, who], 1))))
+        seen = torch.cat([away, F.dropout(who, DROPOUT, self.training)], 1)
+        hidden = F.dropout(F.silu(self.inner(seen)), DROPOUT, self.training)
+        y: Tensor = self.direct(away) + self.outer(hidden)
         return y.view(-1, *self.shape)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sg3cli.errors import InputError
 from sg3cli.training.data.degradation import degrade
+from sg3cli.training.data.new_faces import bent, exchanged, like_pose, lit
 
 # iBUG 68: where each landmark goes when left and right change places
 MIRRORED_68 = np.array(
@@ -58,6 +59,8 @@ ATTRIBUTES: dict[str, Attribute] = {
     "makeup": Attribute(("makeup",), 0.5),
 }
 CHANGED = 0.02  # units: a smaller difference of an attribute is none
+BEND = 0.014  # of the side, of the random warps
+LIGHT = 0.2  # of the random light, in natural logarithms
 HELD_OUT_GROUPS = 86
 HELD_OUT_PEOPLE = 0.12  # of the photographed people, the last by number
 
@@ -188,6 +191,9 @@ class BatchConfig:
     shift: float = 0.02  # of the side
     scale: float = 0.04
     degraded: float = 0.3  # of what the encoder sees
+    exchanged: float = 0.0  # photographs that get another one's face (`data.new_faces`)
+    bent: float = 0.0  # photographs under a smooth random warp
+    lit: float = 0.0  # photographs in other light
     seed: int = 0
 
 
@@ -241,7 +247,7 @@ class BatchSource:
             second.add(pictures, rows[1], augment)
         for _ in range(c.photos_per_step):
             k, row = self._photo_rows[int(np.searchsorted(self._photo_cumulative, rng.random()))]
-            real.add(self.photos[k][0], row, Augment.draw(rng, c))
+            real.add_changed(*self._new_face(rng, k, row), Augment.draw(rng, c))
         faults = torch.Generator().manual_seed(int(rng.integers(2**62)))
         a, photos = first.stacked(), real.stacked()
         seen = degrade(torch.cat([a, photos]), faults, c.degraded)
@@ -251,6 +257,22 @@ class BatchSource:
     def stream(self, first: int) -> Iterator[Batch]:
         """Batches from step `first` on without end, some decoded beforehand."""
         return made_ahead(self.batch, first)
+
+    def _new_face(self, rng: np.random.Generator, k: int, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Photograph and landmarks (shares) of one row, made somebody else as the shares of the configuration say."""
+        c, pictures = self.config, self.photos[k][0]
+        image, points = pictures.picture(row), pictures.landmarks[row]
+        exchange, bend, light = rng.random(3) < (c.exchanged, c.bent, c.lit)
+        if exchange:
+            rows = self.photos[k][1]
+            yaw, pitch = pictures.column("yaw")[rows], pictures.column("pitch")[rows]
+            others = like_pose(yaw, pitch, int(np.searchsorted(rows, row)), pictures.identity[rows])
+            if len(others):
+                other = int(rows[rng.choice(others)])
+                image, points = exchanged(image, points, pictures.picture(other), pictures.landmarks[other], rng.random())
+        if bend:
+            image, points = bent(image, points, rng, BEND)
+        return lit(image, rng, LIGHT) if light else image, points
 
     def _draw_pair(self, rng: np.random.Generator) -> tuple[PictureSet, tuple[int, int], np.ndarray]:
         k = int(np.searchsorted(self._set_shares, rng.random()))
@@ -319,7 +341,10 @@ class _Shown:
         self.landmarks: list[np.ndarray] = []
 
     def add(self, pictures: PictureSet, row: int, augment: Augment) -> None:
-        image, landmarks = augment.apply(pictures.picture(row), pictures.landmarks[row], self.size)
+        self.add_changed(pictures.picture(row), pictures.landmarks[row], augment)
+
+    def add_changed(self, image: np.ndarray, landmarks: np.ndarray, augment: Augment) -> None:
+        image, landmarks = augment.apply(image, landmarks, self.size)
         self.images.append(image)
         self.landmarks.append(landmarks)
 
