@@ -40,7 +40,7 @@ def warped(image: np.ndarray, points: np.ndarray, goal: np.ndarray) -> np.ndarra
     A thin-plate spline through the landmarks (Bookstein 1989), a little smoothed, from the goal back to the picture.
     """
     there, here = np.concatenate([goal, BORDER]), np.concatenate([points, BORDER])
-    spline = RBFInterpolator(there, here - there, kernel="thin_plate_spline", smoothing=1e-4)
+    spline = RBFInterpolator(there, here - there, kernel="thin_plate_spline", smoothing=1e-5)
     axis = np.linspace(0, 1, GRID)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     return _moved(image, spline(grid).reshape(GRID, GRID, 2))

@@ -36,7 +36,7 @@ from sg3cli.training.people128.pair_data import (
     split_groups,
 )
 from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
-from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, fit_directions
+from sg3cli.training.people128.read_edits import READABLE, Faces, ReadConfig, ReadEdits, fit_directions
 from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 from sg3cli.weights.registry import MODEL_CREDITS, PHOTO_CREDITS
@@ -134,9 +134,11 @@ class Sources:
 def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Write the bundle, all in half precision; `record` tells in `model.json` how it was trained. The directions."""
     photos, edits = given.photos, given.edits
-    codes = codes_of(net, photos, photo_rows(photos, first_held_out_person(photos.identity))[0])
+    seen = photo_rows(photos, first_held_out_person(photos.identity))[0]
+    codes = codes_of(net, photos, seen)
     plain = np.flatnonzero(np.isin(np.asarray(edits.group), split_groups(edits)[0]) & ~np.asarray(edits.altered))
-    rendered = codes_of(net, edits, np.random.default_rng(0).permutation(plain)[:RENDERS])
+    plain = np.random.default_rng(0).permutation(plain)[:RENDERS]
+    rendered = codes_of(net, edits, plain)
     start = net.G.mapping.w_avg.clone()
     held = fit_mapping(net.G, codes.mean(1))
     net.G.mapping.w_avg.copy_(start)  # the code from which the encoder learned to go on; another one costs .6 dB
@@ -147,9 +149,12 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     with atomic_path(folder / TRAINED) as temp:
         save_file({"D": net.directions.detach().numpy().astype(np.float16)}, temp)
     shutil.rmtree(folder / "directions", ignore_errors=True)
-    edited, ws = ReadEdits(given.reader, net.G, given.config), torch.cat([codes, rendered])
+    points = np.concatenate([photos.landmarks[seen], edits.landmarks[plain]]) * net.G.img_resolution
+    faces = Faces(torch.cat([codes, rendered]), torch.from_numpy(points).float())
     with torch.enable_grad():
-        read = fit_directions(edited, ws, taught(net) | dict(given.before), _say)
+        read = fit_directions(
+            ReadEdits(given.reader, net.G, given.config), faces, taught(net) | dict(given.before), _say
+        )
     vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
     save_face_reader(folder / READER, given.reader, {})

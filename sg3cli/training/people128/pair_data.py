@@ -269,7 +269,9 @@ class BatchSource:
             others = like_pose(yaw, pitch, int(np.searchsorted(rows, row)), pictures.identity[rows])
             if len(others):
                 other = int(rows[rng.choice(others)])
-                image, points = exchanged(image, points, pictures.picture(other), pictures.landmarks[other], rng.random())
+                image, points = exchanged(
+                    image, points, pictures.picture(other), pictures.landmarks[other], rng.random()
+                )
         if bend:
             image, points = bent(image, points, rng, BEND)
         return lit(image, rng, LIGHT) if light else image, points

@@ -2,7 +2,8 @@
 
     r_0 = read(G(ws))     r_1 = read(G(ws + s D_k))      ws: codes of photographs and renders, s: strength, G: fixed
     |(r_1 - r_0 - s unit_k) / spread|^2     for attribute k; for all others the change that is asked for is none
-    + what the edit does to who it is, to colours, to one half of the face alone, and beyond the face
+    + what the edit does to who it is, to colours, to one half of the face alone, beyond the face, and to the parts of
+      the face that it is not about
     + size |a_k|^2      D_k = a_k . (what codes of people differ in, each component in its standard deviation)
     - D(G(ws + s D_k))      a discriminator between drawings that are edited and such that are not
 
@@ -22,7 +23,7 @@ perceptual distance within a hundred steps, because a generator can answer by be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ class Readable(NamedTuple):
 
     `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
     a mouth that opens is dark. `free`: photographs hardly show it, so it is not sought in what their codes differ in.
+    `keeps`: parts of the face that stay as they are. Somebody with thin brows was given thick ones to be younger, one
+    thicker than the other, and a nose that ended earlier.
     """
 
     label: str
@@ -52,17 +55,26 @@ class Readable(NamedTuple):
     share: float = 1.0
     held: float = 0.15
     free: bool = False
+    keeps: tuple[str, ...] = ()
 
 
 READABLE = {
-    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0),
-    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5),
-    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4),
-    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True),
+    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nostrils", "teeth")),
+    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, keeps=("brows",)),
+    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, keeps=("brows", "nostrils", "eyes")),
+    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nostrils", "mouth")),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
+}
+PARTS = {  # of a face, by iBUG landmarks
+    "brows": range(17, 27),
+    "nostrils": range(31, 36),
+    "eyes": range(36, 48),
+    "mouth": range(48, 68),
+    "teeth": range(60, 68),
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 BLOCK = 8  # pixels of an area: a brow is one or two
+NEAR = 0.025  # of the side: how far a part of the face reaches around its landmarks
 BALANCE_EVERY = 20  # steps
 RIDGE = 20.0  # people, of whom nothing is known, beside those who differ
 AT_ONCE = 24
@@ -92,6 +104,7 @@ class ReadConfig:
     colour: float = 3.0
     beyond: float = 6.0
     symmetry: float = 4.0
+    kept: float = 6.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
@@ -104,6 +117,13 @@ def inner_face(size: int) -> Tensor:
     axis = (torch.arange(size) + 0.5) / size
     x, y = (axis[None, :] - 0.5) / 0.3, (axis[:, None] - 0.58) / 0.36
     return torch.sigmoid(8 * (1 - (x * x + y * y).sqrt()))[None, None]
+
+
+class Faces(NamedTuple):
+    """Codes ws [N,num_ws,w_dim] of pictures, and where the landmarks [N,68,2] of these lie, in pixels of a drawing."""
+
+    ws: Tensor
+    landmarks: Tensor
 
 
 class ReadEdits:
@@ -120,12 +140,12 @@ class ReadEdits:
             torch.manual_seed(config.seed)
             self.critic = ProjectedDiscriminator(feature_channels(), torch.device("cpu"), share=config.realism)
 
-    def losses(self, directions: Directions, ws: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], Learn]:
-        """Terms for one edit of each of the codes ws [N,num_ws,w_dim]; gradients reach the directions alone.
+    def losses(self, directions: Directions, faces: Faces, rng: torch.Generator) -> tuple[dict[str, Tensor], Learn]:
+        """Terms for one edit of each face; gradients reach the directions alone.
 
         And the step of the discriminator that is due afterwards.
         """
-        c = self.config
+        c, ws = self.config, faces.ws
         with torch.no_grad():
             y = self.G.synthesis(ws)
         view = _View.draw(y, rng, c.shift, c.noise)
@@ -143,6 +163,7 @@ class ReadEdits:
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
             "colour": c.colour * self._colour(edited - y, torch.tensor([READABLE[name].held for name in names])),
             "symmetry": c.symmetry * _asymmetry(edited - y),
+            "kept": c.kept * _kept(edited - y, faces.landmarks, [READABLE[name].keeps for name in names]),
             "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
         terms["total"] = torch.stack(list(terms.values())).sum()
@@ -207,6 +228,17 @@ def _asymmetry(change: Tensor) -> Tensor:
     return 0.5 * _rms(areas - areas.flip(3), areas.new_ones(1))
 
 
+def _kept(change: Tensor, landmarks: Tensor, keeps: Sequence[tuple[str, ...]]) -> Tensor:
+    """[]: change [N,3,R,R] near the landmarks [N,68,2] (pixels) of the parts that each face keeps."""
+    side = change.shape[-1]
+    shown = torch.tensor([[any(k in PARTS[part] for part in parts) for k in range(68)] for parts in keeps])
+    axis = (torch.arange(side) + 0.5) / (NEAR * side)
+    dx, dy = (axis - landmarks[..., k, None] / (NEAR * side) for k in (0, 1))  # [N,68,R]
+    near = torch.exp(-0.5 * dx.square())[:, :, None] * torch.exp(-0.5 * dy.square())[..., None]
+    near = (near * shown[..., None, None]).amax(1, keepdim=True)
+    return _rms(F.avg_pool2d(change, 2), F.avg_pool2d(near, 2))
+
+
 def _rms(values: Tensor, weight: Tensor) -> Tensor:
     """[]: root of the weighted mean square of values [N,C,H,W], meant over N: a small spot counts more than a veil."""
     return ((values.square() * weight).mean((1, 2, 3)) + 1e-12).sqrt().mean()
@@ -264,14 +296,14 @@ def people_start(edits: ReadEdits, span: Span, ws: Tensor) -> dict[str, Tensor]:
 
 
 def fit_directions(
-    edits: ReadEdits, ws: Tensor, free: Directions, say: Callable[[str], None] = lambda line: None
+    edits: ReadEdits, faces: Faces, free: Directions, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Tensor]:
-    """Directions [num_ws,w_dim] by name, fitted on codes ws [N,num_ws,w_dim].
+    """Directions [num_ws,w_dim] by name, fitted on the codes of faces.
 
     In the span of the codes, from how people differ; those that are `free` in all of W+, from what is given on.
     """
-    c, span = edits.config, Span(ws, edits.config.components)
-    begun = people_start(edits, span, ws)
+    c, span = edits.config, Span(faces.ws, edits.config.components)
+    begun = people_start(edits, span, faces.ws)
     inside = {name: begun[name].clone().requires_grad_() for name, of in READABLE.items() if not of.free}
     outside = {name: free[name].clone().requires_grad_() for name, of in READABLE.items() if of.free}
 
@@ -284,11 +316,11 @@ def fit_directions(
     sums: dict[str, float] = {}
     for step in range(c.steps):
         rng = torch.Generator().manual_seed(c.seed * 1_000_003 + step)
-        chosen = torch.randperm(len(ws), generator=rng)[: c.edits_per_step]
+        chosen = torch.randperm(len(faces.ws), generator=rng)[: c.edits_per_step]
         decay = 1 - 0.95 * max((step / c.steps - c.decay_from) / (1 - c.decay_from), 0.0)
         for group, lr in zip(optimiser.param_groups, (c.lr, c.lr_free), strict=True):
             group["lr"] = lr * decay * min(1.0, (step + 1) / c.warmup)
-        losses, learn = edits.losses(directions(), ws[chosen], rng)
+        losses, learn = edits.losses(directions(), Faces(*(of[chosen] for of in faces)), rng)
         losses["size"] = c.size * torch.stack([a.square().sum() for a in inside.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
         (losses["total"] + losses["size"]).backward()

@@ -9,7 +9,17 @@ from tiny import tiny_generator
 from sg3cli.compositing.hue import in_the_hue_of
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, describe
-from sg3cli.training.people128.read_edits import READABLE, ReadConfig, ReadEdits, Span, _asymmetry, fit_directions
+from sg3cli.training.people128.read_edits import (
+    PARTS,
+    READABLE,
+    Faces,
+    ReadConfig,
+    ReadEdits,
+    Span,
+    _asymmetry,
+    _kept,
+    fit_directions,
+)
 
 LABELS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup")
 NAMES, HELD = list(READABLE), torch.tensor([0.3])
@@ -27,6 +37,10 @@ def edits() -> ReadEdits:
     reader.projection.copy_(torch.randn(reader.projection.shape))
     reader.bias[0] = 50.0
     return ReadEdits(reader, G, ReadConfig(steps=20, edits_per_step=3, lr=0.15, size=1e-6, shift=1, colour=1.0))
+
+
+def _faces(ws: torch.Tensor) -> Faces:
+    return Faces(ws, torch.full((len(ws), 68, 2), 16.0))
 
 
 def _none() -> dict[str, torch.Tensor]:
@@ -48,9 +62,9 @@ def test_wishes_lie_within_what_faces_are(edits: ReadEdits) -> None:
 
 
 def test_no_change_costs_the_wish_alone(edits: ReadEdits) -> None:
-    terms, _ = edits.losses(_none(), torch.randn(4, 8, 32), torch.Generator().manual_seed(3))
+    terms, _ = edits.losses(_none(), _faces(torch.randn(4, 8, 32)), torch.Generator().manual_seed(3))
     assert float(terms["asked"]) > 0.01
-    assert all(float(terms[n]) < 1e-5 for n in ("leak", "identity", "colour", "symmetry", "beyond"))
+    assert all(float(terms[n]) < 1e-5 for n in ("leak", "identity", "colour", "symmetry", "kept", "beyond"))
 
 
 def test_hue_counts_more_than_lightness_and_texture_not_at_all(edits: ReadEdits) -> None:
@@ -71,6 +85,20 @@ def test_one_eye_alone_is_seen() -> None:
     assert float(_asymmetry(change + change.flip(3))) < 1e-5
 
 
+def test_a_part_that_is_kept_is_missed_where_it_lies() -> None:
+    landmarks = torch.full((2, 68, 2), -99.0)
+    landmarks[:, list(PARTS["brows"])] = torch.tensor([20.0, 8.0])
+    landmarks[:, list(PARTS["mouth"])] = torch.tensor([16.0, 26.0])
+    at_brow = torch.zeros(2, 3, 32, 32)
+    at_brow[:, :, 6:10, 18:22] = 1
+    kept = [float(_kept(at_brow, landmarks, [parts, parts])) for parts in (("brows",), ("mouth",), ())]
+    assert kept[0] > 0.02 > 1e-4 > kept[1] >= kept[2]
+    sideways = at_brow.transpose(2, 3)
+    assert float(_kept(sideways, landmarks, [("brows",)] * 2)) < 1e-4
+    one = float(_kept(at_brow, landmarks, [("brows",), ("mouth",)]))  # each face keeps its own parts
+    assert one == pytest.approx(kept[0] / 2, rel=1e-3)
+
+
 def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
     """What is read as age is what one direction of the codes does; it is found from nothing."""
     ws = torch.randn(300, 8, 32, generator=torch.Generator().manual_seed(1))
@@ -83,15 +111,15 @@ def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
 
     def asked(direction: torch.Tensor) -> float:
         rngs = (torch.Generator().manual_seed(1000 + k) for k in range(6))
-        return sum(float(edits.losses({"age": direction}, ws[:6], rng)[0]["asked"]) for rng in rngs)
+        return sum(float(edits.losses({"age": direction}, _faces(ws[:6]), rng)[0]["asked"]) for rng in rngs)
 
     free = {"eyes-closed": torch.zeros(8, 32)}
-    found = fit_directions(ReadEdits(reader, edits.G, edits.config), ws, free)
+    found = fit_directions(ReadEdits(reader, edits.G, edits.config), _faces(ws), free)
     assert set(found) == set(READABLE) and found["eyes-closed"][1:].any() and not found["eyes-closed"][0].any()
     learned = found["age"]
     assert asked(learned) < 0.6 * asked(torch.zeros(8, 32))
     assert not learned[0].any() and learned[1:].any()
-    again = fit_directions(ReadEdits(reader, edits.G, edits.config), ws, free)["age"]
+    again = fit_directions(ReadEdits(reader, edits.G, edits.config), _faces(ws), free)["age"]
     assert torch.equal(learned, again)
     reader.weight.copy_(kept)
 
