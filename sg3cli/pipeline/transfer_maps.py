@@ -1,14 +1,15 @@
 """How the edit of a face goes over to its frames, steadied over time: drawn a little ahead of the render.
 
-Maps of single frames tremble with the source's noise. Each frame gets the local straight-line fit of the maps around
-it, within its shot, without lag. A reader of its own runs ahead of the render by as much as that needs, so that a few
+Maps and drawings of single frames tremble with the source's noise. Each frame gets the local straight-line fit of
+those around it, within its shot, without lag; what is added to the frame is a difference of drawings, and theirs was
+most of the trembling. A reader of its own runs ahead of the render by as much as that needs, so that a few
 frames are in memory; drawings are made in whole batches from the clip's first frame on, so that a run that is resumed,
 or renders a part, has the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from sg3cli.pipeline.face_crops import FaceEdits
     from sg3cli.pipeline.face_paster import FacePaster
 
-SMOOTHING = 0.04  # seconds over which the maps are steadied
+SMOOTHING = 0.06  # seconds over which maps and drawings are steadied
 FAR = 50  # frames that are decoded rather than sought past
 
 
 class Drawn(NamedTuple):
-    """One frame's drawings without and with the edit `[N, M, 3]` uint8, and how the edit goes over to the source."""
+    """One frame's drawings without and with the edit `[N, M, 3]` (levels), and how the edit goes over to the source."""
 
     plain: np.ndarray
     edited: np.ndarray
@@ -59,16 +60,15 @@ class SteadyTransfers:
         self.numbers = stretches(track.status != ABSENT, track.shots)
 
     def at(self, index: int) -> Drawn:
-        """Drawings and steadied maps of a frame that shows the face."""
+        """Steadied drawings and maps of a frame that shows the face."""
         times = self.face.track.times
         reach = REACH * SMOOTHING + 1e-6
         begin, end = np.searchsorted(times, [times[index] - reach, times[index] + reach])
         near = begin + np.flatnonzero(self.numbers[begin:end] == self.numbers[index])
         self._advance(int(near[0]), int(near[-1]))
-        here = self._made[index]
-        weights = line_weights(times[near], times[index], SMOOTHING)
-        steady = here.transfer.mixed(weights, [self._made[int(k)].transfer for k in near])
-        return here._replace(transfer=steady)
+        weights, around = line_weights(times[near], times[index], SMOOTHING), [self._made[int(k)] for k in near]
+        plain, edited = (_mixed(weights, images) for images in zip(*((d.plain, d.edited) for d in around), strict=True))
+        return Drawn(plain, edited, self._made[index].transfer.mixed(weights, [d.transfer for d in around]))
 
     def close(self) -> None:
         """Let the file go."""
@@ -98,3 +98,11 @@ class SteadyTransfers:
         drawn = self.face.pairs(shown, self.G, self.seam or self.G, self.paster.config, self.paster.sides)
         for frame, (p, q) in zip(shown, drawn, strict=True):
             yield frame.index, Drawn(p, q, self.paster.single_transfer(self.maker, frame, p, q))
+
+
+def _mixed(weights: np.ndarray, images: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of `images [N, M, 3]`, each weighted by one of `weights [T]`, float32; equal sums for equal images."""
+    total = np.zeros(images[0].shape, np.float32)
+    for weight, image in zip(weights.astype(np.float32), images, strict=True):
+        total += weight * image
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.pipeline.transfer_maps import SMOOTHING, SteadyTransfers
+from sg3cli.pipeline.transfer_maps import SMOOTHING, Drawn, SteadyTransfers
 from sg3cli.project import Project
 from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import smooth_zero_phase
@@ -45,12 +46,20 @@ def transfers(project: Project, bundle: Path, cut: int | None = None, batch: int
 
 def test_maps_are_smoothed_over_time_without_lag_and_each_shot_on_its_own(inverted, tiny_bundle):
     steady = transfers(inverted, tiny_bundle, cut=5)
-    found = np.stack([steady.at(k).transfer.motion for k in range(12)])
+    drawn = [steady.at(k) for k in range(12)]
     with VideoReader(inverted.source()) as reader:
-        raw = np.stack([drawn.transfer.motion for _, drawn in steady._draw(list(reader))])
+        single = [drawn for _, drawn in steady._draw(list(reader))]
     times = steady.face.track.times
-    for shot in (slice(0, 5), slice(5, 12)):
-        np.testing.assert_allclose(found[shot], smooth_zero_phase(raw[shot], times[shot], SMOOTHING), atol=2e-5)
+
+    def check(of: Callable[[Drawn], np.ndarray], tolerance: float) -> None:
+        found, raw = (np.stack([of(d).astype(np.float32) for d in frames]) for frames in (drawn, single))
+        for shot in (slice(0, 5), slice(5, 12)):
+            expected = smooth_zero_phase(raw[shot].reshape(len(times[shot]), -1), times[shot], SMOOTHING)
+            np.testing.assert_allclose(found[shot].reshape(expected.shape), expected, atol=tolerance)
+
+    check(lambda d: d.transfer.motion, 2e-5)
+    check(lambda d: d.edited, 0.02)  # levels
+    check(lambda d: d.plain, 0.02)
 
 
 def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, tiny_bundle):
