@@ -59,15 +59,15 @@ class Readable(NamedTuple):
 
 
 READABLE = {
-    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nostrils", "teeth")),
-    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, keeps=("brows",)),
-    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, keeps=("brows", "nostrils", "eyes")),
-    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nostrils", "mouth")),
+    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nose", "eyes", "teeth")),
+    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, keeps=("brows", "nose")),
+    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, held=0.3, keeps=("brows", "nose", "eyes")),
+    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nose", "mouth")),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 PARTS = {  # of a face, by iBUG landmarks
     "brows": range(17, 27),
-    "nostrils": range(31, 36),
+    "nose": range(27, 36),
     "eyes": range(36, 48),
     "mouth": range(48, 68),
     "teeth": range(60, 68),
@@ -102,9 +102,9 @@ class ReadConfig:
     noise: float = 0.02  # in [-1,1] colours
     identity: float = 0.3
     colour: float = 3.0
-    beyond: float = 6.0
-    symmetry: float = 4.0
-    kept: float = 6.0
+    beyond: float = 9.0
+    symmetry: float = 7.0
+    kept: float = 8.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
