@@ -25,7 +25,7 @@ def learned_maps(
     motion, gain, added, new, residual = (
         values[0].permute(1, 2, 0).contiguous().float().cpu().numpy() for values in maps
     )
-    return Transfer(motion, gain, added, new, HALF * residual, GRID)
+    return Transfer(motion, gain, added, new, HALF * residual, np.zeros_like(added), GRID)
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:

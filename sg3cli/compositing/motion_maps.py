@@ -2,7 +2,8 @@
 
 Each place takes what explains it best. Where the drawing moved, the source moves with it; what then differs widely is
 light and colour, which the source takes as a factor; what differs finely is added; and where edges are left over that
-neither explains, something is new there and the drawing itself is shown.
+neither explains, something is new there and the drawing itself is shown. Where the drawing loses its finest structure,
+the source loses what is finer still.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ PATCH = 2.0  # pixels over which one place is judged
 GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
 NOISE = 2.0  # levels that two drawings of one thing may differ by
 FOLDED = (0.1, 0.4)  # area that is left of a pixel: from here down nothing moves; below this less
+FINEST = 1.5  # pixels: the finest structure that a drawing has
+LOST = 0.7  # of the source's fine structure at most
 NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; in full
 
 
@@ -32,7 +35,15 @@ def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRI
     moved = read_moved(p, motion, GRID).clip(0, 255)
     gain = light(moved, q)
     new = novelty(q - (1 + gain) * moved)[..., None]
-    return Transfer(motion, gain, np.ones((*shape, 1), np.float32), new, np.zeros((*shape, 3), np.float32), GRID)
+    return Transfer(
+        motion=motion,
+        gain=gain,
+        added=np.ones((*shape, 1), np.float32),
+        new=new,
+        residual=np.zeros((*shape, 3), np.float32),
+        texture=lost_texture((1 + gain) * moved, q)[..., None],
+        side=GRID,
+    )
 
 
 def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.ndarray:
@@ -71,6 +82,21 @@ def novelty(left: np.ndarray) -> np.ndarray:
     energy = np.sqrt(_around((edges * edges).mean(axis=2)))
     share = np.clip((energy - NOVEL[0]) / (NOVEL[1] - NOVEL[0]), 0, 1)
     return _around(share)
+
+
+def lost_texture(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
+    """-1..0 `[n, n]`: the share of its finest structure that a drawing loses, and the source with it.
+
+    What the drawing gains in structure is added with it; a source cannot make up what it does not have.
+    """
+    before, after = (cv2.GaussianBlur((_finest(i) ** 2).mean(axis=2), (0, 0), 2 * PATCH) for i in (moved, edited))
+    share: np.ndarray = np.sqrt((after + NOISE**2) / (before + NOISE**2)) - 1
+    return share.clip(-LOST, 0)
+
+
+def _finest(image: np.ndarray) -> np.ndarray:
+    result: np.ndarray = image - cv2.GaussianBlur(image, (0, 0), FINEST)
+    return result
 
 
 def _fine(image: np.ndarray) -> np.ndarray:

@@ -3,10 +3,11 @@
 P is the face as it is drawn without the edit, Q with it, S the frame, all seen through one window. Maps on a coarse
 grid say where the source's pixels go and what is done to them:
 
-    R(x) = (1 - new) ((1 + gain) S(x + u) + added (Q(x) - (1 + gain) P(x + u))) + new Q(x) + residual
+    R(x) = (1 - new) ((1 + gain) S'(x + u) + added (Q(x) - (1 + gain) P(x + u))) + new Q(x) + residual
 
-Q equal to P gives S to the bit. The frame is read once, at its own resolution; only the maps and the drawings are
-enlarged. `motion_maps` and `learned_maps` make them.
+S' is S with what is finer than a drawing can show reduced by `texture`: where a beard goes, its hairs go. Q equal to P
+gives S to the bit. The frame is read once, at its own resolution; only the maps and the drawings are enlarged.
+`motion_maps` and `learned_maps` make them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from sg3cli.geometry import quad_matrix
 
+FINE = 0.8  # pixels of the motion's grid: what is finer is the source's alone
 CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
 
 Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same at the frame's pixels, float32
@@ -29,7 +31,8 @@ class Transfer:
     """Maps of one frame, float32, on grids over one window whose square part has `side` pixels on the motion's grid.
 
     motion `[h, w, 2]`: u, x before y, in shares of the square's side. gain `[h, w, 1 or 3]`: a factor less 1. added and
-    new `[h, w, 1]`: shares. residual `[a h, a w, 3]` in levels, any whole a.
+    new `[h, w, 1]`: shares. residual `[a h, a w, 3]` in levels, any whole a. texture `[h, w, 1]`: a factor less 1 of
+    what is fine.
     """
 
     motion: np.ndarray
@@ -37,6 +40,7 @@ class Transfer:
     added: np.ndarray
     new: np.ndarray
     residual: np.ndarray
+    texture: np.ndarray
     side: int
 
     def mixed(self, weights: np.ndarray, others: Sequence[Transfer]) -> Transfer:
@@ -47,8 +51,8 @@ class Transfer:
             result: np.ndarray = np.tensordot(weights, np.stack([getattr(maps, name) for maps in others]), 1)
             return result
 
-        motion, gain, added, new, residual = (total(field.name) for field in fields(self) if field.name != "side")
-        return Transfer(motion, gain, added, new.clip(0, 1), residual, self.side)
+        mixed = {field.name: total(field.name) for field in fields(self) if field.name != "side"}
+        return Transfer(**mixed | {"new": mixed["new"].clip(0, 1)}, side=self.side)
 
     def within(self, face: np.ndarray, share: np.ndarray) -> Transfer:
         """The transfer with its motion as it is on the `face [h, w]`, smooth around it, and reduced to `share [h, w]`.
@@ -57,24 +61,29 @@ class Transfer:
         """
         calm = cv2.GaussianBlur(self.motion, (0, 0), CALM * self.side)
         motion = calm + face[..., None] * (self.motion - calm)
-        return replace(self, motion=motion * share[..., None])
+        return replace(self, motion=motion * share[..., None], texture=self.texture * (face * share)[..., None])
 
 
 def moved_frame(
     frame: np.ndarray, window: np.ndarray, box: tuple[slice, slice], transfer: Transfer, warp: Warp
 ) -> np.ndarray:
-    """S(x + u) `[h, w, 3]` float32 at the pixels `box` of `frame [H, W, 3]`; where u is 0 its very values.
+    """S'(x + u) `[h, w, 3]` float32 at the pixels `box` of `frame [H, W, 3]`; where maps are 0 its very values.
 
     `window [4, 2]` is what the maps cover: the square, expanded or not.
     """
     rows, columns = box
     shape = transfer.motion.shape[:2]
     motion = warp(transfer.motion * np.float32(transfer.side))
-    motion = motion @ quad_matrix(window, shape)[:2, :2].T.astype(np.float32)  # from pixels of the grid to frame pixels
+    linear = quad_matrix(window, shape)[:2, :2].astype(np.float32)
+    motion = motion @ linear.T  # from pixels of the grid to frame pixels
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + motion[..., 1]
     result: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    return result.astype(np.float32)
+    result = result.astype(np.float32)
+    if transfer.texture.any():
+        fine = result - cv2.GaussianBlur(result, (0, 0), FINE * float(np.sqrt(abs(np.linalg.det(linear)))))
+        result += _deep(warp(transfer.texture)) * fine
+    return result
 
 
 def applied(moved: np.ndarray, plain: np.ndarray, edited: np.ndarray, transfer: Transfer, warp: Warp) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sg3cli.compositing.learned_maps import learned_maps
 from sg3cli.compositing.map_maker import MapMaker
-from sg3cli.compositing.motion_maps import motion_maps, unfolded
+from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
@@ -50,7 +50,7 @@ def still(shape=(GRID, GRID)) -> dict[str, np.ndarray]:
     """Maps that add what the drawings differ by."""
     blank = np.zeros((*shape, 1), np.float32)
     return {"motion": np.zeros((*shape, 2), np.float32), "gain": blank, "added": blank + 1, "new": blank,
-            "residual": np.zeros((*shape, 3), np.float32)}  # fmt: skip
+            "residual": np.zeros((*shape, 3), np.float32), "texture": blank}  # fmt: skip
 
 
 def transferred(frame, plain, edited, transfer, window=None, alpha=None, **options):
@@ -92,6 +92,23 @@ def test_outside_the_window_nothing_changes():
     inside[29:81, 29:81] = True
     assert np.array_equal(result[~inside], frame[~inside])
     assert not np.array_equal(result[inside], frame[inside])
+
+
+def test_where_the_drawing_loses_its_stubble_the_source_loses_what_is_finer():
+    """Below, the drawing has noise that goes; the source has noise of single pixels there, and above."""
+    rng = np.random.default_rng(4)
+    size, below = 4 * GRID, slice(2 * GRID + 40, -40)
+    plain = np.full((GRID, GRID, 3), 120.0)
+    plain[GRID // 2 :] += rng.normal(0, 14, (GRID // 2, GRID, 1))
+    edited = np.full((GRID, GRID, 3), 120.0)
+    frame = np.full((size, size, 3), 120.0) + rng.normal(0, 10, (size, size, 1))
+    result = transferred(levels(frame), levels(plain), levels(edited), motion_maps(levels(plain), levels(edited)))
+    fine = cv2.Laplacian(result.mean(axis=2), cv2.CV_64F)
+    before = cv2.Laplacian(levels(frame).mean(axis=2), cv2.CV_64F)
+    above = slice(40, 2 * GRID - 60)
+    assert fine[below].std() < 0.6 * before[below].std()
+    assert fine[above].std() > 0.97 * before[above].std()
+    assert not lost_texture(edited.astype(np.float32), plain.astype(np.float32)).any()  # nothing is made up
 
 
 # ---- motion --------------------------------------------------------------------------------------------------------
