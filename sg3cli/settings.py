@@ -237,7 +237,7 @@ class FinetuneConfig(StageSettings):
     """Pivotal tuning of the generator on the clip."""
 
     # where the curve of an edit's error over time bends (`examples/speed.md`); one frame a step gets there soonest
-    steps: Annotated[int, Option("Most tuning steps.")] = 100
+    steps: Annotated[int, Option("Most tuning steps.")] = 50
     # 3e-4 for generators of 1024 px
     lr: Annotated[float, Option("Learning rate of the tuning.", above=0)] = 6e-3
     batch: Annotated[int, Option("Frames per tuning step.", above=0)] = 1
