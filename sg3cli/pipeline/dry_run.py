@@ -57,10 +57,7 @@ def is_fresh(job: Job, stage: str, out: str | None) -> bool:
     """Whether a stage, those before it being so, has nothing to compute."""
     if stage != "render":
         return job.project.is_fresh(stage, job.key(stage, job.parts(stage)))
-    from sg3cli.pipeline import render_plan
-
-    plan = render_plan.plan(job, job.bundle(), job.settings.finetune.steps > 0)
-    return out is not None and provenance.is_current(job.project, out, plan.key)
+    return out is not None and provenance.is_current(job.project, out, job.plan().key)
 
 
 def to_do(job: Job, stage: str) -> Outlook:
