@@ -21,6 +21,7 @@ from sg3cli.console import Console
 from sg3cli.latents.edits import parse_edits
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.open_project import open_project
+from sg3cli.process_memory import peak_rss
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.loaded_nets import LoadedNets
@@ -40,13 +41,17 @@ EDIT = "age=2"
 
 @dataclass(frozen=True)
 class StageRate:
-    """Wall and processor seconds that one `unit` of a stage takes, measured over `count` of them."""
+    """Wall and processor seconds that one `unit` of a stage takes, measured over `count` of them.
+
+    `peak_rss` are the most bytes that the process had until its end.
+    """
 
     stage: str
     unit: str
     count: int
     seconds: float
     cpu_seconds: float
+    peak_rss: int = 0
 
     def in_chain(self, steps: int) -> int:
         """How often its unit comes in a chain of `CHAIN_FRAMES` frames and `steps` tuning steps."""
@@ -106,7 +111,7 @@ def _stages(bundle: Bundle, nets: LoadedNets, clip: Path, frames: int, steps: in
 def _rate(stage: str, count: int, work: Callable[[], object], unit: str = "frame") -> StageRate:
     wall, cpu = perf_counter(), process_time()
     work()
-    return StageRate(stage, unit, count, (perf_counter() - wall) / count, (process_time() - cpu) / count)
+    return StageRate(stage, unit, count, (perf_counter() - wall) / count, (process_time() - cpu) / count, peak_rss())
 
 
 def make_clip(path: Path, G: Generator, frames: int) -> None:

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,7 +29,7 @@ from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import NO_INPUTS, CompositingInputs, FacePaster, pixel_sides
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.pipeline.partial_render import only_inside, opacity, tee
+from sg3cli.pipeline.partial_render import chunk_frames, only_inside, opacity, tee
 from sg3cli.pipeline.paste_inputs import Span, prepare
 from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render_plan import Plan
@@ -183,11 +182,6 @@ def chunk_folder(project: Project, key: str) -> Path:
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
     return folder
-
-
-def chunk_frames(seconds: float, rate: Fraction, batch: int) -> int:
-    """Frames of a chunk of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
-    return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
 
 
 def clear(project: Project) -> None:

@@ -1,0 +1,154 @@
+"""A pool of workers on a Ray cluster, each an actor with its share of processors and GPUs.
+
+The only module that imports Ray, an extra. Tasks and results are small: files go through the shared store and not
+through Ray's, so that a full object store, which spills, holds nothing up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from sg3cli.errors import DeviceError, UsageError
+from sg3cli.pipeline.batch.schedule import Ended
+from sg3cli.pipeline.batch.tasks import Task
+from sg3cli.pipeline.batch.worker import Worker
+
+INSTALL = "in the clone: pip install '.[cluster]'; without --ray the same command runs here"
+OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started for the batch
+START_SECONDS = 180.0  # in which the first worker must have begun
+LOCAL, EXISTING = "local", "auto"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers (None: as many as the cluster has room for), with so many processors and GPUs each."""
+
+    count: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+
+class RayPool:
+    """Workers of a cluster: `address` is `local` (one is started here), `auto` (the one that runs) or its address.
+
+    Raises `UsageError` without Ray, `DeviceError` for a cluster that is not there or has no room.
+    """
+
+    def __init__(self, address: str, workers: Workers) -> None:
+        self._ray = import_ray()
+        self._workers = workers
+        self._mine = not self._ray.is_initialized()
+        if self._mine:
+            self._connect(address)
+        try:
+            self._count = self._room() if workers.count is None else workers.count
+            self._starting: dict[Any, Any] = {}  # reference of its name -> worker
+            self._idle: list[Any] = []
+            self._running: dict[Any, tuple[int, Any]] = {}  # reference of a result -> task's number, worker
+            self._names: dict[Any, str] = {}
+            for _ in range(self._count):
+                self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, address: str) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        kept = signal.getsignal(signal.SIGTERM)
+        start = {"object_store_memory": OBJECT_STORE, "include_dashboard": False} if address == LOCAL else {}
+        try:
+            self._ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **start)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            what = f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}"
+            raise DeviceError(what, "start one (ray start --head), or say --ray local") from error
+        finally:
+            signal.signal(signal.SIGTERM, kept)
+
+    def _room(self) -> int:
+        """How many workers the cluster can hold. Raises `DeviceError` when that is none."""
+        there, wanted = self._ray.cluster_resources(), {"CPU": self._workers.cpus, "GPU": self._workers.gpus}
+        room = [int(there.get(kind, 0) / amount + 1e-6) for kind, amount in wanted.items() if amount > 0]
+        if min(room, default=1) < 1:
+            what = f"no machine has room for a worker of {self._workers.cpus:g} CPUs and {self._workers.gpus:g} GPUs"
+            raise DeviceError(what, f"there are {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs in all")
+        return min(room, default=1)
+
+    def _start(self) -> None:
+        cpus, gpus = self._workers.cpus, self._workers.gpus
+        kind = self._ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD")
+        threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or max(1, int(cpus)))
+        worker = kind.remote(threads)
+        self._starting[worker.name.remote()] = worker
+        self._began = time.monotonic()
+
+    @property
+    def names(self) -> list[str]:
+        """All workers that there were."""
+        return sorted(self._names.values())
+
+    def free(self) -> int:
+        """How many workers wait for a task."""
+        return len(self._idle)
+
+    def submit(self, number: int, task: Task) -> None:
+        """Send a task to a worker that waits."""
+        worker = self._idle.pop(0)
+        self._running[worker.perform.remote(task)] = (number, worker)
+
+    def wait(self) -> Ended | None:
+        """See `Pool`. Raises `DeviceError` when no worker is left and none begins."""
+        waited = [*self._running, *self._starting]
+        ready, _ = self._ray.wait(waited, num_returns=1, timeout=5.0)
+        if not ready:
+            late = time.monotonic() - self._began > START_SECONDS
+            if late and not self._running and not self._idle:
+                what = f"no worker of {self._workers.cpus:g} CPUs and {self._workers.gpus:g} GPUs has begun"
+                raise DeviceError(what, "the cluster may be full: ray status; the same command goes on")
+            return None
+        if ready[0] in self._starting:
+            self._begun(ready[0])
+            return None
+        number, worker = self._running.pop(ready[0])
+        try:
+            result, error = self._ray.get(ready[0])
+        except self._ray.exceptions.RayTaskError as bug:
+            self._idle.append(worker)
+            return Ended(number, error=bug)
+        except self._ray.exceptions.RayError as lost:
+            self._start()
+            return Ended(number, lost=f"{self._names.get(worker, 'a worker')}: {type(lost).__name__}")
+        self._idle.append(worker)
+        return Ended(number, result, error)
+
+    def _begun(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            self._names[worker] = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as bug:
+            raise DeviceError(f"a worker cannot begin: {bug.cause}", "is sg3 installed on all machines?") from bug
+        except self._ray.exceptions.RayError:
+            self._start()
+        else:
+            self._idle.append(worker)
+
+    def close(self) -> None:
+        """End the workers, and the cluster if it was started for them."""
+        for worker in [*self._idle, *self._starting.values(), *(worker for _, worker in self._running.values())]:
+            self._ray.kill(worker)
+        if self._mine:
+            self._ray.shutdown()
+
+
+def import_ray() -> Any:
+    """The package; raises `UsageError` where it is not installed."""
+    if find_spec("ray") is None:
+        raise UsageError("--ray needs the package ray", INSTALL)
+    import ray
+
+    return ray
