@@ -19,7 +19,7 @@ import numpy as np
 
 from sg3cli.console import Console
 from sg3cli.latents.edits import parse_edits
-from sg3cli.pipeline import Job
+from sg3cli.pipeline import Job, bench_figures
 from sg3cli.pipeline.open_project import open_project
 from sg3cli.process_memory import peak_rss
 from sg3cli.settings import Settings
@@ -61,7 +61,7 @@ class StageRate:
 
 
 def measure_stages(model: str, frames: int, steps: int) -> Iterator[StageRate]:
-    """One rate for each of `STAGES`, of a clip of `frames` frames tuned in `steps` steps.
+    """One rate for each of `STAGES`, of a clip of `frames` frames tuned in `steps` steps; kept for later estimates.
 
     Raises `ModelError` for a model or face model that is not here, `InputError` where no face is found in the clip.
     """
@@ -69,7 +69,11 @@ def measure_stages(model: str, frames: int, steps: int) -> Iterator[StageRate]:
     with tempfile.TemporaryDirectory(prefix="sg3-bench-") as folder:
         for _ in _stages(bundle, nets, Path(folder) / "short.mp4", min(WARM_UP, frames), min(WARM_UP, steps)):
             pass
-        yield from _stages(bundle, nets, Path(folder) / "clip.mp4", frames, steps)
+        measured = []
+        for rate in _stages(bundle, nets, Path(folder) / "clip.mp4", frames, steps):
+            measured.append(rate)
+            yield rate
+    bench_figures.keep(bundle.digest, report(measured, model))
 
 
 def report(rates: list[StageRate], model: str) -> dict[str, Any]:

@@ -13,9 +13,7 @@ from sg3cli.benchmark.run import SIZES, Options
 from sg3cli.cli.flags import Session
 from sg3cli.console import SCHEMA
 from sg3cli.errors import BatchError, DeviceError, UsageError
-from sg3cli.pipeline import bench_figures
 from sg3cli.settings import PRECISIONS
-from sg3cli.weights.bundle import load_model
 
 DEFAULT = ("people-128", "T-256", "R-256")
 HEAD = (
@@ -117,7 +115,10 @@ def bench(
 
 
 def bench_pipeline(session: Session, models: list[str], frames: int, threads: int | None) -> None:
-    """What a frame, or a step of tuning, takes in every stage, and each stage's share of a whole chain."""
+    """What a frame, or a step of tuning, takes in every stage, and each stage's share of a whole chain.
+
+    `--dry-run` tells its estimates by the last such measurement of a model.
+    """
     if len(models) > 1 or models[0].upper() in SIZES:
         raise UsageError(
             f"--pipeline measures one model, not {' '.join(models)}", "name a model: --pipeline people-128"
@@ -131,8 +132,6 @@ def bench_pipeline(session: Session, models: list[str], frames: int, threads: in
     rates = stages.measure_stages(models[0], frames, TUNING_STEPS)
     measured = list(session.console.progress(rates, len(stages.STAGES), "bench"))
     found = stages.report(measured, models[0])
-    bench_figures.keep(load_model(models[0]).digest, found)
-    session.console.notice("bench: kept for the estimates of --dry-run")
     if session.console.as_json:
         typer.echo(json.dumps({"schema": SCHEMA, **found}))
     for line in stage_lines(found):

@@ -103,9 +103,9 @@ class Schedule:
                 _close(flow)
 
     def state(self) -> str:
-        """`2 of 5 clips done, 3 tasks at work, about 4 min left`."""
-        over = sum(flow.over for flow in self._flows)
-        words = f"{over} of {len(self._flows)} clips done, {len(self._running)} tasks at work"
+        """`2 of 5 clips and 17 tasks done, about 4 min left`."""
+        over, done = sum(flow.over for flow in self._flows), sum(flow.done for flow in self._flows)
+        words = f"{over} of {len(self._flows)} clips and {done} tasks done"
         share = sum(1.0 if flow.over else min(flow.done / flow.expected, 1.0) for flow in self._flows)
         share /= len(self._flows)
         if not 0 < share < 1:

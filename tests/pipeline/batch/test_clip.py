@@ -1,4 +1,4 @@
-"""A clip that workers do in ranges: the output, its record and the project's arrays are those of one run, to the byte."""
+"""A clip that workers do in ranges: output, record and the project's arrays are those of one run, to the byte."""
 
 from __future__ import annotations
 
@@ -169,7 +169,6 @@ def test_the_clip_travels_where_only_a_url_is_shared(
     elsewhere = tmp_path / "here" / "long.mp4"
     elsewhere.parent.mkdir()
     shutil.copy(clip, elsewhere)
-    seen: list[Path] = []
 
     class Remote(Recorded):
         def wait(self):  # type: ignore[no-untyped-def]
