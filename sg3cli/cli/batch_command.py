@@ -185,7 +185,8 @@ def on_cluster(
 
     began, tasks = time.monotonic(), 0
     flows = [flow_of(session, entry, edits, force, cluster, alone=len(planned) == 1) for entry in planned]
-    pool = RayPool(cluster.address, Workers(cluster.count, cluster.cpus, cluster.gpus))
+    workers = Workers(cluster.count, cluster.cpus, cluster.gpus)
+    pool = RayPool(cluster.address, workers, session.console.notice)
     schedule = Schedule(flows, pool, session.console.notice, keep_going, cluster.retries)
     told = began
     try:

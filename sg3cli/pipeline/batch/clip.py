@@ -60,6 +60,7 @@ class BatchClip:
             job.project.save()
             self.keys = job.keys()
             if all(entry.status == "up to date" for entry in outlook(job, "render", self.out, self.edits)):
+                job.device = "auto"  # that of the workers need not be here, and nothing is computed
                 job.run(self.out, self.edits, self.force)
             else:
                 yield from self._cut(cuts) if (cuts := self.cuts()) else self._whole()

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -21,7 +22,7 @@ from sg3cli.pipeline.batch.worker import Worker
 
 INSTALL = "in the clone: pip install '.[cluster]'; without --ray the same command runs here"
 OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started for the batch
-START_SECONDS = 180.0  # in which the first worker must have begun
+LATE = 20.0  # seconds after which it is said that no worker has begun
 LOCAL, EXISTING = "local", "auto"
 
 
@@ -36,23 +37,25 @@ class Workers:
 
 class RayPool:
     """Workers of a cluster: `address` is `local` (one is started here), `auto` (the one that runs) or its address.
+    `tell` hears when it takes long until there is one.
 
     Raises `UsageError` without Ray, `DeviceError` for a cluster that is not there or has no room.
     """
 
-    def __init__(self, address: str, workers: Workers) -> None:
+    def __init__(self, address: str, workers: Workers, tell: Callable[[str], None]) -> None:
         self._ray = import_ray()
-        self._workers = workers
+        self._workers, self._tell, self._began = workers, tell, time.monotonic()
         self._mine = not self._ray.is_initialized()
         if self._mine:
             self._connect(address)
         try:
-            self._count = self._room() if workers.count is None else workers.count
+            room = self._room()
+            count = room if workers.count is None else workers.count
             self._starting: dict[Any, Any] = {}  # reference of its name -> worker
             self._idle: list[Any] = []
             self._running: dict[Any, tuple[int, Any]] = {}  # reference of a result -> task's number, worker
             self._names: dict[Any, str] = {}
-            for _ in range(self._count):
+            for _ in range(count):
                 self._start()
         except BaseException:
             self.close()
@@ -85,7 +88,6 @@ class RayPool:
         threads = int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or max(1, int(cpus)))
         worker = kind.remote(threads)
         self._starting[worker.name.remote()] = worker
-        self._began = time.monotonic()
 
     @property
     def names(self) -> list[str]:
@@ -102,14 +104,13 @@ class RayPool:
         self._running[worker.perform.remote(task)] = (number, worker)
 
     def wait(self) -> Ended | None:
-        """See `Pool`. Raises `DeviceError` when no worker is left and none begins."""
+        """See `Pool`. Raises `DeviceError` when no worker is left, and the cluster has no room for one."""
         waited = [*self._running, *self._starting]
         ready, _ = self._ray.wait(waited, num_returns=1, timeout=5.0)
         if not ready:
-            late = time.monotonic() - self._began > START_SECONDS
-            if late and not self._running and not self._idle:
-                what = f"no worker of {self._workers.cpus:g} CPUs and {self._workers.gpus:g} GPUs has begun"
-                raise DeviceError(what, "the cluster may be full: ray status; the same command goes on")
+            if not self._running and not self._idle and time.monotonic() - self._began > LATE:
+                self._room()
+                self._tell("no worker has begun yet: the cluster is full (others free it, or `ray status` tells more)")
             return None
         if ready[0] in self._starting:
             self._begun(ready[0])

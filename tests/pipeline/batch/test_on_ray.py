@@ -39,7 +39,7 @@ SECONDS, RATE = 40, 10
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs the package ray") as caught:
-        RayPool("local", Workers())
+        RayPool("local", Workers(), print)
     assert ".[cluster]" in caught.value.hint
 
 
@@ -157,7 +157,7 @@ def test_a_killed_worker_and_a_full_object_store_change_no_byte(
     assert spilled, "the object store was to be full"
     said: list[str] = []
     failed: list[Exception | None] = []
-    pool = Killing(cluster.address, Workers())
+    pool = Killing(cluster.address, Workers(), said.append)
     try:
         schedule = Schedule([Flow("forty", begin, lambda clip, error: failed.append(error))], pool, said.append)
         titles = list(schedule.run())
@@ -196,5 +196,5 @@ def test_two_batches_at_once_on_one_cluster(
 @pytest.mark.slow
 def test_a_cluster_without_room_is_said(ray: Any, cluster: Any) -> None:
     with pytest.raises(DeviceError, match=r"no machine has room for a worker of 1 CPUs and 1 GPUs"):
-        RayPool(cluster.address, Workers(gpus=1))
+        RayPool(cluster.address, Workers(gpus=1), print)
     assert not ray.is_initialized()
