@@ -45,16 +45,16 @@ class RayPool:
     def __init__(self, address: str, workers: Workers, tell: Callable[[str], None]) -> None:
         self._ray = import_ray()
         self._workers, self._tell, self._began = workers, tell, time.monotonic()
+        self._starting: dict[Any, Any] = {}  # reference of its name -> worker
+        self._idle: list[Any] = []
+        self._running: dict[Any, tuple[int, Any]] = {}  # reference of a result -> task's number, worker
+        self._names: dict[Any, str] = {}
         self._mine = not self._ray.is_initialized()
         if self._mine:
             self._connect(address)
         try:
             room = self._room()
             count = room if workers.count is None else workers.count
-            self._starting: dict[Any, Any] = {}  # reference of its name -> worker
-            self._idle: list[Any] = []
-            self._running: dict[Any, tuple[int, Any]] = {}  # reference of a result -> task's number, worker
-            self._names: dict[Any, str] = {}
             for _ in range(count):
                 self._start()
         except BaseException:
