@@ -188,13 +188,13 @@ def on_cluster(
     workers = Workers(cluster.count, cluster.cpus, cluster.gpus)
     pool = RayPool(cluster.address, workers, session.console.notice)
     schedule = Schedule(flows, pool, session.console.notice, keep_going, cluster.retries)
-    told = began
+    told, said = began, ""
     try:
-        for _ in schedule.run():
-            tasks += 1
-            if time.monotonic() - told > LINE_EVERY:
-                told = time.monotonic()
-                session.console.show(f"batch: {schedule.state()}")
+        for title in schedule.run():
+            tasks += bool(title)
+            if time.monotonic() - told > LINE_EVERY and (state := schedule.state()) != said:
+                told, said = time.monotonic(), state
+                session.console.show(f"batch: {state}")
     except Stopped as stop:
         for entry in planned:
             entry.status = "interrupted" if entry.status == AT_WORK else entry.status

@@ -110,7 +110,7 @@ class RayPool:
         if not ready:
             if not self._running and not self._idle and time.monotonic() - self._began > LATE:
                 self._room()
-                self._tell("no worker has begun yet: the cluster is full (others free it, or `ray status` tells more)")
+                self._tell("no worker has begun yet; perhaps the cluster is full (`ray status` tells)")
             return None
         if ready[0] in self._starting:
             self._begun(ready[0])

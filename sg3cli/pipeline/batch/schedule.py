@@ -90,14 +90,16 @@ class Schedule:
         self.lost = 0  # workers
 
     def run(self) -> Iterator[str]:
-        """Work; yields the title of each task that is done, `render 0-250` say, also of those that were done before."""
+        """Work; yields the title of each task that is done, `render 0-250` say, also of those that were done before.
+
+        Where the pool has waited and nothing has ended, that is an empty title.
+        """
         try:
             while self._waiting or self._ready or self._running:
                 yield from self._give()
                 if self._running or self._ready or self._waiting:  # then all workers are busy, or begin
                     ended = self._pool.wait()
-                    if ended is not None:
-                        yield from self._ended(ended)
+                    yield from [""] if ended is None else self._ended(ended)
         finally:
             for flow in self._open:
                 _close(flow)

@@ -31,11 +31,14 @@ class Snapshot:
 
 def take(project: Project, store: Store, address: str) -> Snapshot:
     """Store the finished results of a project; the clip as well where the machines share a URL and no folder."""
-    kept = {*project.manifest.get(DIGESTS, {}), *(n for stage in STAGES for n in project.record(stage).files)}
-    files = {name: put_file(store, project.path / name) for name in sorted(kept) if (project.path / name).is_file()}
+    sealed: dict[str, str] = project.manifest.get(DIGESTS, {})
+    kept = sorted({*sealed, *(name for stage in STAGES for name in project.record(stage).files)})
+    there = [name for name in kept if (project.path / name).is_file()]
+    files = {name: put_file(store, project.path / name, sealed.get(name)) for name in there}
     source = project.source()
     sent = is_url(address) and not (is_image_sequence(source) or is_pattern(source))
-    return Snapshot(copy.deepcopy(project.manifest), files, put_file(store, source) if sent else None)
+    clip = put_file(store, source, project.manifest["source"]["sha256"]) if sent else None
+    return Snapshot(copy.deepcopy(project.manifest), files, clip)
 
 
 def lay_out(snapshot: Snapshot, store: Store, folder: Path, cache: Path) -> Project:

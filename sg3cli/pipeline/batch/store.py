@@ -126,9 +126,9 @@ def lost(name: str) -> InputError:
 # ---- files by their content, and notes
 
 
-def put_file(store: Store, path: Path) -> str:
-    """Store a file under its content, once; returns its digest, `sha256:...`."""
-    digest = digest_of(path)
+def put_file(store: Store, path: Path, known: str | None = None) -> str:
+    """Store a file under its content, once; returns its digest, `sha256:...`, which may be `known`."""
+    digest = known or digest_of(path)
     if not store.has(blob(digest)):
         store.put(blob(digest), path)
     return digest

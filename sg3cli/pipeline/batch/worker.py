@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline.batch.tasks import Result, Task
 
 PREFIX = "sg3-batch"
+CLIPS = 3  # whose files a worker keeps
 
 
 class Worker:
@@ -32,7 +33,7 @@ class Worker:
         sweep()
         self.nets = LoadedNets()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{own_prefix()}{os.getpid()}-", ignore_cleanup_errors=True)
-        self._cache, self._store = Path(self._folder.name) / "files", ""
+        self._caches: dict[str, Path] = {}  # of the last clips, by their stores
 
     def name(self) -> str:
         """Who it is, once it has begun."""
@@ -44,14 +45,18 @@ class Worker:
         """Do a task: its result, or why there is none."""
         from sg3cli.pipeline.batch.tasks import perform
 
-        if task.store != self._store:  # files of another clip
-            remove(self._cache)
-            self._store = task.store
-        self._cache.mkdir(exist_ok=True)
         try:
-            return perform(task, self.nets, self._cache), None
+            return perform(task, self.nets, self._cache_of(task.store)), None
         except Exception as error:  # noqa: BLE001 (whatever it is, the worker goes on with other clips)
             return None, portable(error)
+
+    def _cache_of(self, store: str) -> Path:
+        """A folder for the files of a clip; those of the last `CLIPS` are kept."""
+        cache = self._caches.pop(store, None) or Path(tempfile.mkdtemp(prefix="files-", dir=self._folder.name))
+        self._caches[store] = cache
+        if len(self._caches) > CLIPS:
+            remove(self._caches.pop(next(iter(self._caches))))
+        return cache
 
     def close(self) -> None:
         """Remove its folder."""
