@@ -6,6 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -203,6 +204,9 @@ def on_cluster(
         raise
     finally:
         pool.close()
+        if Path(cluster.store).name == STORE:
+            with suppress(OSError):  # unless a clip that is not finished has left something in it
+                Path(cluster.store).rmdir()
     many.finish(session, planned, "batch", began, tasks=tasks, lost=schedule.lost, workers=pool.names)
 
 

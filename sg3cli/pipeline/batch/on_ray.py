@@ -23,7 +23,8 @@ from sg3cli.pipeline.batch.worker import Worker
 INSTALL = "in the clone: pip install '.[cluster]'; without --ray the same command runs here"
 OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started for the batch
 LATE = 20.0  # seconds after which it is said that no worker has begun
-LOCAL, EXISTING = "local", "auto"
+CLOSING = 5.0  # seconds for workers to remove their folders
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,9 @@ class RayPool:
 
     def close(self) -> None:
         """End the workers, and the cluster if it was started for them."""
+        if self._idle:  # those at work are not waited for; their folders go when another worker begins there
+            closing = [worker.close.remote() for worker in self._idle]
+            self._ray.wait(closing, num_returns=len(closing), timeout=CLOSING)
         for worker in [*self._idle, *self._starting.values(), *(worker for _, worker in self._running.values())]:
             self._ray.kill(worker)
         if self._mine:

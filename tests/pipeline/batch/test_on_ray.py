@@ -69,6 +69,8 @@ def test_a_batch_on_a_cluster_of_its_own(
     assert [entry["status"] for entry in told["inputs"]] == ["done", "failed"]
     assert told["inputs"][1]["error"]["code"] == 3 and "bad.mp4: error: " in ran.err
     assert (told["tasks"], told["lost"], len(told["workers"])) == (1, 0, 1)
+    names = {"bad.sg3", "talk.sg3", "talk_edited.mp4", "talk_edited.mp4.json"}
+    assert {path.name for path in (tmp_path / "far").iterdir()} <= names  # the store has gone with its last clip
     here = sg3(*line, "--out-dir", "near", cwd=tmp_path)
     assert (here.code, here.json["command"]) == (6, "batch")
     for name in ("talk_edited.mp4", "talk_edited.mp4.json", "talk.sg3/invert/ws.npy"):
