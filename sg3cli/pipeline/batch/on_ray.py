@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sg3cli.pipeline.batch.worker import Worker
 INSTALL = "in the clone: pip install '.[cluster]'; without --ray the same command runs here"
 OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started for the batch
 LATE = 20.0  # seconds after which it is said that no worker has begun
+CONNECTING = 10.0  # seconds
 CLOSING = 5.0  # seconds for workers to remove their folders
 LOCAL = "local"
 
@@ -63,14 +65,19 @@ class RayPool:
             raise
 
     def _connect(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        if host and "//" not in address and port.isdigit():  # Ray itself would try for minutes
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECTING).close()
+            except OSError as error:
+                raise absent(address, error.strerror or str(error)) from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         kept = signal.getsignal(signal.SIGTERM)
         start = {"object_store_memory": OBJECT_STORE, "include_dashboard": False} if address == LOCAL else {}
         try:
             self._ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **start)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            what = f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}"
-            raise DeviceError(what, "start one (ray start --head), or say --ray local") from error
+            raise absent(address, str(error).partition("\n")[0]) from error
         finally:
             signal.signal(signal.SIGTERM, kept)
 
@@ -107,7 +114,10 @@ class RayPool:
     def wait(self) -> Ended | None:
         """See `Pool`. Raises `DeviceError` when no worker is left, and the cluster has no room for one."""
         waited = [*self._running, *self._starting]
-        ready, _ = self._ray.wait(waited, num_returns=1, timeout=5.0)
+        try:
+            ready, _ = self._ray.wait(waited, num_returns=1, timeout=5.0)
+        except SystemError as broken:  # what Ray makes of an exception that a signal's handler raises while it waits
+            raise broken.__cause__ or broken from None
         if not ready:
             if not self._running and not self._idle and time.monotonic() - self._began > LATE:
                 self._room()
@@ -148,6 +158,11 @@ class RayPool:
             self._ray.kill(worker)
         if self._mine:
             self._ray.shutdown()
+
+
+def absent(address: str, why: str) -> DeviceError:
+    """The error of a cluster that cannot be reached."""
+    return DeviceError(f"there is no Ray cluster at {address}: {why}", "start one (ray start --head), or --ray local")
 
 
 def import_ray() -> Any:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_worker_and_a_full_object_store_change_no_byte(
-    ray: Any, cluster: Any, forty_seconds: Path, settings: Settings, tmp_path: Path
+    ray: Any, cluster: Any, forty_seconds: Path, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     edits = parse_edits(["age=2"])
     job = Job(open_project(forty_seconds, tmp_path / "single" / "forty.sg3"), settings, Console(quiet=True))
@@ -172,13 +173,14 @@ def test_a_killed_worker_and_a_full_object_store_change_no_byte(
         own = Job(open_project(forty_seconds, tmp_path / "many" / "forty.sg3"), settings, Console(quiet=True))
         return BatchClip(own, str(tmp_path / "many" / "forty_edited.mp4"), edits, False, str(tmp_path / "store"))
 
+    request.addfinalizer(ray.shutdown)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     filling = [ray.put(np.full(40 << 20, value, np.uint8)) for value in range(5)]  # twice what a node holds
     spilled = list(Path(cluster.head_node.get_session_dir_path()).rglob("ray_spilled_objects_*/*"))
     assert spilled, "the object store was to be full"
     said: list[str] = []
     failed: list[Exception | None] = []
-    pool = Killing(cluster.address, Workers(), said.append)
+    pool = Killing(cluster.address, Workers(), print)
     try:
         schedule = Schedule([Flow("forty", begin, lambda clip, error: failed.append(error))], pool, said.append)
         titles = [title for title in schedule.run() if title]
@@ -192,7 +194,6 @@ def test_a_killed_worker_and_a_full_object_store_change_no_byte(
     for name in ("forty_edited.mp4", "forty_edited.mp4.json", "forty.sg3/invert/ws.npy"):
         assert (tmp_path / "many" / name).read_bytes() == (tmp_path / "single" / name).read_bytes(), name
     assert (ray.get(filling[0]) == 0).all()  # what was spilled is read back
-    ray.shutdown()
 
 
 @pytest.mark.slow
@@ -212,6 +213,25 @@ def test_two_batches_at_once_on_one_cluster(
     assert all([entry["status"] for entry in json.loads(out)["inputs"]] == ["done", "done"] for out, _ in ended)
     for name in ("talk_edited.mp4", "other_edited.mp4"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_an_address_without_a_cluster_is_said(ray: Any) -> None:
+    with pytest.raises(DeviceError, match=r"there is no Ray cluster at 127\.0\.0\.1:1: "):
+        RayPool("127.0.0.1:1", Workers(), print)
+    assert not ray.is_initialized()
+
+
+def test_an_exception_of_a_signal_s_handler_stays_what_it_is() -> None:
+    """Ray's compiled code reports it as an error of the interpreter's."""
+    pool = RayPool.__new__(RayPool)
+    pool._running, pool._starting = {}, {}
+
+    def interrupted(*given: object, **options: object) -> None:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    pool._ray = SimpleNamespace(wait=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.wait()
 
 
 @pytest.mark.slow
