@@ -284,15 +284,16 @@ class Chunks:
     """Rows of a running stage, kept in chunks, so that a killed run continues where its last chunk ends.
 
     Every chunk carries the stage's content key (a chunk of other parameters is discarded) and a JSON state that the
-    stage needs to go on (the detector's tracks, for instance).
+    stage needs to go on (the detector's tracks, for instance). `first` is the number of the first row, where these are
+    a range of more; `rows` is the number of the row that comes next.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, first: int = 0) -> None:
         self.folder = folder
         self.key = key
         self.paths: list[Path] = []
         self.damaged: list[Path] = []  # what was found, and dropped
-        self.rows = 0
+        self.rows = first
         self.state: dict[str, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
             self._take(path)

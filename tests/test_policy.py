@@ -21,6 +21,8 @@ TOP_LEVEL = {"sg3cli", "tests", "examples", "pyproject.toml", "README.md", "LICE
 OWNERS = {  # foreign library -> the only places that import it
     "av": ("video/",),
     "c2pa": ("pipeline/credentials.py",),
+    "ray": ("pipeline/batch/on_ray.py",),
+    "fsspec": ("pipeline/batch/store.py",),
     "cryptography": ("pipeline/certificates.py",),
     "face_alignment": ("faces/fan_detector.py",),
     "lpips": ("metrics/perceptual.py",),

@@ -19,8 +19,9 @@ import numpy as np
 
 from sg3cli.console import Console
 from sg3cli.latents.edits import parse_edits
-from sg3cli.pipeline import Job
+from sg3cli.pipeline import Job, bench_figures
 from sg3cli.pipeline.open_project import open_project
+from sg3cli.process_memory import peak_rss
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.loaded_nets import LoadedNets
@@ -40,13 +41,17 @@ EDIT = "age=2"
 
 @dataclass(frozen=True)
 class StageRate:
-    """Wall and processor seconds that one `unit` of a stage takes, measured over `count` of them."""
+    """Wall and processor seconds that one `unit` of a stage takes, measured over `count` of them.
+
+    `peak_rss` are the most bytes that the process had until its end.
+    """
 
     stage: str
     unit: str
     count: int
     seconds: float
     cpu_seconds: float
+    peak_rss: int = 0
 
     def in_chain(self, steps: int) -> int:
         """How often its unit comes in a chain of `CHAIN_FRAMES` frames and `steps` tuning steps."""
@@ -56,7 +61,7 @@ class StageRate:
 
 
 def measure_stages(model: str, frames: int, steps: int) -> Iterator[StageRate]:
-    """One rate for each of `STAGES`, of a clip of `frames` frames tuned in `steps` steps.
+    """One rate for each of `STAGES`, of a clip of `frames` frames tuned in `steps` steps; kept for later estimates.
 
     Raises `ModelError` for a model or face model that is not here, `InputError` where no face is found in the clip.
     """
@@ -64,7 +69,11 @@ def measure_stages(model: str, frames: int, steps: int) -> Iterator[StageRate]:
     with tempfile.TemporaryDirectory(prefix="sg3-bench-") as folder:
         for _ in _stages(bundle, nets, Path(folder) / "short.mp4", min(WARM_UP, frames), min(WARM_UP, steps)):
             pass
-        yield from _stages(bundle, nets, Path(folder) / "clip.mp4", frames, steps)
+        measured = []
+        for rate in _stages(bundle, nets, Path(folder) / "clip.mp4", frames, steps):
+            measured.append(rate)
+            yield rate
+    bench_figures.keep(bundle.digest, report(measured, model))
 
 
 def report(rates: list[StageRate], model: str) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def _stages(bundle: Bundle, nets: LoadedNets, clip: Path, frames: int, steps: in
 def _rate(stage: str, count: int, work: Callable[[], object], unit: str = "frame") -> StageRate:
     wall, cpu = perf_counter(), process_time()
     work()
-    return StageRate(stage, unit, count, (perf_counter() - wall) / count, (process_time() - cpu) / count)
+    return StageRate(stage, unit, count, (perf_counter() - wall) / count, (process_time() - cpu) / count, peak_rss())
 
 
 def make_clip(path: Path, G: Generator, frames: int) -> None:

@@ -77,6 +77,10 @@ def what_is_kept(command: str) -> str:
     """What an interruption costs."""
     if command in ("run", "align", "faces", "invert", "finetune", "edit", "render"):
         return "what was done is kept, all but the last seconds: the same command continues"
+    if command == "batch":
+        return (
+            "what was done is kept, all but the last seconds, or on Ray the tasks at work: the same command continues"
+        )
     if command == "adapt" or (command.startswith("train ") and command != "train score"):
         return "what was saved in its --work folder is kept: the same command continues"
     return "nothing of it is kept: run it again"

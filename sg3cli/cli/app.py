@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +12,7 @@ import sg3cli
 from sg3cli.cli import (
     adapt,
     batch,
+    batch_command,
     batch_inputs,
     bench,
     directions,
@@ -35,18 +32,18 @@ from sg3cli.cli import (
 )
 from sg3cli.cli.edit_flags import Channels, Directions, Edits, Layers, Strengths, Targets, asked_edits
 from sg3cli.cli.flags import Session, command
+from sg3cli.cli.jobs import opened, show_outlook, working
 from sg3cli.cli.text_reports import doctor_lines
 from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
 from sg3cli.errors import UsageError
-from sg3cli.latents.edits import Edit, with_edits
-from sg3cli.video.image_sequence import is_image_sequence
+from sg3cli.latents.edits import with_edits
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
 TASKS = {  # headings of `sg3 --help`
-    "Edit a video": ("run", "align", "invert", "finetune", "edit", "render"),
+    "Edit a video": ("run", "align", "invert", "finetune", "edit", "render", "batch"),
     "Look": ("faces", "preview", "inspect", "evaluate", "evaluate video", "report", "generate"),
     "Models and this machine": (
         *("models", "directions", "train", "adapt", "evaluate generator", "evaluate spaces", "evaluate inversion"),
@@ -316,6 +313,13 @@ def doctor(session: Session) -> None:
 
 command(
     app,
+    own=ALL,
+    show=ESSENTIAL,
+    presets=("draft", "quality"),
+    example="sg3 batch clips --out-dir older --edit age=2 --ray local",
+)(batch_command.batch)
+command(
+    app,
     own=("render",),
     before=("align", "invert"),
     show=("view", "transfer", "stitch", "smooth"),
@@ -344,66 +348,6 @@ command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
 command(group.app, example="sg3 train flow faces/ --model mine")(flow.flow)
-
-
-def show_outlook(
-    session: Session,
-    argument: str | None,
-    last: str,
-    output: str | None = None,
-    edits: Sequence[Edit] | None = None,
-) -> None:
-    """Print what the stages up to `last` would take; nothing is written."""
-    from sg3cli.pipeline import Job
-    from sg3cli.pipeline.dry_run import outlook
-
-    where = find_project.find_target(argument, session.project, session.console)
-    read = session.flags.get("input", {})
-    project = find_project.open_target(where, session.project, read.get("rate"), read.get("video_track"))
-    wanted = setting_sources.of_project(project, session.flags, session.own)
-    job = Job(project, wanted, session.console, device=session.device, nets=session.nets)
-    found = outlook(job, last, output, edits)
-    for entry in found:
-        session.console.data(entry.describe())
-    session.console.result("dry-run", project=str(project.path), stages=[asdict(entry) for entry in found])
-
-
-@contextmanager
-def opened(session: Session, argument: str | None, name: str) -> Iterator[Job]:
-    """A locked project, and the job on it."""
-    where = find_project.find_target(argument, session.project, session.console)
-    read = session.flags.get("input", {})
-    rate = read.get("rate")
-    if rate is None and is_image_sequence(Path(where)):  # a rate that surrounds the command is no error beside a video
-        rate = setting_sources.from_here()["input"].get("rate")
-    project = find_project.open_target(where, session.project, rate, read.get("video_track"))
-    wanted = setting_sources.of_project(project, session.flags, session.own)
-    from sg3cli.pipeline import Job
-
-    with project.lock(name):
-        job = Job(project, wanted, session.console, session.pull, session.device, session.nets)
-        job.check_device()
-        yield job
-
-
-@contextmanager
-def working(
-    session: Session, argument: str | None, name: str, output: str | None = None
-) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """A job on a locked project and the reply of `--json`, to which the command may add.
-
-    Afterwards the project's path on stdout, unless the command has said something else there, or the JSON object.
-    """
-    began = time.monotonic()
-    reply: dict[str, Any] = {}
-    with opened(session, argument, name) as job:
-        yield job, reply
-    if output != "-" and not reply:
-        session.console.data(find_project.path_line(job.project.path))
-    facts: dict[str, Any] = {"project": str(job.project.path), "stages": job.stages, "edits": job.project.stored_edits}
-    if output is not None:
-        facts["output"] = output
-    session.console.result(name, **facts, **reply, seconds=round(time.monotonic() - began, 2))
 
 
 def command_name(argv: list[str]) -> str:

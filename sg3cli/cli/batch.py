@@ -1,4 +1,4 @@
-"""`sg3 run` on many inputs: each with a project of its own, one after the other, with a table at the end."""
+"""Many inputs, each with a project of its own, one after the other, with a table at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,8 +51,12 @@ def entries(
     out_dir: Path | None,
     name: str | None,
     edits: list[Edit],
+    make: bool = True,
 ) -> list[Entry]:
-    """The plan of a batch; nothing when it is one input with `-o`. Raises `UsageError` for options that do not fit."""
+    """The plan of a batch; nothing when it is one input with `-o`. Raises `UsageError` for options that do not fit.
+
+    `make`: whether the output folder is made.
+    """
     if out_dir is None:
         if len(given) > 1 and output is None:
             raise UsageError(f"there are {len(given)} inputs and no --out-dir", TOGETHER)
@@ -67,34 +71,41 @@ def entries(
     if session.project is not None and len(given) > 1:
         raise UsageError("--project is for one input", "the projects of a batch lie in --out-dir")
     flags, around = session.flags.get("encode", {}), setting_sources.from_here()["encode"]
-    planned = batch_inputs.plan(given, out_dir, name or TEMPLATE, edits, flags.get("format", around.get("format")))
+    planned = batch_inputs.plan(
+        given, out_dir, name or TEMPLATE, edits, flags.get("format", around.get("format")), make
+    )
     if session.project is not None and planned[0].project is not None:
         planned[0].project = session.project
     return planned
 
 
-def run(session: Session, batch: Sequence[Entry], work: Work, keep_going: bool) -> None:
-    """Work on each input; then the table, and with `--json` the object. Raises `BatchError` when some failed.
-
-    A single input's error is raised as it is. An interrupt ends the batch.
-    """
+def run(session: Session, batch: Sequence[Entry], work: Work, keep_going: bool, command: str = "run") -> None:
+    """Work on each input, then `finish`. An interrupt ends the batch."""
     began = time.monotonic()
     for entry in batch:
         try:
             _run_one(session, entry, work, alone=len(batch) == 1)
         except Stopped as stop:
             stop.facts = {"inputs": [each.to_dict() for each in batch]}
-            _show_table(session.console, batch)
+            show_table(session.console, batch)
             raise
         if entry.error is not None and not keep_going:
             break
         if words := progress_of(batch):
             session.console.show(words)
-    _show_table(session.console, batch)
-    facts = {"inputs": [entry.to_dict() for entry in batch]}
+    finish(session, batch, command, began)
+
+
+def finish(session: Session, batch: Sequence[Entry], command: str, began: float, **more: Any) -> None:
+    """The table, and with `--json` the object, to which `more` is added. Raises `BatchError` when some failed.
+
+    A single input's error is raised as it is.
+    """
+    show_table(session.console, batch)
+    facts = {"inputs": [entry.to_dict() for entry in batch], **more}
     failed = [entry.error for entry in batch if entry.error is not None]
     if not failed:
-        session.console.result("run", **facts, seconds=round(time.monotonic() - began, 2))
+        session.console.result(command, **facts, seconds=round(time.monotonic() - began, 2))
         return
     waiting = sum(entry.status == NOT_STARTED for entry in batch)
     words = f"{len(failed)} of {len(batch)} inputs failed" + (f", {waiting} were not started" if waiting else "")
@@ -120,10 +131,10 @@ def progress_of(batch: Sequence[Entry]) -> str:
 def _run_one(session: Session, entry: Entry, work: Work, alone: bool) -> None:
     """One input, whose failure is kept in the entry and said at once; what it holds is let go before the next."""
     began = time.monotonic()
-    console = Console(session.console.quiet, session.console.as_json, f"{_plain(entry.input)}: ")
+    console = own_console(session.console, entry)
     entry.status = "interrupted"
     try:
-        _make_folder(entry.output)
+        make_folder(entry.output)
         job = work(replace(session, console=console, project=entry.project), entry.input, entry.output)
     except BrokenPipeError:
         raise  # whoever reads our lines has gone; no input is at fault
@@ -144,7 +155,12 @@ def _run_one(session: Session, entry: Entry, work: Work, alone: bool) -> None:
         entry.facts["notices"] = console.notices
 
 
-def _make_folder(output: str) -> None:
+def own_console(console: Console, entry: Entry) -> Console:
+    """A console that says whose line each is."""
+    return Console(console.quiet, console.as_json, f"{_plain(entry.input)}: ")
+
+
+def make_folder(output: str) -> None:
     """The folder that a template such as `{stem}/edited.mp4` asks for."""
     folder = Path(output) if output.endswith("/") else Path(output).parent
     try:
@@ -153,7 +169,8 @@ def _make_folder(output: str) -> None:
         raise write_error(folder, error) from error
 
 
-def _show_table(console: Console, batch: Sequence[Entry]) -> None:
+def show_table(console: Console, batch: Sequence[Entry]) -> None:
+    """The table, on stderr."""
     for line in table(batch):
         console.show(line)
 

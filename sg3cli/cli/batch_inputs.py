@@ -157,9 +157,14 @@ def _without_results(paths: list[Path], out_dir: Path | None, console: Console) 
 
 
 def plan(
-    inputs: Sequence[str], out_dir: Path, template: str, edits: Sequence[Edit], container: str | None
+    inputs: Sequence[str],
+    out_dir: Path,
+    template: str,
+    edits: Sequence[Edit],
+    container: str | None,
+    make: bool = True,
 ) -> list[Entry]:
-    """Project and output of every input. `container` is what `--format` asks for.
+    """Project and output of every input. `container` is what `--format` asks for; `make` makes the output folder.
 
     Raises `UsageError` for a template that cannot be used and for two inputs with one output, `InputError` when the
     output folder cannot be made.
@@ -179,7 +184,8 @@ def plan(
             what = f"the output of {text} would replace the input {victim}"
             raise UsageError(what, "choose another --out-dir or --name")
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
+        if make:
+            out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(out_dir, error) from error
     projects = _projects(inputs, out_dir)

@@ -115,7 +115,10 @@ def bench(
 
 
 def bench_pipeline(session: Session, models: list[str], frames: int, threads: int | None) -> None:
-    """What a frame, or a step of tuning, takes in every stage, and each stage's share of a whole chain."""
+    """What a frame, or a step of tuning, takes in every stage, and each stage's share of a whole chain.
+
+    `--dry-run` tells its estimates by the last such measurement of a model.
+    """
     if len(models) > 1 or models[0].upper() in SIZES:
         raise UsageError(
             f"--pipeline measures one model, not {' '.join(models)}", "name a model: --pipeline people-128"

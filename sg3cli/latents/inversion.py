@@ -41,12 +41,12 @@ def invert(
     """Yield a code `[num_ws, w_dim]` float32 for each aligned crop `[S, S, 3]` in [-1, 1].
 
     A frame without a face (None) is not shown to the encoder and gets w_avg; see `fill_absent`. `first` is the number
-    of the first crop's frame: crops are taken in blocks that end where the number is a multiple of `block_frames(G)`,
+    of the first crop's frame: crops are taken in blocks that end where the number is a multiple of `block_frames`,
     so a run resumed there gives the same bytes. `config.batch` images go through a network at once.
     """
     average = average_image(G, encoder.config.input_size)
     placeholder = G.mapping.w_avg.detach().cpu().float().expand(G.num_ws, -1).numpy()
-    for start, block in blocks(crops, first, block_frames(G)):
+    for start, block in blocks(crops, first, block_frames(G.img_resolution)):
         shown = np.array([i for i, crop in enumerate(block) if crop is not None], dtype=np.int64)
         codes: Iterator[np.ndarray] = iter(())
         if len(shown):
@@ -59,9 +59,9 @@ def invert(
             yield placeholder.copy() if crop is None else next(codes)
 
 
-def block_frames(G: Generator) -> int:
+def block_frames(resolution: int) -> int:
     """How many frames are inverted together, and are lost to a kill: fewer where the generator is large."""
-    return GROUP * max(1, BLOCK_PIXELS // max(G.img_resolution, 128))
+    return GROUP * max(1, BLOCK_PIXELS // max(resolution, 128))
 
 
 def blocks(frames: Iterable[T], first: int, size: int) -> Iterator[tuple[int, list[T]]]:

@@ -166,7 +166,7 @@ def refined(
     `first` is the number of the first frame; blocks are those of `inversion.invert`, one in memory. A frame without a
     face keeps its code, and its loss is nan.
     """
-    for start, block in blocks(frames, first, block_frames(refiner.G)):
+    for start, block in blocks(frames, first, block_frames(refiner.G.img_resolution)):
         shown = np.array([i for i, (crop, _) in enumerate(block) if crop is not None], dtype=np.int64)
         found, rows = None, iter(range(len(shown)))
         if len(shown):

@@ -8,11 +8,11 @@ torch and PyAV, so they are imported when a stage runs and not before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sg3cli.console import Console
 from sg3cli.latents.edits import Edit
@@ -21,6 +21,9 @@ from sg3cli.project import Project, content_key
 from sg3cli.settings import Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.loaded_nets import LoadedNets
+
+if TYPE_CHECKING:
+    from sg3cli.pipeline.render_plan import Plan
 
 REVISION = {"align": 2, "invert": 2, "finetune": 2, "render": 3}  # raised when a stage's results change
 
@@ -114,17 +117,28 @@ class Job:
 
         No tuning steps: the model's own generator draws the face, whether the project holds a tuned one or not.
         """
-        from sg3cli.pipeline import render, render_plan
+        from sg3cli.pipeline import render
 
-        tuned = self.settings.finetune.steps > 0
-        self.finetune() if tuned else self.invert()
-        plan = render_plan.plan(self, self.bundle(), tuned)
+        self.finetune() if self.settings.finetune.steps > 0 else self.invert()
+        plan = self.plan()
         if provenance.is_current(self.project, out, plan.key):
             self.console.notice(f"render: {out} is up to date, nothing was computed")
             self.stages["render"] = {"status": "up to date", "key": plan.key}
             provenance.sign_finished(self.project, out, plan.record, self.signing(out))
             render.clear(self.project)  # a kill may have come between the record and this
             return
+        self.write(plan, out)
+
+    def plan(self) -> Plan:
+        """What a render depends on; the stages before it must have run."""
+        from sg3cli.pipeline import render_plan
+
+        return render_plan.plan(self, self.bundle(), self.settings.finetune.steps > 0)
+
+    def write(self, plan: Plan, out: str) -> None:
+        """Render what is planned to `out`, whatever is there, and note it."""
+        from sg3cli.pipeline import render
+
         began = time.monotonic()
         facts = render.run(self, plan, out)
         provenance.record(self.project, out, plan.key, facts, time.monotonic() - began)
@@ -200,14 +214,25 @@ class Job:
             digests = {**digests, "directions": self.bundle().directions_digest}
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
 
-    def key(self, stage: str, parts: StageParts) -> str:
-        """Content key of a stage; raises `KeyError` when one before it has not run."""
+    def key(self, stage: str, parts: StageParts, before: Mapping[str, str] | None = None) -> str:
+        """Content key of a stage; raises `KeyError` when one before it has not run.
+
+        `before`: the keys that those before it will have, instead of those that they have.
+        """
         keyed = {name: value for name, value in asdict(parts.params).items() if name != "model"}  # its digests count
         for optional in ("refine", "likeness"):
             if not keyed.get(optional):  # an inversion without it is what it was before there was one
                 keyed = {name: value for name, value in keyed.items() if not name.startswith(optional)}
         depends = {"params": keyed, "models": parts.models, "revision": REVISION[stage], **parts.extra}
-        return content_key(inputs=[self.project.key(name) for name in parts.inputs], **depends)
+        key_of = self.project.key if before is None else before.__getitem__
+        return content_key(inputs=[key_of(name) for name in parts.inputs], **depends)
+
+    def keys(self) -> dict[str, str]:
+        """The content keys that the stages before the render will have, whether they have run or not."""
+        found: dict[str, str] = {}
+        for stage in ("align", "invert", *(["finetune"] if self.settings.finetune.steps > 0 else [])):
+            found[stage] = self.key(stage, self.parts(stage), found)
+        return found
 
     def _run(self, stage: str, parts: StageParts, work: Callable[[str], Result]) -> None:
         """Do a stage's work unless its results for the same key are there; note it in the project."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sg3cli.latents.edits import Edit
-from sg3cli.pipeline import provenance
+from sg3cli.pipeline import bench_figures, provenance
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -41,7 +41,11 @@ class Outlook:
 
 
 def outlook(job: Job, last: str, out: str | None = None, edits: Sequence[Edit] | None = None) -> list[Outlook]:
-    """The stages up to `last`, in their order; `out` is a render's output, `edits` those in place of the project's."""
+    """The stages up to `last`, in their order; `out` is a render's output, `edits` those in place of the project's.
+
+    What they take is told by their last run, else by what `sg3 bench --pipeline` has measured here, else by what it
+    has measured of the embedded model elsewhere.
+    """
     changed = edits is not None and [edit.to_dict() for edit in edits] != job.project.stored_edits
     found: list[Outlook] = []
     for stage in CHAIN[: CHAIN.index(last) + 1]:
@@ -57,19 +61,20 @@ def is_fresh(job: Job, stage: str, out: str | None) -> bool:
     """Whether a stage, those before it being so, has nothing to compute."""
     if stage != "render":
         return job.project.is_fresh(stage, job.key(stage, job.parts(stage)))
-    from sg3cli.pipeline import render_plan
-
-    plan = render_plan.plan(job, job.bundle(), job.settings.finetune.steps > 0)
-    return out is not None and provenance.is_current(job.project, out, plan.key)
+    return out is not None and provenance.is_current(job.project, out, job.plan().key)
 
 
 def to_do(job: Job, stage: str) -> Outlook:
     """What a stage takes: as long as it took last time, or by what was measured with the embedded model."""
     before, frames = job.project.record(stage), int(job.project.stream.get("frames") or 0)
+    figures = bench_figures.known(job.bundle().digest) if job.device in ("auto", "cpu") else None
     known = job.settings.invert.model == MEASURED and job.device in ("auto", "cpu")
+    pace = PACE if figures is None else figures.seconds
+    peak = PEAK if figures is None else figures.memory
+    known = known or figures is not None
     count = job.settings.finetune.steps if stage == "finetune" else frames
     asked = {name: getattr(job.settings.invert, name) if stage == "invert" else 0 for name in ("refine", "likeness")}
     same = bool(before) and all(stage != "invert" or int(before.params.get(k, 0)) == v for k, v in asked.items())
-    measured = count * (PACE[stage] + asked["refine"] * REFINE) + asked["likeness"] * LIKENESS
+    measured = count * (pace.get(stage, PACE[stage]) + asked["refine"] * REFINE) + asked["likeness"] * LIKENESS
     seconds = before.seconds if same else measured if known and count else None
-    return Outlook(stage, "to do", seconds, PEAK[stage] if known else None)
+    return Outlook(stage, "to do", seconds, peak.get(stage, PEAK[stage]) if known else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,16 +77,30 @@ def gain(job: Job, losses: list[np.ndarray]) -> dict[str, Any]:
     return {"refined": {"space": config.refine_space, "steps": config.refine, "before": before, "after": after}}
 
 
-def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks) -> None:
-    """Codes of the frames that `chunks` does not hold yet. Chunks are whole blocks, so a resumed run is the same."""
-    config = job.settings.invert
+def encode_range(job: Job, bundle: Bundle, key: str, first: int, last: int) -> None:
+    """Codes of the frames `first` to `last` alone, in the chunks from which `run` goes on: the same, if both are whole
+    blocks (`last` may be the clip's end).
+    """
+    for face, track in enumerate(job.project.tracks()):
+        chunks = Chunks(job.project.path / of_face(CHUNK_FOLDER, face), key, first)
+        if chunks.rows < last:
+            encode(job, bundle, track, chunks, last)
+
+
+def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks, last: int | None = None) -> None:
+    """Codes of the frames that `chunks` does not hold yet, up to `last`, None: the end.
+
+    Chunks are whole blocks, so a resumed run is the same.
+    """
+    config, total = job.settings.invert, len(track.pts) if last is None else last
     device = choose_device(job.device, job.console)
     G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
-    whole = inversion.block_frames(G)
+    whole = inversion.block_frames(G.img_resolution)
     with VideoReader(job.project.source(), **job.project.reading) as reader:
-        crops = crops_.aligned_crops(reader.frames(chunks.rows), track, encoder.config.input_size)
+        frames = islice(reader.frames(chunks.rows), total - chunks.rows)
+        crops = crops_.aligned_crops(frames, track, encoder.config.input_size)
         codes = code_parts(crops, G, encoder, config, chunks.rows, job.pull)
-        shown = job.console.progress(codes, len(track.pts), "invert", chunks.rows)
+        shown = job.console.progress(codes, total, "invert", chunks.rows)
         for chunk in in_chunks(shown, CHUNK, whole):
             chunks.append({name: np.stack([parts[name] for parts in chunk]) for name in chunk[0]}, len(chunk))
 

@@ -12,9 +12,14 @@ from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import REACH
 from sg3cli.time_ranges import parse_ranges
 
+NEAR = REACH * SMOOTHING + 1e-6  # seconds to both sides by which smoothing reaches
+
 
 class VisibleMaps:
-    """The maps of a whole clip, kept in chunks and smoothed over time when they are asked for."""
+    """The maps of a clip, kept in chunks and smoothed over time when they are asked for.
+
+    Of chunks that hold a range of frames only those are right that are further than `NEAR` from its ends.
+    """
 
     def __init__(self, chunks: Chunks, track: Track) -> None:
         self.chunks, self.times = chunks, track.times
@@ -32,8 +37,8 @@ class VisibleMaps:
     def _smoothed(self, chunk: int) -> np.ndarray:
         """The maps of one chunk, smoothed together with what is near in time: as if the whole clip were at once."""
         first, last = self.firsts[chunk], [*self.firsts, self.chunks.rows][chunk + 1]
-        near = REACH * SMOOTHING + 1e-6
-        begin, end = np.searchsorted(self.times, [self.times[first] - near, self.times[last - 1] + near])
+        begin, end = np.searchsorted(self.times, [self.times[first] - NEAR, self.times[last - 1] + NEAR])
+        begin, end = max(begin, self.firsts[0]), min(end, self.chunks.rows)
         wanted = range(
             int(np.searchsorted(self.firsts, begin, side="right")) - 1, int(np.searchsorted(self.firsts, end))
         )
@@ -50,5 +55,5 @@ def mapped_frames(track: Track, config: RenderConfig) -> np.ndarray:
     if config.range is None:
         return present
     shown = opacity(track.times, parse_ranges(config.range)) > 0
-    near = within_reach(track.times, shown, REACH * SMOOTHING + 1e-6)
+    near = within_reach(track.times, shown, NEAR)
     return present & whole_batches(near, config.batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import groupby
 from typing import Any
 
@@ -34,6 +35,11 @@ def whole_batches(wanted: np.ndarray, batch: int) -> np.ndarray:
     """Which frames `[T]` bool share a batch (frames `k * batch` to `(k + 1) * batch`) with one of those `wanted`."""
     batches = np.logical_or.reduceat(wanted, np.arange(0, len(wanted), batch))
     return np.repeat(batches, batch)[: len(wanted)]
+
+
+def chunk_frames(seconds: float, rate: Fraction, batch: int) -> int:
+    """Frames of a chunk of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
+    return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
 
 
 def within_reach(times: np.ndarray, wanted: np.ndarray, seconds: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from sg3cli.files import Chunks, in_chunks
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
-from sg3cli.pipeline.occlusion_maps import VisibleMaps, mapped_frames
+from sg3cli.pipeline.occlusion_maps import NEAR, VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
 from sg3cli.pipeline.transfer_maps import SteadyTransfers
 from sg3cli.project import content_key, of_face
@@ -32,21 +32,28 @@ VISIBLE = "stitch/visible"
 VISIBLE_IN_RANGE = "stitch/visible-in-range"  # the same of a render with --range, which has them near the range alone
 CHUNK = 32  # frames between two saves of the maps
 
+Span = tuple[int, int]  # the first frame, and that after the last
+
 
 def prepare(
-    job: Job, face: FaceEdits, G: Generator, keys: tuple[str, str], adapted: Generator | None = None
+    job: Job,
+    face: FaceEdits,
+    G: Generator,
+    keys: tuple[str, str],
+    adapted: Generator | None = None,
+    span: Span | None = None,
 ) -> CompositingInputs:
     """Maps, user mask and generator for a render: made, or found in the project.
 
     `G` draws the face without the edits, and with them too where no `adapted` one does.
-    `keys` are those of what the faces without and with the edits depend on. Raises `InputError` when the user's mask
-    does not fit the source.
+    `keys` are those of what the faces without and with the edits depend on. `span` are the frames that are rendered,
+    None: all. Raises `InputError` when the user's mask does not fit the source.
     """
     paster = FacePaster(face.track, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted)
     maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets)
-    mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0])
+    mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0], span)
     seam = seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted
     transfers = None
     if paster.transfers and maker is not None:
@@ -72,29 +79,39 @@ def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
         return UserMask(Path(path), reader.info.width, reader.info.height, len(face.track.pts))
 
 
-def visible_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, inputs: str) -> VisibleMaps | None:
-    """What of the face may change in each frame of the clip; None where nothing is protected."""
+def visible_maps(
+    job: Job, face: FaceEdits, paster: FacePaster, G: Generator, inputs: str, span: Span | None = None
+) -> VisibleMaps | None:
+    """What of the face may change in each frame of the clip, or of a `span`; None where nothing is protected."""
     if not paster.protects:
         return None
-    config, count = paster.config, len(face.track.pts)
+    config = paster.config
+    first, count = (0, len(face.track.pts)) if span is None else around(span, face.track.times, config.batch)
     settings = {"protect": config.protect, "expand": paster.sides, "smooth": job.smooth(), "revision": REVISION}
     settings |= {"precision": config.precision}
-    chunks = Chunks(job.project.path / of_face(VISIBLE, face.order), content_key(inputs=inputs, **settings))
+    chunks = Chunks(job.project.path / of_face(VISIBLE, face.order), content_key(inputs=inputs, **settings), first)
     if config.range is not None and chunks.rows < count:
         key = content_key(inputs=inputs, range=config.range, **settings)
-        chunks = Chunks(job.project.path / of_face(VISIBLE_IN_RANGE, face.order), key)
+        chunks = Chunks(job.project.path / of_face(VISIBLE_IN_RANGE, face.order), key, first)
     job.report_damage("render", chunks.damaged)
     if chunks.rows < count:
-        make_maps(job, face, paster, G, chunks)
+        make_maps(job, face, paster, G, chunks, count)
     return VisibleMaps(chunks, face.track)
 
 
-def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks) -> None:
-    """The maps of the frames that `chunks` does not hold yet, in whole batches so that a resumed run is the same."""
+def around(span: Span, times: np.ndarray, batch: int) -> Span:
+    """The frames whose maps those of `span` are smoothed with, in whole batches; `times [T]` of all frames."""
+    near = [times[span[0]] - NEAR, times[span[1] - 1] + NEAR]
+    begin, end = (int(row) for row in np.searchsorted(times, near))
+    return begin // batch * batch, min(-(-end // batch) * batch, len(times))
+
+
+def make_maps(job: Job, face: FaceEdits, paster: FacePaster, G: Generator, chunks: Chunks, last: int) -> None:
+    """The maps up to frame `last` that `chunks` does not hold yet, in whole batches: a resumed run is the same."""
     batch = paster.config.batch
     with VideoReader(job.project.source(), **job.project.reading) as reader:
-        count = len(paster.track.pts)
-        frames = job.console.progress(reader.frames(chunks.rows), count, "render: masks", chunks.rows)
+        wanted = islice(reader.frames(chunks.rows), last - chunks.rows)
+        frames = job.console.progress(wanted, last, "render: masks", chunks.rows)
         for maps in in_chunks(computed_maps(frames, face, paster, G), batch * -(-CHUNK // batch), batch):
             chunks.append({"visible": np.stack(maps)}, len(maps))
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,14 +29,14 @@ from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import NO_INPUTS, CompositingInputs, FacePaster, pixel_sides
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.pipeline.partial_render import only_inside, opacity, tee
-from sg3cli.pipeline.paste_inputs import prepare
+from sg3cli.pipeline.partial_render import chunk_frames, only_inside, opacity, tee
+from sg3cli.pipeline.paste_inputs import Span, prepare
 from sg3cli.pipeline.presence import presence
 from sg3cli.pipeline.render_plan import Plan
 from sg3cli.project import Project
 from sg3cli.settings import RenderConfig
 from sg3cli.time_ranges import parse_ranges
-from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader
+from sg3cli.video import Cut, Frame, SegmentedWriter, VideoReader, write_chunk
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
@@ -64,8 +63,10 @@ class RenderedFace:
         return self.everybody.overlap(self.edits.number, frame, landmarks, paster.window(frame), shape)
 
 
-def rendered_faces(job: Job, plan: Plan, G: Generator, adapted: Generator | None = None) -> list[RenderedFace]:
-    """The faces that the project edits, each with its own edits and with what pastes it.
+def rendered_faces(
+    job: Job, plan: Plan, G: Generator, adapted: Generator | None = None, span: Span | None = None
+) -> list[RenderedFace]:
+    """The faces that the project edits, each with its own edits and with what pastes it into the frames of `span`.
 
     `adapted` draws the edited faces where it is not `G`, which draws those without edits.
     """
@@ -76,32 +77,24 @@ def rendered_faces(job: Job, plan: Plan, G: Generator, adapted: Generator | None
         track = project.track(order)
         codes = smoothed_codes(project, plan.bundle, track, job.smooth(), order, job)
         face = plan.of_face(with_smooth_landmarks(track), codes, number, order)
-        found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs), adapted), everybody))
+        found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs), adapted, span), everybody))
     return found
 
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     """Write the video to `out`, signed if that is asked for; returns the facts for the project's record."""
     project, config, signing = job.project, job.settings.render, job.signing(out)
-    device, bundle = choose_device(job.device, job.console), plan.bundle
-    G = tuned_generator(project, bundle.origin, plan.tuned, job.nets).to(device)
-    adapted = tuned_generator(project, bundle, plan.tuned, job.nets).to(device) if bundle.is_adapted else None
-    for net in (G,) if adapted is None else (G, adapted):
-        net.synthesis.set_precision(config.precision)
-    faces = rendered_faces(job, plan, G, adapted)
     comment = {"comment": json.dumps({"sg3": plan.record}, separators=(",", ":"))}
     with VideoReader(project.source(), **project.reading) as reader, ExitStack() as stack:
-        size = output_size(config, G.img_resolution, reader.info.width, reader.info.height)
-        length = chunk_frames(job.settings.encode.segment, reader.info.average_rate, config.batch)
-        cut = Cut(chunk_folder(project, plan.key), plan.key, len(reader), length)
+        size, cut = shape_of(job, plan, reader)
         before_publish = partial(provenance.mark_as_ours, project, out)
-        encode = job.settings.encode
-        with SegmentedWriter(out, reader.info, encode, size, comment, cut, before_publish, signing) as writer:
-            if writer.start:
+        made = SegmentedWriter(out, reader.info, job.settings.encode, size, comment, cut, before_publish, signing)
+        frames: Iterator[Frame] = iter(())
+        if made.start < len(reader):  # else they are only to be joined, which takes no networks
+            frames = edited_frames(job, plan, reader, stack, made.start)
+        with made as writer:
+            if 0 < writer.start < len(reader):
                 job.console.notice(f"render: {writer.start} of {len(reader)} frames are there from an earlier run")
-            for face in faces:
-                stack.callback(face.inputs.close)
-            frames = frames_in_range(reader.frames(writer.start), faces, G, config)
             for frame in job.console.progress(frames, len(reader), "render", writer.start):
                 writer.write(frame)
         job.report("render", writer.notices)
@@ -110,6 +103,46 @@ def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
     signed = None if signing is None else signing.mark
     inputs, notices = ("finetune",) if plan.tuned else ("invert",), list(writer.notices)
     return {"params": params, "inputs": inputs, "sha256": digest, "signed": signed, "notices": notices}
+
+
+def run_range(job: Job, plan: Plan, out: str, first: int, last: int) -> None:
+    """Keep the chunk of the frames `first` to `last` in the project: `run`, which finds it there, would make the same.
+
+    `first` and `last` are those of a chunk of the `shape_of` the output, of which `out` tells the container.
+    """
+    project = job.project
+    with VideoReader(project.source(), **project.reading) as reader, ExitStack() as stack:
+        size, cut = shape_of(job, plan, reader)
+        frames = islice(edited_frames(job, plan, reader, stack, first, (first, last)), last - first)
+        shown = job.console.progress(frames, last, "render", first)
+        job.report("render", write_chunk(out, reader.info, job.settings.encode, size, cut, shown))
+
+
+def shape_of(job: Job, plan: Plan, reader: VideoReader) -> tuple[tuple[int, int], Cut]:
+    """(width, height) of the output, and where it is cut into chunks."""
+    config, info = job.settings.render, reader.info
+    size = output_size(config, plan.bundle.origin.config.img_resolution, info.width, info.height)
+    length = chunk_frames(job.settings.encode.segment, info.average_rate, config.batch)
+    return size, Cut(chunk_folder(job.project, plan.key), plan.key, len(reader), length)
+
+
+def edited_frames(
+    job: Job, plan: Plan, reader: VideoReader, stack: ExitStack, start: int, span: Span | None = None
+) -> Iterator[Frame]:
+    """The frames from `start` on, where a batch begins, as the output shows them. What they hold is freed by `stack`.
+
+    With a `span` only its frames come out right, and nothing is made in the project for others.
+    """
+    project, config, bundle = job.project, job.settings.render, plan.bundle
+    device = choose_device(job.device, job.console)
+    G = tuned_generator(project, bundle.origin, plan.tuned, job.nets).to(device)
+    adapted = tuned_generator(project, bundle, plan.tuned, job.nets).to(device) if bundle.is_adapted else None
+    for net in (G,) if adapted is None else (G, adapted):
+        net.synthesis.set_precision(config.precision)
+    faces = rendered_faces(job, plan, G, adapted, span)
+    for face in faces:
+        stack.callback(face.inputs.close)
+    return frames_in_range(reader.frames(start), faces, G, config)
 
 
 def output_size(config: RenderConfig, crop: int, width: int, height: int) -> tuple[int, int]:
@@ -149,11 +182,6 @@ def chunk_folder(project: Project, key: str) -> Path:
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
     return folder
-
-
-def chunk_frames(seconds: float, rate: Fraction, batch: int) -> int:
-    """Frames of a chunk of about `seconds`: whole batches, because a batch's images depend on its size. 0: none."""
-    return batch * max(1, round(seconds * float(rate) / batch)) if seconds > 0 else 0
 
 
 def clear(project: Project) -> None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from sg3cli.video.info import AudioInfo, SubtitleInfo, VideoInfo
     from sg3cli.video.probe import drawn, frame_pts, packet_digest
     from sg3cli.video.reader import Frame, VideoReader, spool
-    from sg3cli.video.segments import Cut, SegmentedWriter
+    from sg3cli.video.segments import Cut, SegmentedWriter, write_chunk
     from sg3cli.video.writer import VideoWriter
 
 HOMES = {
     "info": ("AudioInfo", "SubtitleInfo", "VideoInfo"),
     "probe": ("drawn", "frame_pts", "packet_digest"),
     "reader": ("Frame", "VideoReader", "spool"),
-    "segments": ("Cut", "SegmentedWriter"),
+    "segments": ("Cut", "SegmentedWriter", "write_chunk"),
     "writer": ("VideoWriter",),
 }
 
@@ -37,6 +37,7 @@ __all__ = [
     "frame_pts",
     "packet_digest",
     "spool",
+    "write_chunk",
 ]
 
 

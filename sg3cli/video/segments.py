@@ -76,8 +76,7 @@ class SegmentedWriter:
         self._video = VideoWriter(out, source, encode, size, metadata)
         self._video.before_publish, self._video.sign = before_publish, sign
         self._bounds = cut.bounds() if self._video.can_be_joined else []
-        codec = ".".join(map(str, av.library_versions["libavcodec"]))
-        self.kept = EncodedChunks(cut.folder, f"{cut.key} {self._video.container} {codec}", self._bounds)
+        self.kept = EncodedChunks(cut.folder, chunk_key(cut, self._video), self._bounds)
         self._arguments = (out, source, encode, size)
         self._chunk: _ChunkEncoder | None = None
         self._next = self.start = self.kept.rows
@@ -100,14 +99,13 @@ class SegmentedWriter:
 
         What was drawn into a grey frame is written in grey.
         """
-        frame = replace(frame, rgb=as_grey_as_its_source(frame.rgb, frame.stored))
         if not self._bounds:
-            self._video.write(frame)
+            self._video.write(as_grey(frame))
             return
         if self._chunk is None:
             encoder = VideoWriter(*self._arguments)
             self._chunk = _ChunkEncoder(encoder, self.kept.payload(self._next))
-        self._chunk.write(frame)
+        self._chunk.write(as_grey(frame))
         self._next += 1
         if self._next in self._bounds:
             self._close_chunk()
@@ -128,6 +126,37 @@ class SegmentedWriter:
                     video.write_packet(packet)
         elif self._chunk is not None:
             self._chunk.abandon(kind, error, tb)
+
+
+def as_grey(frame: Frame) -> Frame:
+    """What was drawn into a grey frame, in grey."""
+    return replace(frame, rgb=as_grey_as_its_source(frame.rgb, frame.stored))
+
+
+def chunk_key(cut: Cut, video: VideoWriter) -> str:
+    """What the bytes of a chunk depend on: what the video is made from, the container, and the library."""
+    codec = ".".join(map(str, av.library_versions["libavcodec"]))
+    return f"{cut.key} {video.container} {codec}"
+
+
+def write_chunk(
+    out: str, source: VideoInfo, encode: EncodeConfig, size: tuple[int, int], cut: Cut, frames: Iterator[Frame]
+) -> list[str]:
+    """Keep the chunk of `cut` that `frames` are, as a `SegmentedWriter` of all frames would; returns the notices."""
+    encoder = VideoWriter(out, source, encode, size)
+    chunk, first = None, 0
+    try:
+        for frame in frames:
+            if chunk is None:
+                first, chunk = frame.index, _ChunkEncoder(encoder, payload_of(cut.folder, frame.index))
+            chunk.write(as_grey(frame))
+    except BaseException as error:
+        if chunk is not None:
+            chunk.abandon(type(error), error, error.__traceback__)
+        raise
+    if chunk is not None:
+        keep_chunk(cut.folder, chunk_key(cut, encoder), first, *chunk.finish())
+    return encoder.notices
 
 
 class _ChunkEncoder:
@@ -192,10 +221,10 @@ class EncodedChunks:
 
     def payload(self, first: int) -> Path:
         """File of the packets of the chunk that begins at frame `first`."""
-        return self.folder / f"{first:09d}.bin"
+        return payload_of(self.folder, first)
 
     def _table(self, first: int) -> Path:
-        return self.payload(first).with_suffix(".safetensors")
+        return table_of(self.folder, first)
 
     def _take(self, first: int, last: int) -> bool:
         """Whether the chunk of the frames `first` to `last` is there, whole and ours."""
@@ -225,13 +254,9 @@ class EncodedChunks:
 
     def append(self, rows: list[tuple[int, ...]], extradata: bytes, digest: str) -> None:
         """Keep the chunk whose payload has just been written; on disk when this returns."""
-        first, last = self.rows, self.rows + len(rows)
-        table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
-        meta = {"key": self.key, "first": first, "last": last, "extradata": extradata.hex(), "columns": COLUMNS}
-        meta["payload"] = digest
-        write_arrays(self._table(first), {"packets": table}, meta)
-        self._found.append((first, table, extradata.hex()))
-        self.rows = last
+        table = keep_chunk(self.folder, self.key, self.rows, rows, extradata, digest)
+        self._found.append((self.rows, table, extradata.hex()))
+        self.rows += len(rows)
 
     def packets(self, extradata: bytes) -> Iterator[Any]:
         """All packets in order of decoding, read one by one, with decoding times that never go back.
@@ -248,6 +273,26 @@ class EncodedChunks:
                     packet = _packet(file, row)
                     packet.dts = int(next(dts))
                     yield packet
+
+
+def payload_of(folder: Path, first: int) -> Path:
+    """File of the packets of the chunk that begins at frame `first`."""
+    return folder / f"{first:09d}.bin"
+
+
+def table_of(folder: Path, first: int) -> Path:
+    """File of their rows; it makes the chunk count."""
+    return payload_of(folder, first).with_suffix(".safetensors")
+
+
+def keep_chunk(
+    folder: Path, key: str, first: int, rows: list[tuple[int, ...]], extradata: bytes, digest: str
+) -> np.ndarray:
+    """Write the rows of a chunk whose payload stands, `[n, 6]`, which are returned."""
+    table = np.array(rows, np.int64).reshape(-1, len(COLUMNS))
+    meta = {"key": key, "first": first, "last": first + len(rows), "extradata": extradata.hex(), "columns": COLUMNS}
+    write_arrays(table_of(folder, first), {"packets": table}, {**meta, "payload": digest})
+    return table
 
 
 def _cannot_be_joined() -> UsageError:

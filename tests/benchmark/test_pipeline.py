@@ -15,8 +15,10 @@ from tiny import tiny_generator
 from sg3cli import cli
 from sg3cli.benchmark import pipeline
 from sg3cli.benchmark.pipeline import SIZE, STAGES, StageRate, make_clip, measure_stages, report
+from sg3cli.pipeline import bench_figures
 from sg3cli.settings import Settings
 from sg3cli.video import VideoReader
+from sg3cli.weights.bundle import load_model
 
 
 def test_shares_are_those_of_the_chain_and_what_others_contain_has_none():
@@ -46,6 +48,7 @@ def test_every_stage_is_measured_per_frame_or_step(tmp_path: Path, talk: Path, t
     """On a clip with a face, because a random generator draws none."""
     monkeypatch.setattr(pipeline, "make_clip", lambda path, G, frames: shutil.copy(talk, path))
     monkeypatch.setattr(pipeline, "WARM_UP", 1)
+    monkeypatch.setattr(bench_figures, "path", lambda: tmp_path / "cache" / "bench.json")
     ticks = iter(range(1000))
     monkeypatch.setattr(pipeline, "perf_counter", lambda: 12.0 * next(ticks))
     rates = list(measure_stages(str(tiny_bundle), 12, 3))
@@ -55,6 +58,9 @@ def test_every_stage_is_measured_per_frame_or_step(tmp_path: Path, talk: Path, t
     ]
     assert [rate.seconds for rate in rates if rate.unit == "frame"] == [1.0] * 5 and rates[3].seconds == 4.0
     assert all(0 < rate.cpu_seconds < 10 for rate in rates)
+    kept = bench_figures.known(load_model(str(tiny_bundle)).digest)
+    assert kept is not None and kept.seconds == {rate.stage: rate.seconds for rate in rates}
+    assert kept.memory["render"] >= kept.memory["decode"] > 50 << 20
 
 
 def test_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -60,7 +60,7 @@ def still_life(count: int, cut: int | None = None) -> list[np.ndarray]:
 
 def test_resume_at_the_end_of_a_block_gives_the_same_bytes():
     G, encoder = tiny_generator(), tiny_encoder()
-    block = block_frames(G)
+    block = block_frames(G.img_resolution)
     crops: list[np.ndarray | None] = [*still_life(block), *faces(GROUP), *still_life(2 * GROUP)]
     crops[3] = crops[block + 1] = None
     whole = np.stack(list(invert(crops, G, encoder, CONFIG)))
