@@ -1,10 +1,15 @@
-"""Text edits of a model: its table of style effects, made here or imported, and directions of S made from a text."""
+"""Text edits of a model: its table of style effects, made here or imported, and directions of S made from a text.
+
+With the text model that comes with a generator, styles are solved for (`latents.text_solve`); with CLIP they are those
+that agree with the text, as StyleCLIP has it. Either way can be had with either model: `beta` says which.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,19 +17,33 @@ import torch
 from sg3cli.console import Console
 from sg3cli.errors import ModelError
 from sg3cli.files import Chunks, digest_of, in_chunks, read_arrays, write_arrays
+from sg3cli.latents.codes import Codes, joined
+from sg3cli.latents.embedded_text import EmbeddedModel
+from sg3cli.latents.moves import ShiftS
+from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import Statistics, statistics
 from sg3cli.latents.style_effects import STEP, layer_effects
+from sg3cli.latents.style_responses import style_responses
 from sg3cli.latents.text_directions import BETA, NEUTRAL, chosen_channels, style_direction, text_direction
 from sg3cli.latents.text_model import DEFAULT, TextModel
+from sg3cli.latents.text_solve import solve_styles
+from sg3cli.latents.text_strength import Strength, fit_of, strength_for
 from sg3cli.nets.generator import Generator
 from sg3cli.project import content_key
 from sg3cli.weights.bundle import STYLE_STATISTICS, Bundle
-from sg3cli.weights.direction_file import Direction
+from sg3cli.weights.direction_file import Direction, load_direction
 from sg3cli.weights.direction_tools import write_direction
 from sg3cli.weights.import_arrays import read_channel_table, read_style_statistics
 
+if TYPE_CHECKING:
+    from sg3cli.pipeline import Job
+
+HUELESS = {"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}
+VARIETY = 0.8  # truncation of the faces whose derivatives are taken
 TRUNCATION = 0.5  # of the faces and of the statistics, as StyleCLIP's
+LOOKED_AT = 6  # frames of a person
+FACES = 24  # whose derivatives are taken
 SAVED = 64  # styles between two saves, or fewer if they take long
 
 
@@ -55,6 +74,8 @@ def precompute(
     bundle: Bundle, model: TextModel, config: EffectsConfig, console: Console, device: torch.device
 ) -> tuple[Path, bool]:
     """Make the table of every style's effect; continues where a killed run ended. (Its path, whether it was made.)"""
+    if isinstance(model, EmbeddedModel):
+        return precompute_responses(bundle, model, console, device)
     path = effects_path(bundle, model.name)
     facts = {"generator": bundle.digest, "text_model": model.name, "samples": config.samples, "step": config.step}
     if path.is_file() and read_arrays(path)[1].get("made") == facts:
@@ -82,6 +103,30 @@ def _effects(
         done -= size
 
 
+def precompute_responses(
+    bundle: Bundle, model: EmbeddedModel, console: Console, device: torch.device, faces: int = FACES
+) -> tuple[Path, bool]:
+    """The same table for the text model that comes with the generator, by derivatives: rows have lengths.
+
+    A row is the change of an image's row for one deviation of the style, on average over the faces.
+    """
+    path = effects_path(bundle, model.name)
+    facts = {"generator": bundle.digest, "text_model": digest_of(bundle.text_path()), "samples": faces}
+    if path.is_file() and read_arrays(path)[1].get("made") == facts:
+        return path, False
+    G = bundle.generator().to(device)
+    std = statistics(G, "s").std
+    chunks = Chunks(path.with_suffix(".parts"), content_key(**facts))
+    ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(chunks.rows, faces))
+    rows = style_responses(G, ws, model)
+    for some in in_chunks(console.progress(rows, faces, "effects", chunks.rows), 4):
+        chunks.append({"responses": np.stack(some)}, len(some))
+    mean = np.concatenate([chunk["responses"] for chunk in chunks]).mean(0)
+    write_effects(path, mean * std[:, None], std, {**facts, "made": facts})
+    chunks.clear()
+    return path, True
+
+
 def write_effects(path: Path, table: np.ndarray, std: np.ndarray, meta: Mapping[str, object]) -> None:
     """`effects [channels, D]` as float16, and the deviations that its strengths count in."""
     write_arrays(path, {"effects": table.astype(np.float16), "std": std.astype(np.float32)}, meta)
@@ -104,22 +149,70 @@ def unit(table: np.ndarray) -> np.ndarray:
 
 
 def make_text_direction(
-    bundle: Bundle, model: TextModel, text: str, name: str, neutral: str = NEUTRAL, beta: float = BETA
+    bundle: Bundle, model: TextModel, text: str, name: str, neutral: str = NEUTRAL, beta: float | None = None
 ) -> Direction:
-    """The direction of S that a text means; strength 1 is StyleCLIP's alpha of 1."""
+    """The direction of S that a text means.
+
+    Strength 1 is StyleCLIP's alpha of 1; of styles that are solved for (an embedded model, no `beta`), the change by
+    which people differ in what the text says.
+    """
+    known: dict[str, object] = {
+        "space": "s", "aim": f"towards {text!r}, from {neutral!r}", "text": text, "neutral": neutral,
+        "text_model": model.name, "leak": None,
+    }  # fmt: skip
+    if isinstance(model, EmbeddedModel):
+        named = model.check(text)
+        known["hue"] = "kept" if HUELESS.issuperset(named) else "changed"
+        if beta is None:
+            vector, more = solved(bundle, model, text_direction(model, text, neutral), named)
+            return Direction(name, vector[None], bundle.origin.digest, known | more)
+    beta = BETA if beta is None else beta
     effects, std = read_effects(bundle, model.name)
     vector = style_direction(effects, text_direction(model, text, neutral), std, beta)
+    known |= {"beta": beta, "unit": "one standard deviation of the style that agrees most",
+              "made": f"StyleCLIP: {np.count_nonzero(vector)} styles ({most_moved(bundle, vector)})"}  # fmt: skip
+    return Direction(name, vector[None], bundle.origin.digest, known)
+
+
+def solved(
+    bundle: Bundle, model: EmbeddedModel, text: np.ndarray, named: Sequence[str]
+) -> tuple[np.ndarray, dict[str, object]]:
+    """(styles `[channels]`, what the direction's file says of them) for a text's direction `[D]` and its labels."""
+    arrays, _ = read_arrays(fresh_effects(bundle, model))
+    std = arrays["std"].astype(np.float64)
+    responses = arrays["effects"].astype(np.float64) / np.maximum(std, 1e-12)[:, None]
+    space = statistics(bundle.generator(), "s", psi=1.0, covariance=True)
+    assert space.covariance is not None
+    covariance = own_layers(space.covariance, bundle)
+    vector, _ = solve_styles(responses, covariance, model.readings(text, named))
+    held = [list(model.net.config.axes)[k] for k in model.held(named)]
+    made = f"solved for {', '.join(named)}; held: {', '.join(held) or 'nothing'}"
+    return vector, {"unit": "the change by which people differ in it", "made": made, "named": list(named)}
+
+
+def own_layers(covariance: np.ndarray, bundle: Bundle) -> np.ndarray:
+    """Each layer varies by itself, as codes of W+ may, and the Fourier input, which places the picture, does not."""
+    layer = np.repeat(np.arange(bundle.config.num_ws), list(bundle.config.style_sizes.values()))
+    return np.where((layer[:, None] == layer[None]) & (layer[:, None] > 0), covariance, 0.0)
+
+
+def fresh_effects(bundle: Bundle, model: EmbeddedModel) -> Path:
+    """The model's table, of this very text model; `ModelError` when there is none."""
+    path = effects_path(bundle, model.name)
+    if not path.is_file() or read_arrays(path)[1].get("text_model") != digest_of(bundle.text_path()):
+        hint = f"sg3 directions precompute-clip --model {bundle.name}"
+        raise ModelError(f"model {bundle.name} has no table of styles for its text model", hint)
+    return path
+
+
+def most_moved(bundle: Bundle, vector: np.ndarray) -> str:
+    """The layers whose styles move most."""
     sizes = bundle.config.style_sizes
     names = [layer.partition("_")[0] for layer, size in sizes.items() for _ in range(size)]
-    meta = {
-        "space": "s", "aim": f"towards {text!r}, from {neutral!r}", "beta": beta, "text": text, "neutral": neutral,
-        "text_model": model.name, "unit": "one standard deviation of the style that agrees most", "leak": None,
-        "made": f"StyleCLIP: {np.count_nonzero(vector)} styles ({', '.join(chosen_channels(vector, names))})",
-    }  # fmt: skip
-    return Direction(name, vector[None], bundle.origin.digest, meta)
+    return ", ".join(chosen_channels(vector, names))
 
 
-def text_edit(project: Path, bundle: Bundle, model: TextModel, text: str, neutral: str, beta: float) -> Path:
+def text_edit(project: Path, bundle: Bundle, model: TextModel, text: str, neutral: str, beta: float | None) -> Path:
     """The file of a text's direction inside the project, made unless it is there."""
     said = {"text": text, "neutral": neutral, "beta": beta, "model": model.name, "generator": bundle.digest}
     table = digest_of(effects_path(bundle, model.name)) if effects_path(bundle, model.name).is_file() else ""
@@ -127,6 +220,31 @@ def text_edit(project: Path, bundle: Bundle, model: TextModel, text: str, neutra
     if not path.is_file():
         write_direction(path, make_text_direction(bundle, model, text, file_name(text), neutral, beta))
     return path
+
+
+def alpha_for(job: Job, model: TextModel, text: str, direction: str, share: float) -> Strength:
+    """How strong a text's direction (a file) has to be, so that the project's faces fit the text better by `share`.
+
+    Looks at drawings of frames spread over the clip by the model's own generator; inverts first if that is not done.
+    """
+    job.invert()
+    bundle = job.bundle()
+    G = job.nets.generator(bundle)
+    project, some = job.project, []
+    for face in range(len(project.faces)):
+        codes = project.codes(face)
+        places = np.unique(np.linspace(0, len(codes) - 1, LOOKED_AT).round().astype(int))
+        some.append(Codes(codes.take(places)))
+    chosen = joined(some)
+    vector = load_direction(Path(direction)).vector[0]
+    row = model.texts([text])[0]
+
+    def fit(alpha: float) -> float:
+        moved = ShiftS(vector)(chosen, np.full(len(chosen), alpha, np.float32))
+        with torch.inference_mode():
+            return fit_of(model.images(draw(G, moved).clamp(-1, 1)), row)
+
+    return strength_for(fit, share)
 
 
 def file_name(text: str) -> str:
