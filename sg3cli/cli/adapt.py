@@ -9,7 +9,7 @@ import typer
 
 from sg3cli.cli.flags import Session
 from sg3cli.cli.setting_sources import model_name
-from sg3cli.cli.text_edits import TEXT_MODEL, Pull
+from sg3cli.cli.text_edits import Pull
 from sg3cli.cli.train.flow import image_files
 from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import InvertConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sg3cli.training.adaptation.trainer import Codes
 
 DEFAULT = AdaptConfig()
+TEXT_MODEL = "clip:ViT-B-32"  # a model's own text model knows faces, not looks
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME|FOLDER", help=f"The model to adapt [default: {InvertConfig.model}]."),

@@ -38,6 +38,7 @@ from sg3cli.cli.flags import Session, command
 from sg3cli.cli.text_reports import doctor_lines
 from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
+from sg3cli.cli.train import text as train_text
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.video.image_sequence import is_image_sequence
@@ -356,6 +357,7 @@ command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
 command(group.app, example="sg3 train flow faces/ --model mine")(flow.flow)
+command(group.app, example="sg3 train text labels.csv --model mine")(train_text.text)
 
 
 def show_outlook(

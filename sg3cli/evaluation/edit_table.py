@@ -72,7 +72,7 @@ def text_rows(
         missing["edits by text"] = "no text was given (--text 'age=an old face')"
         return []
     try:
-        model = load_text_model(text_model, torch.device("cpu"))
+        model = load_text_model(text_model, torch.device("cpu"), bundle=bundle)
         vectors = [make_text_direction(bundle, model, said, name).vector[0] for name, said in texts]
     except (ModelError, UsageError) as error:
         missing["edits by text"] = f"{error} ({error.hint})"

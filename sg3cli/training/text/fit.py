@@ -37,7 +37,7 @@ CHECK_EVERY = 100
 class FitConfig:
     """One fit. `noise` is added to standardised components of the features."""
 
-    steps: int = 1200
+    steps: int = 1600
     batch: int = 128
     lr: float = 3e-3
     lr_image: float = 3e-4
