@@ -46,8 +46,8 @@ Beta = Annotated[
         "--beta",
         min=0.0,
         max=1.0,
-        help="Move the styles that agree with the text at least so well (StyleCLIP) [default: 0.13 with CLIP; styles "
-        "are solved for with the embedded model].",
+        help="Move the styles that agree with the text at least so well (StyleCLIP) [default: 0.13 with CLIP; the "
+        "embedded model composes the edit of what the model can do].",
     ),
 ]
 TargetChange = Annotated[
@@ -120,12 +120,14 @@ def opened_reader(
     """The text model, its table of styles made if need be; says which words of the text it does not know."""
     from sg3cli.latents.embedded_text import EmbeddedModel
     from sg3cli.latents.text_model import load_text_model
-    from sg3cli.pipeline.text_edits import precompute_responses
+    from sg3cli.pipeline.text_edits import ensure_moves
 
     reader = load_text_model(name, device, pull, bundle)
     if isinstance(reader, EmbeddedModel):
         reader.check(said)
-        precompute_responses(bundle, reader, session.console, device)
+        if unclear := reader.unclear(said):
+            session.console.notice(f"{reader.name} is not sure which way {', '.join(unclear)} goes in {said!r}")
+        ensure_moves(bundle, reader, session.console, device)
     if unknown := reader.unknown(said):
         session.console.notice(f"{reader.name} does not know: {', '.join(unknown)}; expect little of them")
     return reader

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import UsageError
+from sg3cli.latents.text_directions import templates
 from sg3cli.latents.text_model import EMBEDDED
 from sg3cli.latents.text_solve import Readings
 from sg3cli.nets.checkpoint import load_text_file
@@ -22,7 +23,7 @@ from sg3cli.nets.word_pieces import words_of
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.encoder_backbone import load_backbone
 
-LEAST_AGREEMENT = 0.1  # of a text with an axis that it names: below it the text says nothing of which way
+CLEAR = 0.08  # of the way from the middle of an axis to its end: what lies beyond says which way
 
 
 class EmbeddedModel:
@@ -64,7 +65,11 @@ class EmbeddedModel:
         return self.net.text.pieces.unknown(text)
 
     def check(self, text: str) -> list[str]:
-        """The labels that a text speaks of. Raises `UsageError` where that is none, and says what the model knows."""
+        """The labels that a text speaks of. Raises `UsageError` where there is none, or what it says is misread."""
+        wrong = [phrase for phrase in self.net.config.misread if f" {phrase} " in f" {' '.join(words_of(text))} "]
+        if wrong:
+            what = f"the text model is known to misread {wrong[0]!r}"
+            raise UsageError(what, "say it without the negation, as 'young' for 'not old'")
         named = self.named(text)
         if named:
             return named
@@ -88,17 +93,33 @@ class EmbeddedModel:
         free = {*named, *(other for label in named for other in self.net.config.same.get(label, ()))}
         return [k for k, label in enumerate(self.net.config.axes) if label not in free]
 
-    def readings(self, text: np.ndarray, named: Sequence[str]) -> Readings:
-        """What a text's direction `[D]` asks of an edit: itself by 1, as much of each label if it names several, and
-        none of what it leaves open."""
+    def towards(self, text: str, label: str) -> float:
+        """Where a text lies between the two of a label's axis: 1 at the first, -1 at the second, 0 between them."""
+        pair = self.net.config.axes[label]
+        row = self.texts([template.format(text) for template in templates()]).mean(0)
+        first, second = (self.texts([template.format(end) for template in templates()]).mean(0) for end in pair)
+        along = first - second
+        return float((2 * row - first - second) @ along / (along @ along))
+
+    def unclear(self, text: str) -> list[str]:
+        """Of the labels that a text speaks of, those of which it is not clear which way."""
+        axes = self.net.config.axes
+        return [label for label in self.named(text) if label in axes and abs(self.towards(text, label)) <= CLEAR]
+
+    def readings(self, text: str, direction: np.ndarray, named: Sequence[str]) -> Readings:
+        """What a text asks of an edit: each label that it names by 1, whichever way it says, and nothing of what it
+        leaves open. Its own `direction [D]` counts where it names what has no axis, or no clear end of one."""
         axes, names = self.net.axes().cpu(), list(self.net.config.axes)
-        rows, wanted = [torch.from_numpy(text).float()], [1.0]
-        if len(named) > 1:
-            for label in named:
-                along = axes[names.index(label)] if label in names else None
-                if along is not None and abs(agreement := float(along @ rows[0] / along.norm())) > LEAST_AGREEMENT:
-                    rows.append(along)
-                    wanted.append(1.0 if agreement > 0 else -1.0)
+        rows: list[Tensor] = []
+        wanted: list[float] = []
+        for label in named:
+            place = self.towards(text, label) if label in names else 0.0
+            if abs(place) > CLEAR:
+                rows.append(axes[names.index(label)] * (1 if place > 0 else -1))
+                wanted.append(1.0)
+        if len(rows) < len(named):
+            rows.append(torch.from_numpy(direction).float())
+            wanted.append(1.0)
         for k in self.held(named):
             rows.append(axes[k])
             wanted.append(0.0)

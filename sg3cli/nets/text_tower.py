@@ -40,6 +40,7 @@ class TextConfig:
     about: Mapping[str, tuple[tuple[str, ...], ...]]
     axes: Mapping[str, tuple[str, str]]
     same: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    misread: tuple[str, ...] = ()  # phrases that were taught and are taken for their opposite
     width: int = 64  # of the common space
     inner: int = 64  # of the text tower
     layers: int = 2

@@ -31,7 +31,7 @@ class Piece:
 
 def words_of(text: str) -> list[str]:
     """Words and numbers of a text in lower case; numbers in words as digits."""
-    return _numbers([word.replace("’", "'") for word in WORDS.findall(text.lower())])
+    return _numbers([word.replace("’", "'") for word in WORDS.findall(text.lower().replace("make-up", "makeup"))])
 
 
 def _numbers(words: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Text edits of a model: its table of style effects, made here or imported, and directions of S made from a text.
 
-With the text model that comes with a generator, styles are solved for (`latents.text_solve`); with CLIP they are those
-that agree with the text, as StyleCLIP has it. Either way can be had with either model: `beta` says which.
+With the text model that comes with a generator an edit is composed of what the model can do (`latents.text_moves`,
+`text_solve`); with CLIP, or where `beta` is given, of the styles that agree with the text, as StyleCLIP has it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import Statistics, statistics
 from sg3cli.latents.style_effects import STEP, layer_effects
-from sg3cli.latents.style_responses import style_responses
 from sg3cli.latents.text_directions import BETA, NEUTRAL, chosen_channels, style_direction, text_direction
 from sg3cli.latents.text_model import DEFAULT, TextModel
-from sg3cli.latents.text_solve import solve_styles
+from sg3cli.latents.text_moves import known_moves, move_effects
+from sg3cli.latents.text_solve import solve_moves
 from sg3cli.latents.text_strength import Strength, fit_of, strength_for
 from sg3cli.nets.generator import Generator
 from sg3cli.project import content_key
-from sg3cli.weights.bundle import STYLE_STATISTICS, Bundle
+from sg3cli.weights.bundle import EMBEDDED, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, load_direction
 from sg3cli.weights.direction_tools import write_direction
 from sg3cli.weights.import_arrays import read_channel_table, read_style_statistics
@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
 HUELESS = {"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}
-VARIETY = 0.8  # truncation of the faces whose derivatives are taken
+VARIETY = 0.8  # truncation of these faces
 TRUNCATION = 0.5  # of the faces and of the statistics, as StyleCLIP's
 LOOKED_AT = 6  # frames of a person
-FACES = 24  # whose derivatives are taken
+MOVES = "moves-embedded.safetensors"  # of a bundle
+FACES = 12  # on which they are drawn
+MOST_TOLD = 5
 SAVED = 64  # styles between two saves, or fewer if they take long
 
 
@@ -74,8 +76,6 @@ def precompute(
     bundle: Bundle, model: TextModel, config: EffectsConfig, console: Console, device: torch.device
 ) -> tuple[Path, bool]:
     """Make the table of every style's effect; continues where a killed run ended. (Its path, whether it was made.)"""
-    if isinstance(model, EmbeddedModel):
-        return precompute_responses(bundle, model, console, device)
     path = effects_path(bundle, model.name)
     facts = {"generator": bundle.digest, "text_model": model.name, "samples": config.samples, "step": config.step}
     if path.is_file() and read_arrays(path)[1].get("made") == facts:
@@ -103,26 +103,39 @@ def _effects(
         done -= size
 
 
-def precompute_responses(
-    bundle: Bundle, model: EmbeddedModel, console: Console, device: torch.device, faces: int = FACES
-) -> tuple[Path, bool]:
-    """The same table for the text model that comes with the generator, by derivatives: rows have lengths.
+def moves_path(bundle: Bundle) -> Path:
+    """Where the table of what the model can do lies, or would lie: the shipped one while it is of these directions."""
+    own = bundle.path / MOVES
+    if own.is_file() and read_arrays(own)[1].get("made") == moves_facts(bundle):
+        return own
+    return bundle.kept(MOVES) if bundle.path.is_relative_to(EMBEDDED) else own
 
-    A row is the change of an image's row for one deviation of the style, on average over the faces.
-    """
-    path = effects_path(bundle, model.name)
-    facts = {"generator": bundle.digest, "text_model": digest_of(bundle.text_path()), "samples": faces}
+
+def moves_facts(bundle: Bundle) -> dict[str, object]:
+    """What that table depends on."""
+    parts = {"generator": bundle.origin.digest, "directions": bundle.directions_digest}
+    return {**parts, "text_model": digest_of(bundle.text_path()), "faces": FACES}
+
+
+def ensure_moves(
+    bundle: Bundle, model: EmbeddedModel, console: Console, device: torch.device, out: Path | None = None
+) -> tuple[Path, bool]:
+    """Draw and look at what the model can do, once; continues where a killed run ended. (Path, whether it was made.)"""
+    path, facts = out or moves_path(bundle), moves_facts(bundle)
     if path.is_file() and read_arrays(path)[1].get("made") == facts:
         return path, False
-    G = bundle.generator().to(device)
-    std = statistics(G, "s").std
+    console.notice(f"text: looking at what {bundle.name} can do to a face, once")
+    G = bundle.origin.generator().to(device)
+    moves = known_moves(G, bundle.directions)
+    table = np.stack(list(moves.values()))
     chunks = Chunks(path.with_suffix(".parts"), content_key(**facts))
-    ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(chunks.rows, faces))
-    rows = style_responses(G, ws, model)
-    for some in in_chunks(console.progress(rows, faces, "effects", chunks.rows), 4):
-        chunks.append({"responses": np.stack(some)}, len(some))
-    mean = np.concatenate([chunk["responses"] for chunk in chunks]).mean(0)
-    write_effects(path, mean * std[:, None], std, {**facts, "made": facts})
+    ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(FACES))
+    rows = move_effects(G, ws, table[chunks.rows :], model)
+    for some in in_chunks(console.progress(rows, len(table), "moves", chunks.rows), 4):
+        chunks.append({"effects": np.stack(some)}, len(some))
+    effects = np.concatenate([chunk["effects"] for chunk in chunks])
+    meta = {"names": list(moves), "made": facts}
+    write_arrays(path, {"moves": table.astype(np.float16), "effects": effects.astype(np.float32)}, meta)
     chunks.clear()
     return path, True
 
@@ -153,8 +166,8 @@ def make_text_direction(
 ) -> Direction:
     """The direction of S that a text means.
 
-    Strength 1 is StyleCLIP's alpha of 1; of styles that are solved for (an embedded model, no `beta`), the change by
-    which people differ in what the text says.
+    Strength 1 is StyleCLIP's alpha of 1; with an embedded model and no `beta`, the change by which people differ in
+    what the text says.
     """
     known: dict[str, object] = {
         "space": "s", "aim": f"towards {text!r}, from {neutral!r}", "text": text, "neutral": neutral,
@@ -164,7 +177,7 @@ def make_text_direction(
         named = model.check(text)
         known["hue"] = "kept" if HUELESS.issuperset(named) else "changed"
         if beta is None:
-            vector, more = solved(bundle, model, text_direction(model, text, neutral), named)
+            vector, more = solved(bundle, model, text, text_direction(model, text, neutral), named)
             return Direction(name, vector[None], bundle.origin.digest, known | more)
     beta = BETA if beta is None else beta
     effects, std = read_effects(bundle, model.name)
@@ -175,34 +188,24 @@ def make_text_direction(
 
 
 def solved(
-    bundle: Bundle, model: EmbeddedModel, text: np.ndarray, named: Sequence[str]
+    bundle: Bundle, model: EmbeddedModel, text: str, direction: np.ndarray, named: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, object]]:
-    """(styles `[channels]`, what the direction's file says of them) for a text's direction `[D]` and its labels."""
-    arrays, _ = read_arrays(fresh_effects(bundle, model))
-    std = arrays["std"].astype(np.float64)
-    responses = arrays["effects"].astype(np.float64) / np.maximum(std, 1e-12)[:, None]
-    space = statistics(bundle.generator(), "s", psi=1.0, covariance=True)
-    assert space.covariance is not None
-    covariance = own_layers(space.covariance, bundle)
-    vector, _ = solve_styles(responses, covariance, model.readings(text, named))
+    """(styles `[channels]`, what the direction's file says of them) for a text, its direction `[D]` and its labels.
+
+    Raises `ModelError` where nobody has looked at what the model can do.
+    """
+    path = moves_path(bundle)
+    if not path.is_file():
+        hint = f"sg3 directions text --model {bundle.name}, or --text in an edit, makes it"
+        raise ModelError(f"model {bundle.name} has no table of moves for its text model", hint)
+    arrays, meta = read_arrays(path)
+    shares = solve_moves(arrays["effects"], model.readings(text, direction, named))
+    most = np.argsort(-np.abs(shares))[:MOST_TOLD]
+    parts = ", ".join(f"{meta['names'][k]} {shares[k]:+.2f}" for k in most)
+    vector = (shares @ arrays["moves"].astype(np.float64)).astype(np.float32)
     held = [list(model.net.config.axes)[k] for k in model.held(named)]
-    made = f"solved for {', '.join(named)}; held: {', '.join(held) or 'nothing'}"
+    made = f"for {', '.join(named)}: {parts}; held: {', '.join(held) or 'nothing'}"
     return vector, {"unit": "the change by which people differ in it", "made": made, "named": list(named)}
-
-
-def own_layers(covariance: np.ndarray, bundle: Bundle) -> np.ndarray:
-    """Each layer varies by itself, as codes of W+ may, and the Fourier input, which places the picture, does not."""
-    layer = np.repeat(np.arange(bundle.config.num_ws), list(bundle.config.style_sizes.values()))
-    return np.where((layer[:, None] == layer[None]) & (layer[:, None] > 0), covariance, 0.0)
-
-
-def fresh_effects(bundle: Bundle, model: EmbeddedModel) -> Path:
-    """The model's table, of this very text model; `ModelError` when there is none."""
-    path = effects_path(bundle, model.name)
-    if not path.is_file() or read_arrays(path)[1].get("text_model") != digest_of(bundle.text_path()):
-        hint = f"sg3 directions precompute-clip --model {bundle.name}"
-        raise ModelError(f"model {bundle.name} has no table of styles for its text model", hint)
-    return path
 
 
 def most_moved(bundle: Bundle, vector: np.ndarray) -> str:
@@ -215,7 +218,9 @@ def most_moved(bundle: Bundle, vector: np.ndarray) -> str:
 def text_edit(project: Path, bundle: Bundle, model: TextModel, text: str, neutral: str, beta: float | None) -> Path:
     """The file of a text's direction inside the project, made unless it is there."""
     said = {"text": text, "neutral": neutral, "beta": beta, "model": model.name, "generator": bundle.digest}
-    table = digest_of(effects_path(bundle, model.name)) if effects_path(bundle, model.name).is_file() else ""
+    solved_for = isinstance(model, EmbeddedModel) and beta is None
+    source = moves_path(bundle) if solved_for else effects_path(bundle, model.name)
+    table = digest_of(source) if source.is_file() else ""
     path = project / "edits" / f"{file_name(text)}-{content_key(**said, table=table)[:8]}.safetensors"
     if not path.is_file():
         write_direction(path, make_text_direction(bundle, model, text, file_name(text), neutral, beta))

@@ -143,6 +143,10 @@ class Bundle:
         own = self.path / name
         if own.is_file() or not self.path.is_relative_to(EMBEDDED):
             return own
+        return self.kept(name)
+
+    def kept(self, name: str) -> Path:
+        """The same in the model store."""
         from sg3cli.weights import store
 
         return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name

@@ -33,5 +33,5 @@ def test_a_share_that_is_not_reached_is_refused_with_what_is() -> None:
         strength_for(lambda alpha: 0.5 + 0.25 * np.tanh(alpha / 8), 0.6)
     with pytest.raises(UsageError, match=r"alpha 1 makes it 20% better"):  # falls apart beyond
         strength_for(lambda alpha: 0.5 + 0.1 * alpha if alpha <= 1 else 0.4, 0.6)
-    with pytest.raises(UsageError, match="--target-change is -0.1"):
+    with pytest.raises(UsageError, match=r"--target-change is -0\.1"):
         strength_for(lambda alpha: 0.5, -0.1)

@@ -10,7 +10,16 @@ WORDS = WordPieces(("beard", "face", "glasses", "old", "smile", "year"), range(1
 
 
 def test_numbers_are_read_in_digits_and_in_words() -> None:
-    assert words_of("A sixty-five-year-old, aged 40; the 30th") == ["a", "65", "year", "old", "aged", "40", "the", "30th"]
+    assert words_of("A sixty-five-year-old, aged 40; the 30th") == [
+        "a",
+        "65",
+        "year",
+        "old",
+        "aged",
+        "40",
+        "the",
+        "30th",
+    ]
     assert words_of("twenty one nineteen one eighty") == ["21", "19", "one", "80"]
 
 

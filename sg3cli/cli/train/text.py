@@ -44,7 +44,7 @@ def text(
     import torch
 
     from sg3cli.latents.embedded_text import EmbeddedModel
-    from sg3cli.pipeline.text_edits import precompute_responses
+    from sg3cli.pipeline.text_edits import ensure_moves
     from sg3cli.training.text.fit import FitConfig
     from sg3cli.training.text.run import TextRunConfig, open_source, train_text
     from sg3cli.weights.encoder_backbone import load_backbone
@@ -60,6 +60,6 @@ def text(
     made = train_text(bundle, path, sources, backbone, config, session.console)
     if out is None:
         cpu = torch.device("cpu")
-        precompute_responses(bundle, EmbeddedModel(made, backbone, cpu), session.console, cpu)
+        ensure_moves(bundle, EmbeddedModel(made, backbone, cpu), session.console, cpu)
     session.console.data(str(path))
     session.console.result("train text", path=str(path), model=bundle.name, labels=list(made.config.about))

@@ -10,7 +10,7 @@ regression reads of the labels, so that minutes are enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def config_of(labels: set[str], width: int = 64, inner: int = 64) -> TextConfig:
     words = tuple(sorted(word for word in vocabulary if not word.isdigit()))
     axes = {label: pair for label, pair in AXES.items() if label in labels}
     told = {label: tuple(sorted(keys)) for label, keys in about.items()}
-    return TextConfig(words, tuple(range(10, 101, 10)), (YOUNGEST, OLDEST), told, axes, SAME, width, inner)
+    return TextConfig(words, tuple(range(10, 101, 10)), (YOUNGEST, OLDEST), told, axes, SAME, width=width, inner=inner)
 
 
 def fit_text(
@@ -106,7 +106,30 @@ def fit_text(
         net.eval().requires_grad_(False)
         rows = torch.cat([net.image(part.float()) for part in features.split(1024)])
         net.covariance.copy_(torch.cov(rows.T))
+        wrong = misread(net)
+        if wrong:
+            say(f"misread: {', '.join(wrong)}")
+        net.config = replace(net.config, misread=wrong)
     return net
+
+
+@torch.no_grad()
+def misread(net: TextNet) -> tuple[str, ...]:
+    """Phrases of one end of an axis that the towers take for the other end."""
+    wrong = []
+    for label, ends in net.config.axes.items():
+        first, second = net.text(list(ends))
+        for state in (
+            state for state in STATES if state.label == label and np.isinf(state.low) != np.isinf(state.high)
+        ):
+            said = [(p, f"a {p} face") for p in state.before] + [(p, f"a {p}") for p in state.nouns]
+            said += [(p, f"a face with {p}") for p in state.with_] + [(p, f"a person {p}") for p in state.after]
+            if not said:
+                continue
+            place = (2 * net.text([text for _, text in said]) - first - second) @ (first - second)
+            sign = 1 if np.isinf(state.high) else -1
+            wrong += [p for (p, _), value in zip(said, (sign * place).tolist(), strict=True) if value < 0]
+    return tuple(" ".join(words_of(phrase)) for phrase in wrong)
 
 
 @torch.no_grad()

@@ -70,7 +70,9 @@ def test_a_longer_text_is_read_up_to_its_end_and_padding_changes_nothing(made: t
 def test_the_loss_is_small_for_what_holds_and_ignores_what_is_not_known() -> None:
     fits = torch.tensor([[1, -1, 0], [-1, 1, 0]])
     right = torch.tensor([[9.0, -9.0, 99.0], [-9.0, 9.0, -99.0]])
-    assert float(pairwise_loss(right, fits)) < 1e-3 and float(pairwise_loss(-right, fits)) == pytest.approx(18, rel=1e-3)
+    assert float(pairwise_loss(right, fits)) < 1e-3 and float(pairwise_loss(-right, fits)) == pytest.approx(
+        18, rel=1e-3
+    )
 
 
 def test_a_mirror_turns_the_head_to_the_other_side(tmp_path: Path) -> None:
