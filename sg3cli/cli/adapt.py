@@ -127,7 +127,7 @@ def aim_of(
     drawn: tuple[Generator, Codes], text_model: str | None, pull: bool, device: torch.device,
 ) -> Aim:  # fmt: skip
     """Where it goes; raises for a text model or backbone that is not here."""
-    from sg3cli.latents.text_model import load_text_model
+    from sg3cli.latents.text_models import load_text_model
     from sg3cli.training.adaptation import aims
     from sg3cli.training.adaptation.run import own_drawings
 

@@ -77,7 +77,7 @@ def precompute_clip(
     device: Device = "auto",
 ) -> None:
     """Find out what each style of a model does in a text model's eyes, once; a killed run goes on where it was."""
-    from sg3cli.latents.text_model import load_text_model
+    from sg3cli.latents.text_models import load_text_model
     from sg3cli.pipeline.device import choose_device
     from sg3cli.pipeline.text_edits import EffectsConfig, precompute
 
@@ -119,7 +119,7 @@ def opened_reader(
 ) -> TextModel:
     """The text model, its table of styles made if need be; says which words of the text it does not know."""
     from sg3cli.latents.embedded_text import EmbeddedModel
-    from sg3cli.latents.text_model import load_text_model
+    from sg3cli.latents.text_models import load_text_model
     from sg3cli.pipeline.text_edits import ensure_moves
 
     reader = load_text_model(name, device, pull, bundle)

@@ -22,7 +22,8 @@ from sg3cli.files import write_json
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.moves import ShiftS
 from sg3cli.latents.rendering import draw
-from sg3cli.latents.text_model import AUTO, load_text_model
+from sg3cli.latents.text_model import AUTO
+from sg3cli.latents.text_models import load_text_model
 from sg3cli.nets.efficientnet_lite import LITE0, LITE1
 from sg3cli.nets.face_reader import FaceReader, load_face_reader
 from sg3cli.nets.generator import Generator

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.errors import ModelError, UsageError
+from sg3cli.errors import ModelError
 from sg3cli.metrics.torchvision_compat import import_torchvision
 from sg3cli.weights import store
-from sg3cli.weights.bundle import Bundle
 
 DEFAULT = "clip:ViT-B-32"
 EMBEDDED = "embedded"
@@ -104,21 +103,3 @@ def unit_rows(values: Tensor) -> np.ndarray:
 
 
 MODELS: Mapping[str, Callable[[torch.device, bool], TextModel]] = {DEFAULT: ClipModel}
-
-
-def load_text_model(
-    name: str, device: torch.device, allow_pull: bool = False, bundle: Bundle | None = None
-) -> TextModel:
-    """The text model of this name, `embedded` and `auto` for a generator's `bundle`.
-
-    Raises `UsageError` for an unknown one, `ModelError` when it is not here.
-    """
-    if name == AUTO:
-        name = EMBEDDED if bundle is not None and bundle.has_text else DEFAULT
-    if name == EMBEDDED and bundle is not None:
-        from sg3cli.latents.embedded_text import EmbeddedModel
-
-        return EmbeddedModel.of(bundle, device, allow_pull)
-    if name not in MODELS:
-        raise UsageError(f"unknown text model {name!r}", f"known: {', '.join((EMBEDDED, *MODELS))}")
-    return MODELS[name](device, allow_pull)

@@ -17,7 +17,7 @@ from sg3cli.latents.edits import make_edit
 from sg3cli.latents.embedded_text import EmbeddedModel
 from sg3cli.latents.rendering import draw
 from sg3cli.latents.sampling import GenerateConfig, Sampler
-from sg3cli.latents.text_model import load_text_model
+from sg3cli.latents.text_models import load_text_model
 from sg3cli.nets.checkpoint import load_text_file
 from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.project import Project
