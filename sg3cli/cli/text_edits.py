@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ALPHA = "2"
 
 TEXT_MODEL = "auto"
+CLIP = "clip:ViT-B-32"
 
 Texts = Annotated[
     list[str] | None,
@@ -69,7 +70,7 @@ Pull = Annotated[
 def precompute_clip(
     session: Session,
     model: Model = None,
-    text_model: TextModelName = TEXT_MODEL,
+    text_model: TextModelName = CLIP,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Faces that each style is moved on.")] = 100,
     step: Annotated[float, typer.Option("--step", min=0.1, help="Deviations that it is moved to each side.")] = 5.0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures drawn at once.")] = 16,
