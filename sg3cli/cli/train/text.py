@@ -46,7 +46,7 @@ def text(
     from sg3cli.latents.embedded_text import EmbeddedModel
     from sg3cli.pipeline.text_edits import ensure_moves
     from sg3cli.training.text.fit import FitConfig
-    from sg3cli.training.text.run import TextRunConfig, open_source, train_text
+    from sg3cli.training.text.run import TextRunConfig, open_sources, train_text
     from sg3cli.weights.encoder_backbone import load_backbone
 
     bundle = load_model(model_name(model))
@@ -55,7 +55,7 @@ def text(
         raise InputError(f"cannot write {path}: there is no folder {path.parent}", "make the folder first")
     path.parent.mkdir(parents=True, exist_ok=True)
     config = TextRunConfig(pictures, FitConfig(steps=steps, seed=seed))
-    sources = [open_source(each, config) for each in labels]
+    sources = open_sources(labels, config)
     backbone = load_backbone(bundle, pull)
     made = train_text(bundle, path, sources, backbone, config, session.console)
     if out is None:

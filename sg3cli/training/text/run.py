@@ -63,9 +63,20 @@ class TextRunConfig:
     fit: FitConfig = field(default_factory=FitConfig)
 
 
-def open_source(path: Path, config: TextRunConfig) -> Source:
-    """A folder or a table. Raises `InputError` or `UsageError` that names what is wrong with it."""
-    source = _of_set(path) if path.is_dir() else _of_table(path)
+def open_sources(paths: Sequence[Path], config: TextRunConfig) -> list[Source]:
+    """Folders and tables. Raises `InputError` or `UsageError` that names what is wrong with one.
+
+    Sets of photographs share the numbers of their people: those that the largest holds out, all do.
+    """
+    sets = [PictureSet(path) for path in paths if path.is_dir()]
+    photos = [pictures for pictures in sets if pictures.group is None]
+    first = first_held_out_person(max(photos, key=len).identity) if photos else 0
+    return [open_source(path, config, first) for path in paths]
+
+
+def open_source(path: Path, config: TextRunConfig, first_held_out: int = 0) -> Source:
+    """One of them; `first_held_out` is the number from which on photographed people are left out."""
+    source = _of_set(path, first_held_out) if path.is_dir() else _of_table(path)
     if len(source) <= config.pictures:
         return source
     rows = np.sort(np.random.default_rng(config.fit.seed).permutation(len(source))[: config.pictures])
@@ -73,14 +84,14 @@ def open_source(path: Path, config: TextRunConfig) -> Source:
     return Source(facts, lambda some: source.load(rows[some]), source.digest)
 
 
-def _of_set(folder: Path) -> Source:
+def _of_set(folder: Path, first_held_out: int) -> Source:
     pictures = PictureSet(folder)
     table = np.load(folder / "labels.npz", allow_pickle=False)
     styles = tuple(str(name) for name in table["hair_styles"]) if "hair_styles" in table else ()
     if pictures.group is not None:
         kept = np.isin(pictures.group, split_groups(pictures)[0])
     else:
-        kept = pictures.identity < first_held_out_person(pictures.identity)
+        kept = pictures.identity < first_held_out
     rows = np.flatnonzero(kept)
     facts = {label: values[rows] for label, values in facts_of(pictures, styles).items()}
     return Source(facts, lambda some: pictures.tensor(rows[some], SIZE), digest_of(folder / "labels.npz"))
