@@ -159,6 +159,8 @@ def run(
     named = [*edits, *texts.placeholders()]
 
     def work(own: Session, job: Job, out: str) -> None:
+        if text:
+            job.check_output(out, force)  # before the faces are looked at
         wanted = None if asked is None and not text else [*edits, *texts.edits(own, job)]
         job.run(out, wanted, force)
 

@@ -4,7 +4,7 @@
 
 32 photographs of people and 32 renders, all held out, are inverted and edited by each of ten texts at one alpha. In
 standard deviations over people, mean over the faces: how much the label that the text names rises, and the sum of what
-all other labels change by, up or down.
+all other labels change by, up or down; `read` leaves those out that the reader can hardly read (`UNSURE`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sg3cli.nets.generator import Generator
 from sg3cli.nets.restyle import average_image, restyle_codes
 from sg3cli.pipeline.text_edits import make_text_direction
 from sg3cli.training.people128.pair_data import PictureSet, first_held_out_person, photo_rows, split_groups
+from sg3cli.training.people128.read_scores import UNSURE
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 
@@ -78,8 +79,9 @@ def change_row(before: Tensor, after: Tensor, reader: FaceReader, label: str) ->
     column = reader.column(label)
     others = [k for k in range(len(reader.names)) if k != column]
     worst = max(others, key=lambda k: abs(float(change[k])))
-    total = float(change[others].abs().sum())
-    return {"change": float(change[column]), "sum": total, "most": f"{reader.names[worst]} {float(change[worst]):+.2f}"}
+    told: dict[str, float | str] = {"change": float(change[column]), "sum": float(change[others].abs().sum())}
+    told["read"] = float(sum(abs(float(change[k])) for k in others if reader.names[k] not in UNSURE))
+    return told | {"most": f"{reader.names[worst]} {float(change[worst]):+.2f}"}
 
 
 def passes(row: dict[str, float | str]) -> bool:
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = load_face_reader(given.reader, load_efficientnet_lite(given.backbone, LITE1 if given.lite1 else LITE0))
     table = text_table(bundle, ws, reader, TEXTS, given.alpha, beta=given.beta)
     for label, row in table.items():
-        figures = f"{row['change']:+.2f}, others {row['sum']:.2f} (most {row['most']})"
+        figures = f"{row['change']:+.2f}, others {row['sum']:.2f}, read {row['read']:.2f} (most {row['most']})"
         sys.stdout.write(f"{row['text']}: {label} {figures}{'' if passes(row) else '  -'}\n")
     sys.stdout.write(f"{sum(map(passes, table.values()))} of {len(table)}\n")
     if given.out is not None:
