@@ -31,7 +31,8 @@ def test_people_are_held_out_by_the_largest_set(tmp_path: Path, monkeypatch: pyt
 
 VALUES = {
     "hair_style": [1, 8, 4, 0], "hair_r": [20, 180, 140, 60], "hair_g": [20, 150, 140, 40],
-    "hair_b": [20, 100, 138, 20], "skin_r": [90, 200, 150, 200], "skin_g": [70, 190, 140, 190], "skin_b": [60, 180, 130, 180],
+    "hair_b": [20, 100, 138, 20],
+    "skin_r": [90, 200, 150, 200], "skin_g": [70, 190, 140, 190], "skin_b": [60, 180, 130, 180],
 }  # fmt: skip
 
 
