@@ -91,7 +91,11 @@ def fit_text(
         total = 0.0
         for step in range(config.steps):
             for group in optimiser.param_groups:
-                group["lr"] = group["most"] * min(1.0, (step + 1) / 100) * (1 - step / config.steps)
+                group["lr"] = (
+                    group["most"]
+                    * min(1.0, (step + 1) / max(1, min(100, config.steps // 10)))
+                    * (1 - step / config.steps)
+                )
             loss = step_loss(net, mix, seen, captioner, config, step)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
