@@ -40,16 +40,16 @@ def drawn(G: Generator, count: int, truncation: float = 1.0) -> Tensor:
         return G.synthesis(ws).clamp(-1, 1).clone()
 
 
-def bright_and_red(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """How bright and how red pictures `[N,3,R,R]` are, each in -1..1."""
+def green_and_red(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """How much greener than blue and how much redder than both pictures `[N,3,R,R]` are."""
     means = x.mean((2, 3))
-    return means.mean(1).numpy(), (means[:, 0] - means[:, 1:].mean(1)).numpy()
+    return (means[:, 1] - means[:, 2]).numpy(), (means[:, 0] - means[:, 1:].mean(1)).numpy()
 
 
 def labelled(G: Generator, folder: Path, count: int = 96) -> Path:
-    """A table that calls bright drawings of the generator smiling, and red ones bespectacled."""
+    """A table that calls green drawings of the generator smiling, and red ones bespectacled."""
     x = drawn(G, count)
-    ranks = [np.argsort(np.argsort(values)) / (count - 1) for values in bright_and_red(x)]
+    ranks = [np.argsort(np.argsort(values)) / (count - 1) for values in green_and_red(x)]
     lines = ["file,smile,glasses"]
     for k, image in enumerate(x):
         write_png(folder / f"{k}.png", tensor_to_uint8(image[None]).permute(0, 2, 3, 1).numpy()[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cheap_eyes import CheapEyes, bright_and_red, drawn, labelled
+from cheap_eyes import CheapEyes, green_and_red, drawn, labelled
 from tiny import make_tiny_bundle, tiny_generator
 
 from sg3cli.console import Console
@@ -24,7 +24,7 @@ FEW = FitConfig(steps=120, batch=32, components=12, width=16, inner=32)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextNet, Path]:
-    """Trained on drawings of the tiny model: the bright ones smile, the red ones wear glasses."""
+    """Trained on drawings of the tiny model: the green ones smile, the red ones wear glasses."""
     folder = tmp_path_factory.mktemp("text")
     bundle = load_model(make_tiny_bundle(folder / "model"))
     source = open_source(labelled(tiny_generator(), folder), TextRunConfig())
@@ -38,7 +38,7 @@ def test_texts_fit_the_pictures_that_they_speak_of(made: tuple[TextNet, Path]) -
     rows = net.image(describe(CheapEyes(), x))  # type: ignore[arg-type]
     for (yes, no), values in zip(
         (("a smiling person", "someone not smiling"), ("a woman with glasses", "a face without glasses")),
-        bright_and_red(x),
+        green_and_red(x),
         strict=True,
     ):
         difference = net.text([yes, no])
