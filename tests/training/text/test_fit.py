@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cheap_eyes import CheapEyes, green_and_red, drawn, labelled
+from cheap_eyes import CheapEyes, drawn, green_and_red, labelled
 from tiny import make_tiny_bundle, tiny_generator
 
 from sg3cli.console import Console
