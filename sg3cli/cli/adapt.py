@@ -9,7 +9,7 @@ import typer
 
 from sg3cli.cli.flags import Session
 from sg3cli.cli.setting_sources import model_name
-from sg3cli.cli.text_edits import TEXT_MODEL, Pull
+from sg3cli.cli.text_edits import CLIP, Pull
 from sg3cli.cli.train.flow import image_files
 from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import InvertConfig
@@ -52,7 +52,7 @@ TextModel = Annotated[
     typer.Option(
         "--text-model",
         metavar="NAME",
-        help=f"Model that reads texts and pictures; by default of texts {TEXT_MODEL}, of pictures the backbone.",
+        help=f"Model that reads texts and pictures; by default of texts {CLIP}, of pictures the backbone.",
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps; a longer run may continue a shorter one.")]
@@ -126,13 +126,13 @@ def aim_of(
     drawn: tuple[Generator, Codes], text_model: str | None, pull: bool, device: torch.device,
 ) -> Aim:  # fmt: skip
     """Where it goes; raises for a text model or backbone that is not here."""
-    from sg3cli.latents.text_model import load_text_model
+    from sg3cli.latents.text_models import load_text_model
     from sg3cli.training.adaptation import aims
     from sg3cli.training.adaptation.run import own_drawings
 
     source, target = texts
     if target is not None:
-        reader = load_text_model(text_model or TEXT_MODEL, device, pull)
+        reader = load_text_model(text_model or CLIP, device, pull)  # a model's own knows faces, not looks
         if unknown := [word for said in (source, target) for word in reader.unknown(said)]:
             session.console.notice(f"{reader.name} does not know: {', '.join(unknown)}; expect little of them")
         return aims.towards_text(reader, source, target, device)

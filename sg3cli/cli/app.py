@@ -36,6 +36,7 @@ from sg3cli.cli.jobs import opened, show_outlook, working
 from sg3cli.cli.text_reports import doctor_lines
 from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
+from sg3cli.cli.train import text as train_text
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import with_edits
 
@@ -136,6 +137,11 @@ def run(
     strength: Strengths = None,
     channel: Channels = None,
     target: Targets = None,
+    text: text_edits.Texts = None,
+    alpha: text_edits.Alpha = None,
+    target_change: text_edits.TargetChange = None,
+    beta: text_edits.Beta = None,
+    text_model: text_edits.TextModelName = text_edits.TEXT_MODEL,
     force: Force = False,
     out_dir: batch.OutDir = None,
     name: batch.Name = None,
@@ -145,27 +151,34 @@ def run(
 ) -> None:
     """The whole chain: align, invert, finetune, edit, render. Other settings: see the help of each stage."""
     asked = asked_edits(edit, direction, strength, channel, targets=target)
+    texts = text_edits.AskedTexts(text, alpha, target_change, "a face", beta, text_model)
     edits = with_edits([], asked or [])
-    wanted = None if asked is None else edits
+    named = [*edits, *texts.placeholders()]
+
+    def work(own: Session, job: Job, out: str) -> None:
+        if text:
+            job.check_output(out, force)  # before the faces are looked at
+        wanted = None if asked is None and not text else [*edits, *texts.edits(own, job)]
+        job.run(out, wanted, force)
 
     def one_of_many(own: Session, source: str, out: str) -> Job:
         with opened(own, source, "run") as job:
-            job.run(out, wanted, force)
+            work(own, job, out)
         return job
 
     given = batch_inputs.gather(sources or [], listed, out_dir, session.console)
     if output is None and out_dir is None and len(given) == 1:
-        output = batch_inputs.default_output(given[0], edits, session)
+        output = batch_inputs.default_output(given[0], named, session)
     if dry_run:
         for source in given:
-            show_outlook(session, source, "render", output, wanted)
+            show_outlook(session, source, "render", output, None if asked is None else edits)
         return None
-    planned = batch.entries(session, given, output, out_dir, name, edits)
+    planned = batch.entries(session, given, output, out_dir, name, named)
     if planned:
         batch.run(session, planned, one_of_many, keep_going)
     elif output is not None:
         with working(session, given[0], "run", output) as (job, _):
-            job.run(output, wanted, force)
+            work(session, job, output)
 
 
 @command(app, own=("input", "align"), example="sg3 align talk.mp4 --face left")
@@ -246,8 +259,9 @@ def edit(
         typer.Option(metavar="N", min=0, help="Only this face, a number of `sg3 faces`; else all chosen ones."),
     ] = None,
     text: text_edits.Texts = None,
-    alpha: text_edits.Alpha = "2",
-    beta: text_edits.Beta = 0.13,
+    alpha: text_edits.Alpha = None,
+    target_change: text_edits.TargetChange = None,
+    beta: text_edits.Beta = None,
     neutral: text_edits.Neutral = "a face",
     text_model: text_edits.TextModelName = text_edits.TEXT_MODEL,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all edits first.", show_default=False)] = False,
@@ -256,6 +270,7 @@ def edit(
 ) -> None:
     """Set what is edited and how much (setting a direction again replaces it)."""
     asked = asked_edits(edit, direction, strength, channel, layers, space, preserve or [], face, target)
+    texts = text_edits.AskedTexts(text, alpha, target_change, neutral, beta, text_model)
     if asked is None and text:
         asked = []
     if asked is None and not (clear or undo or listed):
@@ -275,7 +290,7 @@ def edit(
 
             edit_stage.undo(job)
         else:
-            said = text_edits.edits_of_texts(session, job, text or [], alpha, neutral, beta, text_model) if text else []
+            said = texts.edits(session, job)
             job.edit([*(asked or []), *said], onto=[] if clear else job.project.edits)
 
 
@@ -348,6 +363,7 @@ command(group.app)(bundle.bundle)
 command(group.app)(prepare.prepare)
 command(group.app)(score.score)
 command(group.app, example="sg3 train flow faces/ --model mine")(flow.flow)
+command(group.app, example="sg3 train text labels.csv --model mine")(train_text.text)
 
 
 def command_name(argv: list[str]) -> str:

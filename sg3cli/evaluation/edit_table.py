@@ -12,7 +12,7 @@ from sg3cli.errors import ModelError, UsageError
 from sg3cli.evaluation.editability import Direction, as_move, at_equal_change, leak
 from sg3cli.evaluation.face_reading import FaceReading, Readings
 from sg3cli.evaluation.report_run import Figures, ReportRun, Row
-from sg3cli.latents.text_model import load_text_model
+from sg3cli.latents.text_models import load_text_model
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.text_edits import make_text_direction
 from sg3cli.weights.bundle import Bundle
@@ -72,7 +72,7 @@ def text_rows(
         missing["edits by text"] = "no text was given (--text 'age=an old face')"
         return []
     try:
-        model = load_text_model(text_model, torch.device("cpu"))
+        model = load_text_model(text_model, torch.device("cpu"), bundle=bundle)
         vectors = [make_text_direction(bundle, model, said, name).vector[0] for name, said in texts]
     except (ModelError, UsageError) as error:
         missing["edits by text"] = f"{error} ({error.hint})"

@@ -27,7 +27,7 @@ from sg3cli.evaluation.spaces_picture import picture
 from sg3cli.latents.codes import Codes
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import SPACES, statistics
-from sg3cli.latents.text_model import DEFAULT
+from sg3cli.latents.text_model import AUTO
 from sg3cli.metrics import disentanglement as dis
 from sg3cli.metrics.linear_models import missing as models_missing
 from sg3cli.metrics.perceptual import make_perceptual
@@ -54,7 +54,7 @@ class SpacesReportConfig:
     edited: int = 11  # attributes at most that edits are made of, unless some are named
     attributes: tuple[str, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()  # (attribute, what is said of it), for edits by text
-    text_model: str = DEFAULT
+    text_model: str = AUTO
     truncation: float = 1.0
     label: int | None = None  # class of a conditional model
     batch: int = 16

@@ -1,7 +1,8 @@
 """Models that put texts and images into one space: what a text edit asks of them, and CLIP through open_clip.
 
 `clip:ViT-B-32` is the model that StyleCLIP's published tables were made with. The package open_clip is an extra; its
-weights are those of `sg3 models pull clip-vit-b-32`, read as safetensors. Another model fits in by the same protocol.
+weights are those of `sg3 models pull clip-vit-b-32`, read as safetensors. `embedded` is the small one that comes with a
+generator (`embedded_text`). Another model fits in by the same protocol.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.errors import ModelError, UsageError
+from sg3cli.errors import ModelError
 from sg3cli.metrics.torchvision_compat import import_torchvision
 from sg3cli.weights import store
 
 DEFAULT = "clip:ViT-B-32"
+EMBEDDED = "embedded"
+AUTO = "auto"  # the one that comes with the generator, where there is one
 CLIP_SIDE = 224
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -100,10 +103,3 @@ def unit_rows(values: Tensor) -> np.ndarray:
 
 
 MODELS: Mapping[str, Callable[[torch.device, bool], TextModel]] = {DEFAULT: ClipModel}
-
-
-def load_text_model(name: str, device: torch.device, allow_pull: bool = False) -> TextModel:
-    """The text model of this name. Raises `UsageError` for an unknown one, `ModelError` when it is not here."""
-    if name not in MODELS:
-        raise UsageError(f"unknown text model {name!r}", f"known: {', '.join(MODELS)}")
-    return MODELS[name](device, allow_pull)

@@ -19,6 +19,7 @@ from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.nets.synthesis import layer_filters
+from sg3cli.nets.text_tower import TextConfig, TextNet
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 
 _HEADER = "sg3"  # one header entry only: the order of several is not fixed, and the file's digest would wander
@@ -101,6 +102,24 @@ def load_flow_file(path: Path | str) -> tuple[CodeFlow, dict[str, Any]]:
     flow = CodeFlow(CodeFlowConfig.from_dict(config))
     _fill(flow, state, Path(path))
     return flow.eval().requires_grad_(False), meta
+
+
+def save_text(
+    path: Path | str, net: TextNet, meta: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the towers of a text model at `path`, as `save_generator` does."""
+    _write(Path(path), "text", _stored_state(net, dtype), net.config.to_dict(), meta)
+
+
+def load_text_file(path: Path | str) -> tuple[TextNet, dict[str, Any]]:
+    """Read what `save_text` wrote: (towers in eval mode and float32, meta). Raises ModelError."""
+    state, config, meta = _read(Path(path), "text")
+    try:
+        net = TextNet(TextConfig.from_dict(config))
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as e:
+        raise ModelError(f"{path} is damaged or no text model of sg3: {e}", "get or make the file again") from e
+    _fill(net, state, Path(path))
+    return net.eval().requires_grad_(False), meta
 
 
 def flow_config(path: Path | str) -> CodeFlowConfig:

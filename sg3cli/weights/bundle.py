@@ -37,6 +37,7 @@ TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attributes to values
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
+TEXT = "text.safetensors"  # of a bundle: a small model that puts texts and faces into one space
 STYLE_STATISTICS = "stylespace.safetensors"  # of a bundle: imported mean and deviation of each style
 EMBEDDED = Path(__file__).parent
 
@@ -142,6 +143,10 @@ class Bundle:
         own = self.path / name
         if own.is_file() or not self.path.is_relative_to(EMBEDDED):
             return own
+        return self.kept(name)
+
+    def kept(self, name: str) -> Path:
+        """The same in the model store."""
         from sg3cli.weights import store
 
         return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name
@@ -187,6 +192,23 @@ class Bundle:
         if meta.get("generator") != self.origin.digest:
             raise ModelError(f"{path} belongs to another generator", f"sg3 train flow PICTURES --model {self.name}")
         return flow
+
+    @property
+    def has_text(self) -> bool:
+        """Whether a text model belongs to the model, or was trained for it later."""
+        return self.companion(TEXT).is_file()
+
+    def text_path(self) -> Path:
+        """That text model's file; `ModelError` when there is none."""
+        path = self.companion(TEXT)
+        if not path.is_file():
+            raise ModelError(
+                f"model {self.name} has no text model ({TEXT})",
+                f"sg3 train text LABELS --model {self.name}, or use --text-model clip:ViT-B-32",
+            )
+        if path.parent == self.path:
+            self._digest(TEXT)
+        return path
 
     @cached_property
     def directions(self) -> Mapping[str, Direction]:

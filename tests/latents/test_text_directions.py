@@ -13,7 +13,8 @@ from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import statistics
 from sg3cli.latents.style_effects import layer_effects, mean_direction
 from sg3cli.latents.text_directions import style_direction, templates, text_direction
-from sg3cli.latents.text_model import clip_input, load_text_model
+from sg3cli.latents.text_model import clip_input
+from sg3cli.latents.text_models import load_text_model
 
 
 def test_there_are_79_templates_and_the_text_is_in_each() -> None:
