@@ -154,13 +154,15 @@ class AskedTexts:
             raise UsageError(f"{which} is the strength of a --text, and there is none", "--text 'a smiling old man'")
 
     def edits(self, session: Session, job: Job) -> list[Edit]:
-        """An edit for each text, whose direction is kept in the project."""
+        """An edit for each text, whose direction is kept in the project; without a text nothing is loaded."""
+        if not self.texts:
+            return []
         from sg3cli.pipeline.device import choose_device
         from sg3cli.pipeline.text_edits import alpha_for, text_edit
 
         edits, bundle = [], job.bundle()
         where = choose_device(session.device, session.console)
-        for said in self.texts or ():
+        for said in self.texts:
             reader = opened_reader(session, bundle, self.text_model, said, where, session.pull)
             path = str(text_edit(job.project.path, bundle, reader, said, self.neutral, self.beta).resolve())
             strength = self.alpha or ALPHA

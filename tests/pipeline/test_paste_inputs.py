@@ -102,7 +102,7 @@ def test_a_range_has_its_maps_alone_and_they_are_those_of_the_whole(inverted, ti
     with monkeypatch.context() as patch:
         patch.setattr(face_crops.FaceEdits, "crops", counted)
         next(composed(inverted, tiny_bundle, range="..0.1"))  # the maps of the whole clip are there and will do
-        assert set(drawn) == set(range(6))  # for a batch of two: 0.16 s of steadying, whole batches
+        assert set(drawn) == set(range(8))  # for a batch of two: 0.24 s of steadying, whole batches
         shutil.rmtree(inverted.path / paste_inputs.VISIBLE)
         drawn.clear()
         first = next(composed(inverted, tiny_bundle, range="..0.1"))[1]
