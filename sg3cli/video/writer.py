@@ -393,11 +393,10 @@ def _container_tags(source: VideoInfo, metadata: dict[str, str] | None) -> dict[
 def _track_timescale(source: VideoInfo) -> dict[str, str]:
     """Makes the MP4 muxer count in the source's units, so that even the integers stay equal.
 
-    Its headers say in milliseconds when a track starts and how long it lasts, unless that is not exact.
+    Its headers say in milliseconds when a track starts, unless that is not exact.
     """
     units, base = str(source.time_base.denominator), source.time_base
     if base.numerator != 1:
         return {}
-    begin, length = source.start_pts * base - source.lead, round(source.duration / base) * base
-    whole = (begin * 1000).denominator == 1 == (length * 1000).denominator
+    whole = ((source.start_pts * base - source.lead) * 1000).denominator == 1
     return {"video_track_timescale": units} | ({} if whole else {"movie_timescale": units})
