@@ -27,6 +27,7 @@ import numpy as np
 from hostile_media import SOURCES
 
 PATIENCE = 120.0  # seconds after which a case is taken for one that hangs, on a machine that is shared
+STARTING = 600.0  # seconds in which the process has read its imports
 STACK = "hang.txt"  # where a process that hangs says what it is at
 CPU = 20.0  # seconds of the processor that a case may take
 MEMORY = 1_000_000_000
@@ -64,6 +65,28 @@ def run_all(job: str, place: Path, numbers: range) -> list[Outcome]:
     return outcomes
 
 
+class Lines:
+    """Lines of a pipe, each as soon as it is there.
+
+    A file object reads ahead: `select` then waits for the next line while one is in its buffer, and a case that has
+    long ended is taken for one that hangs.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._data = descriptor, b""
+
+    def next(self, patience: float) -> str | None:
+        """The next line; empty at the end, None when nothing comes for `patience` seconds."""
+        while b"\n" not in self._data:
+            if not select.select([self._descriptor], [], [], patience)[0]:
+                return None
+            if not (more := os.read(self._descriptor, 1 << 16)):
+                return ""
+            self._data += more
+        line, self._data = self._data.split(b"\n", 1)
+        return line.decode()
+
+
 def _one_process(job: str, place: Path, waiting: list[int]) -> Iterator[Outcome]:
     from running import environment
 
@@ -75,15 +98,15 @@ def _one_process(job: str, place: Path, waiting: list[int]) -> Iterator[Outcome]
         assert process.stdin and process.stdout
         process.stdin.write(json.dumps(waiting) + "\n")
         process.stdin.flush()
-        process.stdout.readline()  # it is ready: imports do not count
+        lines = Lines(process.stdout.fileno())
+        lines.next(STARTING)  # it is ready: imports do not count
         while waiting:
-            ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-            line = process.stdout.readline() if ready else ""
+            line = lines.next(PATIENCE)
             number = waiting.pop(0)
             if not line:
                 process.kill()
                 at = (place / STACK).read_text(encoding="utf8") if (place / STACK).exists() else ""
-                yield Outcome(number, job, process.wait(), at, "crash" if ready else "hang", PATIENCE, 0)
+                yield Outcome(number, job, process.wait(), at, "hang" if line is None else "crash", PATIENCE, 0)
                 return
             yield Outcome(**json.loads(line))
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fuzz import CPU, MEMORY, Outcome, prepare_models, prepare_projects, prepare_sources, run_all
+from fuzz import CPU, MEMORY, Lines, Outcome, prepare_models, prepare_projects, prepare_sources, run_all
 
 pytestmark = pytest.mark.slow
 COUNTS = {"sources": 500, "models": 500, "projects": 200}
@@ -29,6 +29,18 @@ def check(outcomes: list[Outcome], job: str) -> Counter[int]:
 
 def numbers(job: str) -> range:
     return range(max(20, int(COUNTS[job] * float(os.environ.get("SG3_FUZZ", "1")))))
+
+
+def test_two_answers_at_once_are_two_lines() -> None:
+    """The second must not wait in a buffer for a third: its case would be taken for one that hangs."""
+    read, write = os.pipe()
+    os.write(write, b"one\ntwo\nthr")
+    lines = Lines(read)
+    assert [lines.next(5), lines.next(5), lines.next(0.1)] == ["one", "two", None]
+    os.write(write, b"ee\n")
+    os.close(write)
+    assert [lines.next(5), lines.next(5)] == ["three", ""]
+    os.close(read)
 
 
 def test_spoiled_sources(tmp_path: Path, talk: Path, tiny_bundle: Path) -> None:

@@ -89,7 +89,7 @@ def load_reading(path: Path, backbone: Path | None = None) -> FaceReading:
 
 
 def _reader(bundle: Bundle) -> FaceReading:
-    return _reader_of(bundle.path / READER, load_efficientnet_lite(store.path_of(BACKBONE)), "reader")
+    return _reader_of(bundle.checked(READER), load_efficientnet_lite(store.path_of(BACKBONE)), "reader")
 
 
 def _reader_of(path: Path, net: EfficientNetLite, name: str) -> FaceReading:
@@ -103,8 +103,9 @@ def _reader_of(path: Path, net: EfficientNetLite, name: str) -> FaceReading:
 
 
 def _attribute_net(bundle: Bundle) -> FaceReading | None:
-    path = bundle.path / ATTRIBUTE_NET
-    return _attribute_net_of(path, "attribute net") if path.is_file() else None
+    if not (bundle.path / ATTRIBUTE_NET).is_file():
+        return None
+    return _attribute_net_of(bundle.checked(ATTRIBUTE_NET), "attribute net")
 
 
 def _attribute_net_of(path: Path, name: str) -> FaceReading:

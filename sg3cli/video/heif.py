@@ -6,13 +6,13 @@ The reader gives each tile as a stream of its own, whose number (`id`) is that o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MOST_META = 1 << 24  # bytes of all that is about the images
 MOST_TILES = 4096
-ALPHA = b":alpha"  # how the name of an image of transparency ends
+ALPHA = (b":alpha\0", b":hevc:2015:auxid:1\0", b":avc:2015:auxid:1\0")  # how names of images of transparency end
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,13 @@ class Grid:
             (False, False, False), (True, False, True), (False, True, True), (True, True, False),
         ][self.turns]  # fmt: skip
         return transpose, columns ^ (self.flip == 1), rows ^ (self.flip == 0)
+
+
+def transparency_notes(paths: Iterable[Path]) -> tuple[str, ...]:
+    """HEIF has transparency as an image beside the image (in a film: a track), which is not read."""
+    if any(facts_of(path).alpha for path in paths):
+        return ("the transparency of HEIF images (AVIF, HEIC) is not read",)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def _facts(meta: bytes) -> HeifFacts:
     wide = parts[b"pitm"][0] > 0
     main = int.from_bytes(parts[b"pitm"][4 : 8 if wide else 6], "big")
     kind = _kinds(parts[b"iinf"]).get(main, b"").decode("latin1")
-    alpha = ALPHA in meta
+    alpha = any(name in meta for name in ALPHA)
     if kind != "grid":
         return HeifFacts(kind, None, alpha)
     tiles = _linked(parts[b"iref"], b"dimg", main)

@@ -14,7 +14,7 @@ from sg3cli.errors import InputError
 from sg3cli.time_ranges import parse_rate
 from sg3cli.video.color_profile import ColorProfile
 from sg3cli.video.container import DRAWN, MAX_PIXELS, check_size, decoded, packets, video_streams
-from sg3cli.video.heif import Grid, facts_of
+from sg3cli.video.heif import Grid, facts_of, transparency_notes
 from sg3cli.video.image_file import fault_of, kind_of, profile_of
 from sg3cli.video.image_sequence import DEFAULT_RATE, images_of
 from sg3cli.video.info import Timeline, VideoInfo, describe_image, tags_of
@@ -43,7 +43,7 @@ def examine_stills(path: Path, rate: str | None) -> tuple[VideoInfo, Timeline, l
         variable_rate=False,
         sample_aspect_ratio=Fraction(1),
         stream=DRAWN,
-        notes=(*_profile_notes(files), *_alpha_notes(files)),
+        notes=(*_profile_notes(files), *transparency_notes(path for path in files if kind_of(path) == "mov")),
         **describe_image(first),
     )
     return info, timeline, files
@@ -67,13 +67,6 @@ def _profile_notes(files: list[Path]) -> tuple[str, ...]:
         elif data and not profile.is_srgb:
             notes.append(f"the colours are converted from the profile {profile.name} to sRGB")
     return tuple(notes)
-
-
-def _alpha_notes(files: list[Path]) -> tuple[str, ...]:
-    """HEIF has transparency as an image beside the image, which is not read."""
-    if any(facts_of(path).alpha for path in files if kind_of(path) == "mov"):
-        return ("the transparency of HEIF images (AVIF, HEIC) is not read",)
-    return ()
 
 
 def profile_to_convert(path: Path) -> ColorProfile | None:

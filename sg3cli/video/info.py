@@ -12,6 +12,7 @@ import numpy as np
 
 from sg3cli.video.chroma_siting import CENTER, location_of
 from sg3cli.video.color import ColorTags
+from sg3cli.video.presentation import projection_of, stereo_of
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class VideoInfo:
     stream: int
     alpha: bool = False  # some of it is transparent
     chroma: str = CENTER  # where colour samples lie: left, topleft, center
+    stereo: str = ""  # how two eyes' images are arranged, see `presentation`; empty: there is but one
+    projection: str = ""  # of a spherical image; empty: it is flat
     audio: tuple[AudioInfo, ...] = ()
     subtitles: tuple[SubtitleInfo, ...] = ()
     others: tuple[str, ...] = ()  # streams that are neither: "data bin_data", "attachment ttf", "cover mjpeg"
@@ -123,6 +126,8 @@ def describe_image(first: Any) -> dict[str, Any]:
         "interlaced": bool(first.interlaced_frame),
         "alpha": _is_transparent(first),
         "chroma": location_of(first),
+        "stereo": stereo_of(side_data(first)),
+        "projection": projection_of(side_data(first)),
     }
 
 

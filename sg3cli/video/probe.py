@@ -26,6 +26,7 @@ from sg3cli.video.container import (
     open_media,
     packets,
 )
+from sg3cli.video.heif import transparency_notes
 from sg3cli.video.image_sequence import is_image_sequence
 from sg3cli.video.info import (
     AudioInfo,
@@ -117,7 +118,7 @@ def _lead(info: VideoInfo, tracks: dict[int, Track]) -> Fraction:
 
 def _time_notes(info: VideoInfo, timeline: Timeline, shifts: tuple[Shift, ...]) -> tuple[str, ...]:
     """What of the file's own times is not taken as it is, in sentences."""
-    notes = list(info.notes)
+    notes = [*info.notes, *(transparency_notes([info.path]) if info.format.startswith("mov") else ())]
     if shifts and not info.format.startswith("mov"):  # where it is FFmpeg's fault with pieces of an edit list
         parts = len(timeline.breaks) + 1
         notes.append(f"the source's times start again ({parts} parts): each part goes on where the one before ends")

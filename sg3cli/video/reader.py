@@ -22,9 +22,10 @@ from sg3cli.video.color_profile import ColorProfile
 from sg3cli.video.container import MAX_MISSING, check_head, main_video, open_media, packets
 from sg3cli.video.image_reader import examine_stills, profile_to_convert, stills
 from sg3cli.video.image_sequence import is_image_sequence
-from sg3cli.video.info import VideoInfo
+from sg3cli.video.info import VideoInfo, side_data
 from sg3cli.video.pixel_conversion import Stored, ToRgb, deinterlaced, may_be_interlaced
 from sg3cli.video.prefetch import Prefetch
+from sg3cli.video.presentation import active_format_of, projection_of, stereo_of
 from sg3cli.video.probe import examine
 from sg3cli.video.timeline import in_parts
 
@@ -48,6 +49,7 @@ class Frame:
     start_pts: int = 0
     stored: Stored | None = field(default=None, repr=False, compare=False)
     captions: bytes = field(default=b"", repr=False)  # closed captions, see `captions`
+    active_format: int | None = field(default=None, repr=False)  # the part that matters, see `presentation`
 
     @property
     def time(self) -> float:
@@ -82,6 +84,7 @@ class VideoReader:
         self._depth = max(1, min(depth, AHEAD_PIXELS // (self.info.width * self.info.height)))
         self._fields = may_be_interlaced(self.info)
         self.interlaced = 0  # frames that are
+        self._otherwise = 0  # frames that are stereo 3D or spherical otherwise than the first
         self.repeated = 0  # frames that could not be decoded and show the one before
         self.notices: list[str] = _reading_notices(self.info)
         if self.timeline.dropped:
@@ -124,7 +127,7 @@ class VideoReader:
     def _produce(self, start: int) -> Iterator[Frame]:
         """Frames from `start`; a frame that did not decode shows the image before it, or the first one there is."""
         info, timeline, to_rgb = self.info, self.timeline, ToRgb(self.info)
-        held, missing, self.repeated, self.interlaced = None, 0, 0, 0
+        held, missing, self.repeated, self.interlaced, self._otherwise = None, 0, 0, 0, 0
         waiting: list[int] = []
         for index, image in self._matched(start):
             missing = missing + 1 if image is None else 0
@@ -138,16 +141,24 @@ class VideoReader:
             if held is None:
                 continue
             rgb, stored = to_rgb(held, self._profile(index))
-            captions = captions_of(image) if image is not None and info.codec in SPEAKING else b""
+            captions, active_format = self._beside(image)
             for i in waiting:
                 pts, duration = int(timeline.pts[i]), int(timeline.durations[i])
-                yield Frame(
-                    i, pts, info.time_base, rgb, duration, info.start_pts, stored, captions if i == index else b""
-                )
+                said = captions if i == index else b""
+                yield Frame(i, pts, info.time_base, rgb, duration, info.start_pts, stored, said, active_format)
             waiting.clear()
         if waiting:
             raise self._damaged(waiting[0])
         self._announce(to_rgb)
+
+    def _beside(self, image: Any) -> tuple[bytes, int | None]:
+        """Closed captions and active format of a decoded image, where its codec can say them in each."""
+        if image is None or self.info.codec not in SPEAKING:
+            return b"", None
+        data = side_data(image)
+        said = stereo_of(data) or self.info.stereo, projection_of(data) or self.info.projection  # it holds on
+        self._otherwise += said != (self.info.stereo, self.info.projection)
+        return captions_of(image), active_format_of(data)
 
     def _profile(self, index: int) -> ColorProfile | None:
         """Of an image in a file of its own: the colour profile that is to be converted."""
@@ -223,6 +234,11 @@ class VideoReader:
             self._notice(f"{self.repeated} damaged frames show the picture before them")
         if self.interlaced and not self.info.interlaced:
             self._notice(f"{self.interlaced} frames of the source are interlaced; these are deinterlaced (bwdif)")
+        if self._otherwise:
+            self._notice(
+                f"{self._otherwise} frames are said to be stereo 3D or spherical otherwise than the first; "
+                "what the first says is taken for all"
+            )
         if to_rgb.recolored:
             self._notice(f"{to_rgb.recolored} frames have other colour tags than the first; each is read by its own")
         if to_rgb.scaled:

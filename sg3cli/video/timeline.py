@@ -47,6 +47,10 @@ UNKNOWN, WIDTH = -(1 << 63), 6  # a time that is not there, and the numbers in a
 FINEST = 1000  # parts of a unit of time into which equal times are spread
 
 
+MOST_HOLD = 4  # of the longest step between frames: what the last frame may last by a track's stated end alone
+LONGEST_HOLD = 1 << 31  # and by one that, but for the milliseconds of an MP4's header, is the sum of its packets
+
+
 class Row(NamedTuple):
     """A packet: its times in units of its stream, and where it lies in the file (-1: not known)."""
 
@@ -252,7 +256,12 @@ def timeline_of(container: Any, stream: Any, track: Track, shifts: tuple[Shift, 
     if not shown:
         return _by_decoding(track, shifts, one_each, path)
     pts = np.array(sorted(shown), np.int64)
-    return Timeline(pts, display_durations(pts, shown[int(pts[-1])], stream), dropped=dropped)
+    length, stated = sum(row.duration for row in rows), int(stream.duration or 0)
+    if stated and abs(length - stated) * Fraction(stream.time_base) <= Fraction(1, 1000):
+        durations = display_durations(pts, shown[int(pts[-1])], stream, length, LONGEST_HOLD)  # to the unit
+    else:
+        durations = display_durations(pts, shown[int(pts[-1])], stream, stated)
+    return Timeline(pts, durations, dropped=dropped)
 
 
 def _tell_frames(rows: Sequence[Row], stream: Any) -> bool:
@@ -286,7 +295,7 @@ def _by_decoding(track: Track, shifts: tuple[Shift, ...], one_each: bool, path: 
         raise InputError(f"{path}: not one frame could be decoded", "the file is damaged or cut off; copy it again")
     pts, scale = spread(times, rate * track.time_base)
     last = track.rows[numbers[-1]].duration if numbers[-1] is not None else 0
-    durations = display_durations(pts, last * scale, stream, 1 if not shifts and scale == 1 else 0)
+    durations = display_durations(pts, last * scale, stream, stream.duration or 0 if not shifts and scale == 1 else 0)
     lost = sum(not row.discard for row in track.rows) - len(numbers) if one_each else 0
     return Timeline(pts, durations, False, max(0, lost), scale, tuple(track.breaks))
 
@@ -422,16 +431,16 @@ def nominal_duration(stream: Any) -> int:
     return max(1, round(1 / (rate * stream.time_base)))
 
 
-def display_durations(pts: np.ndarray, last: int, stream: Any, trusted: int = 1) -> np.ndarray:
+def display_durations(pts: np.ndarray, last: int, stream: Any, stated: int, most: int = MOST_HOLD) -> np.ndarray:
     """Time to the next frame. For the last one what the file says, else the median, else the nominal duration.
 
-    The track's stated end (where `trusted`) comes before the packet's `last`, which FFmpeg takes from the order of
-    decoding.
+    The length that is `stated` for the track (0: none) comes before the packet's `last`, which FFmpeg takes from the
+    order of decoding, unless the last frame would be shown for more than `most` of the longest steps.
     """
     steps = np.diff(pts)
-    stated = (stream.start_time or 0) + (stream.duration or 0) - int(pts[-1]) if trusted else 0
-    if len(steps) and 0 < stated <= 4 * int(steps.max()):
-        last = stated
+    rest = (stream.start_time or 0) + stated - int(pts[-1])
+    if len(steps) and 0 < rest <= most * int(steps.max()):
+        last = rest
     if last <= 0:
         last = int(np.median(steps)) if len(steps) else nominal_duration(stream)
     return np.append(steps, last).astype(np.int64)

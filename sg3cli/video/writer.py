@@ -15,8 +15,8 @@ from av.video.frame import PictureType
 
 from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import EncodeConfig
-from sg3cli.video.captions import can_carry, with_captions
 from sg3cli.video.encoder_settings import choose, color_notices
+from sg3cli.video.frame_messages import FrameMessages
 from sg3cli.video.info import VideoInfo
 from sg3cli.video.muxing import Sink, name_wave_headers
 from sg3cli.video.output_file import Output
@@ -95,7 +95,7 @@ class VideoWriter:
                 "number them, as in frames/%04d.png, or name a video",
             )
         self._durations: dict[int, int] = {}  # of frames inside the encoder
-        self._captions: dict[int, bytes] = {}  # of frames inside the encoder
+        self._messages = FrameMessages(source, self.size, self._encoder.name, self._notice)
         self._lead = int(source.lead / source.time_base)  # units by which all is earlier than in the source
         self._written = Written(source.time_base)
         self._from_rgb = FromRgb(self._encoder.pix_fmt, self._encoder.colors, self._encoder.chroma)
@@ -133,18 +133,7 @@ class VideoWriter:
                 packet.dts = packet.pts  # x265 says something random of one or two images
             # Not every encoder hands the duration on, and the last frame's is all that says when it ends.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
-        return [self._captioned(packet) for packet in packets]
-
-    def _captioned(self, packet: Any) -> Any:
-        """The packet with the closed captions of its frame."""
-        captions = self._captions.pop(packet.pts, b"")
-        if not captions:
-            return packet
-        data = with_captions(bytes(packet), captions, "264" not in self._encoder.name)
-        made = av.Packet(data)
-        made.pts, made.dts, made.duration = packet.pts, packet.dts, packet.duration
-        made.time_base, made.is_keyframe = packet.time_base, packet.is_keyframe
-        return made
+        return [self._messages.spoken(packet) for packet in packets]
 
     def _timed_image(self, frame: Frame) -> Any:
         width, height = self.size
@@ -154,11 +143,7 @@ class VideoWriter:
         image.pict_type = PictureType.NONE  # a decoded image's would be a command to the encoder
         image.pts, image.time_base, image.duration = frame.pts - self._lead, frame.time_base, frame.duration
         self._durations[image.pts] = frame.duration
-        if frame.captions:
-            if can_carry(self._encoder.name):
-                self._captions[image.pts] = frame.captions
-            else:
-                self._notice(f"the source's closed captions are left out; {self._encoder.name} cannot carry them")
+        self._messages.take(frame, image.pts)
         return image
 
     def rehearse(self) -> None:

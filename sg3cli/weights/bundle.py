@@ -39,6 +39,8 @@ FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attrib
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
 TEXT = "text.safetensors"  # of a bundle: a small model that puts texts and faces into one space
 STYLE_STATISTICS = "stylespace.safetensors"  # of a bundle: imported mean and deviation of each style
+LATER = (FLOW, STYLE_STATISTICS)  # what a model may get, or get anew, after it was described
+MAKE_AGAIN = "import, train or copy it again"
 EMBEDDED = Path(__file__).parent
 
 
@@ -86,12 +88,17 @@ class Bundle:
         """`sha256:...` of the encoder's file; `ModelError` when there is none."""
         return self._digest(self.encoder_path().name)
 
+    def checked(self, name: str) -> Path:
+        """The file of a part; `ModelError` when it is not the one that the model's description notes."""
+        self._digest(name)
+        return self.path / name
+
     def _digest(self, name: str) -> str:
         """Digest of a part; `ModelError` when it is not the one that the model's description notes."""
         found, noted = digest_of(self.path / name), self.meta.get("parts")
         known = noted.get(name) if isinstance(noted, dict) else None
         if known is not None and found != f"sha256:{known}":
-            raise ModelError(f"{self.path / name} is damaged: it is not what was imported", "import or copy it again")
+            raise ModelError(f"{self.path / name} is damaged: it is not what model.json notes", MAKE_AGAIN)
         return found
 
     @cached_property
@@ -248,6 +255,15 @@ class StoredDirections(Mapping[str, Direction]):
 
     def __len__(self) -> int:
         return len(self._bundle.direction_names())
+
+
+def noted_parts(folder: Path) -> dict[str, str]:
+    """sha256 of each part of a model that is about to be described, under its name, for `parts` of `model.json`.
+
+    Without what is made or imported for a model later, which may be made again.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.safetensors"))}
+    return {name: digest_of(path).partition(":")[2] for name, path in files.items() if name not in LATER}
 
 
 def load_model(name_or_path: str | Path) -> Bundle:

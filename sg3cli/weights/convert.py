@@ -19,6 +19,7 @@ from sg3cli.nets.checkpoint import load_encoder_file, load_generator_file, save_
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
 from sg3cli.weights import store
+from sg3cli.weights.bundle import noted_parts
 from sg3cli.weights.direction_file import load_direction
 from sg3cli.weights.import_networks import EncoderPart, GeneratorPart, read_official
 
@@ -97,8 +98,7 @@ def import_bundle(name: str, sources: Sources, origin: str, licence: str) -> tup
         meta["self_check"] = self_check(folder, official.generator, encoder)
         if sources.reference is not None:
             meta["self_check"]["reference"] = compared(folder, sources.reference)
-        files = sorted(folder.rglob("*.safetensors"))
-        meta["parts"] = {path.relative_to(folder).as_posix(): store.sha256_of(path) for path in files}
+        meta["parts"] = noted_parts(folder)
         write_json(folder / store.BUNDLE, {**meta, "notices": notices})
     return {**meta, "notices": notices}, True
 

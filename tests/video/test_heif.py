@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import DISPLAY_P3, heic, profile, scene, transparent
+from PIL import Image
 
 from sg3cli.errors import InputError
 from sg3cli.settings import EncodeConfig
@@ -67,6 +68,28 @@ def test_damage_is_no_crash(tmp_path: Path) -> None:
         except InputError as error:
             assert error.hint
         path.unlink()
+
+
+def test_transparency_of_a_film_is_said(tmp_path: Path) -> None:
+    images = [Image.fromarray(np.dstack([scene(), np.full(scene().shape[:2], 90 + k, np.uint8)])) for k in range(3)]
+    images[0].save(tmp_path / "a.avif", save_all=True, append_images=images[1:], duration=40)
+    reader = VideoReader(tmp_path / "a.avif")
+    assert len(reader) == 3 and sum("transparency of HEIF" in notice for notice in reader.notices) == 1
+    plain = [image.convert("RGB") for image in images]
+    plain[0].save(tmp_path / "b.avif", save_all=True, append_images=plain[1:], duration=40)
+    assert not VideoReader(tmp_path / "b.avif").notices
+
+
+@pytest.mark.parametrize("name", [b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"])
+def test_transparency_has_another_name_beside_hevc(tmp_path: Path, name: bytes) -> None:
+    """As telephones write it; an image of depths (`auxid:2`) is none."""
+    old = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
+    transparent(quality=90)(tmp_path / "a.avif", scene())
+    data = (tmp_path / "a.avif").read_bytes()
+    assert data.count(old + b"\0") == 1
+    for written, said in ((name, True), (b"urn:mpeg:hevc:2015:auxid:2", False)):
+        (tmp_path / "b.avif").write_bytes(data.replace(old + b"\0", (written + b"\0").ljust(len(old) + 1, b"\0")))
+        assert facts_of(tmp_path / "b.avif").alpha is said
 
 
 def test_transparency_beside_the_image_is_said(tmp_path: Path) -> None:

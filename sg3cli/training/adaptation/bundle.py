@@ -10,12 +10,12 @@ from typing import Any
 
 from sg3cli import __version__
 from sg3cli.errors import UsageError
-from sg3cli.files import atomic_path, digest_of, write_json
+from sg3cli.files import atomic_path, write_json
 from sg3cli.nets.checkpoint import save_generator
 from sg3cli.nets.generator import Generator
-from sg3cli.weights.bundle import FLOW, GENERATOR, PARENT, STYLE_STATISTICS, Bundle
+from sg3cli.weights.bundle import FLOW, GENERATOR, PARENT, STYLE_STATISTICS, Bundle, noted_parts
 
-DESCRIPTION, ENCODER = "model.json", "encoder.safetensors"
+DESCRIPTION = "model.json"
 OWN = (GENERATOR, PARENT, DESCRIPTION)  # files that an adapted model does not take from its parent
 INHERITED = ("schema", "resolution", "licence", "source", "credits")  # entries of its description that it does
 
@@ -46,14 +46,13 @@ def write_adapted(bundle: Bundle, G: Generator, out: Path, made: Mapping[str, An
         copy(source, out / name)
     copy(bundle.path / bundle.origin.generator_file, out / PARENT)
     save_generator(out / GENERATOR, G, {"adapted": dict(made)})
-    parts = [path for name in (ENCODER, GENERATOR, PARENT) if (path := out / name).is_file()]
     write_json(out / DESCRIPTION, {
         **{key: value for key, value in bundle.meta.items() if key in INHERITED},
         "name": out.name,
         "tool": __version__,
         "adapted_from": {"name": bundle.origin.name, "generator": bundle.origin.digest},
         "adapted": {"beside": bundle.name, "beside_generator": bundle.digest, **made},
-        "parts": {path.name: digest_of(path).partition(":")[2] for path in parts},
+        "parts": noted_parts(out),
     })  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from sg3cli.training.people128.disentangle import column_responses, disentangled
 from sg3cli.training.people128.fit_mapping import fit_mapping
 from sg3cli.training.people128.label_directions import SPECS, regress_codes, save_directions
 from sg3cli.training.people128.scores import calibration, direction_scores, reconstruction_scores
-from sg3cli.weights.bundle import ATTRIBUTE_NET
+from sg3cli.weights.bundle import ATTRIBUTE_NET, noted_parts
 
 REACH = 0.46  # of the spread of the codes, which M's norm is: no direction is longer
 LABEL_MATRIX = "label_matrix.safetensors"
@@ -79,7 +79,7 @@ def write_bundle(
         | {"labels_explain_codes": round(explained, 3), "mapping_holds": round(variance_explained, 3)},
     }
     save_attribute_net(folder / ATTRIBUTE_NET, attribute_net)
-    write_json(folder / "model.json", description)
+    write_json(folder / "model.json", description | {"parts": noted_parts(folder)})
 
 
 def save_label_matrix(path: Path, M: Tensor, conditions: Conditions) -> None:

@@ -37,7 +37,7 @@ from sg3cli.training.people128.pair_data import (
 )
 from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
 from sg3cli.training.people128.read_edits import READABLE, Faces, ReadConfig, ReadEdits, fit_directions
-from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model
+from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model, noted_parts
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 from sg3cli.weights.registry import MODEL_CREDITS, PHOTO_CREDITS
 
@@ -172,7 +172,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
         "tool": __version__,
         "training": {**record, "mapping_holds": round(held, 3)},
     }
-    write_json(folder / "model.json", card)
+    write_json(folder / "model.json", card | {"parts": noted_parts(folder)})
     return vectors
 
 

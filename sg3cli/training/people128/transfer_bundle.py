@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sg3cli.files import write_json
+from sg3cli.files import digest_of, write_json
 from sg3cli.nets.checkpoint import load_transfer_file, save_transfer
 from sg3cli.weights.bundle import TRANSFER_NET, load_model
 
@@ -24,6 +24,8 @@ def add_transfer(folder: Path, file: Path, words: str = "") -> None:
     card = dict(bundle.meta)
     training = dict(card.get("training") or {})
     training["transfer"] = {"what": words} | meta if words else meta
+    if "parts" in card:
+        card["parts"] = {**card["parts"], TRANSFER_NET: digest_of(bundle.path / TRANSFER_NET).partition(":")[2]}
     write_json(bundle.path / "model.json", card | {"training": training})
 
 

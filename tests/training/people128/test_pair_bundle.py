@@ -11,6 +11,7 @@ import torch
 from pair_sets import make_edits, make_photos
 from tiny import tiny_encoder, tiny_generator
 
+from sg3cli.errors import ModelError
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, load_face_reader
 from sg3cli.training.people128.pair_bundle import SHIPPED, Sources, fitted_before, write_pair_bundle
@@ -50,11 +51,33 @@ def test_a_bundle_holds_its_parts_and_starts_another_run(sources: Sources, tmp_p
     meta = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf8"))
     assert meta["training"]["steps"] == 3 and any("CC BY 4.0" in credit for credit in meta["credits"])
     assert load_face_reader(tmp_path / "model" / READER, sources.reader.net).names == sources.reader.names
+    parts = {path.relative_to(model.path).as_posix() for path in model.path.rglob("*.safetensors")}
+    assert set(meta["parts"]) == parts and len(parts) == len(SHIPPED) + 5
     before = fitted_before(str(tmp_path / "model"))
     assert set(before) == set(READABLE)
     np.testing.assert_array_equal(before["age"].numpy(), model.directions["age"].vector)
     again = load_start(tmp_path / "model", 0)
     torch.testing.assert_close(again.directions, net.directions, atol=5e-3, rtol=1e-2)
+
+
+def test_a_part_of_a_trained_bundle_that_is_damaged_is_named(sources: Sources, tmp_path: Path) -> None:
+    G = tiny_generator()
+    net = PairNet(G, tiny_encoder(), torch.zeros(len(ATTRIBUTES), G.num_ws, G.w_dim)).eval()
+    write_pair_bundle(tmp_path / "model", net, sources, {})
+    reads = {
+        "generator.safetensors": lambda model: model.generator(),
+        "encoder.safetensors": lambda model: model.encoder(),
+        "directions/smile.safetensors": lambda model: model.directions["smile"],
+        "probe.safetensors": lambda model: model.checked("probe.safetensors"),
+    }
+    for name, read in reads.items():
+        file = tmp_path / "model" / name
+        whole = file.read_bytes()
+        read(load_model(tmp_path / "model"))
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a number, not the file's form
+        with pytest.raises(ModelError, match=f"{name} is damaged"):
+            read(load_model(tmp_path / "model"))
+        file.write_bytes(whole)
 
 
 def test_the_embedded_model_s_directions_say_what_they_do_and_only_pose_moves_the_picture() -> None:
