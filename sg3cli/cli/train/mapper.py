@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sg3cli.cli.adapt import Device, GivenCodes, Minutes, Seed, Truncation
-from sg3cli.cli.directions import check_place
+from sg3cli.cli.directions import Device, check_place
 from sg3cli.cli.flags import Session
 from sg3cli.cli.setting_sources import model_name
 from sg3cli.cli.text_edits import TEXT_MODEL, Pull, TextModelName, checked_reader
@@ -35,14 +34,27 @@ Work = Annotated[
     Path | None,
     typer.Option("--work", metavar="DIR", help="State, log and sheet; the same command continues [OUT's stem.work]."),
 ]
+GivenCodes = Annotated[
+    Path | None,
+    typer.Option(
+        "--codes",
+        metavar="NPY|FOLDER",
+        help="Codes to draw, as a project's invert/ws.npy, or aligned faces [seeds, truncated].",
+    ),
+]
 Levels = Annotated[
     str, typer.Option("--levels", metavar="LIST", help="Rows of a code that may move: coarse, medium, fine.")
 ]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps; a longer run may continue a shorter one.")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", min=0, help="Stop after so long; the same command goes on from there.")
+]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Codes of a step.")]
 Lr = Annotated[float, typer.Option("--lr", min=0, help="Learning rate.")]
 L2 = Annotated[float, typer.Option("--l2", min=0, help="Weight of the step's mean square; more: smaller edits.")]
 Identity = Annotated[float, typer.Option("--identity", min=0, help="Weight of who it is; more: more alike.")]
+Truncation = Annotated[float, typer.Option("--truncation", metavar="PSI", min=0, max=1, help="Of seeds' codes.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file of another run.", show_default=False)]
 
 
