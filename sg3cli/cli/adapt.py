@@ -45,8 +45,8 @@ TextModel = Annotated[
     typer.Option(
         "--text-model",
         metavar="NAME",
-        help=f"Model that reads texts and pictures; embedded: the model's own, which knows how faces differ; by default "
-        f"of texts {CLIP}, of pictures the backbone.",
+        help=f"Model that reads texts and pictures; embedded: the model's own, which knows faces; by default of texts "
+        f"{CLIP}, of pictures the backbone.",
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps; a longer run may continue a shorter one.")]
