@@ -37,11 +37,12 @@ def composed(project: Project, bundle: Path, **changes: Any) -> Iterator[tuple[n
     job = Job(project, settings(bundle, **changes))
     config, track = job.settings.render, project.track()
     plan = render_plan.plan(job, job.bundle(), False)
-    G = tuned_generator(project, plan.bundle, False)
+    G = tuned_generator(project, plan.bundle.origin, False)
+    adapted = tuned_generator(project, plan.bundle, False) if plan.bundle.is_adapted else None
     codes = smoothed_codes(project, plan.bundle, track, config.smooth)
     face = plan.of_face(face_crops.with_smooth_landmarks(track), codes)
     generator = project.key("invert")
-    inputs = paste_inputs.prepare(job, face, G, (generator, plan.inputs))
+    inputs = paste_inputs.prepare(job, face, G, (generator, plan.inputs), adapted)
     with VideoReader(project.source()) as reader:
         frames = list(reader)
     results = render.compose(iter(frames), plan.of_face(track, codes), G, config, inputs)

@@ -9,8 +9,9 @@ import typer
 
 from sg3cli.cli.flags import Session
 from sg3cli.cli.setting_sources import model_name
-from sg3cli.cli.text_edits import CLIP, Pull
+from sg3cli.cli.text_edits import CLIP, Pull, checked_reader
 from sg3cli.cli.train.flow import image_files
+from sg3cli.cli.train.mapper import GivenCodes, Minutes, Seed, Truncation
 from sg3cli.errors import InputError, UsageError
 from sg3cli.settings import InvertConfig
 from sg3cli.training.config import AdaptConfig
@@ -39,31 +40,19 @@ Work = Annotated[
     Path | None,
     typer.Option("--work", metavar="DIR", help="State, log and sheet; the same command continues [OUT.work]."),
 ]
-GivenCodes = Annotated[
-    Path | None,
-    typer.Option(
-        "--codes",
-        metavar="NPY|FOLDER",
-        help="Codes to draw, as a project's invert/ws.npy, or aligned faces [seeds, truncated].",
-    ),
-]
 TextModel = Annotated[
     str | None,
     typer.Option(
         "--text-model",
         metavar="NAME",
-        help=f"Model that reads texts and pictures; by default of texts {CLIP}, of pictures the backbone.",
+        help=f"Model that reads texts and pictures; embedded: the model's own, which knows faces; by default of texts "
+        f"{CLIP}, of pictures the backbone.",
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps; a longer run may continue a shorter one.")]
-Minutes = Annotated[
-    float | None, typer.Option("--minutes", min=0, help="Stop after so long; the same command goes on from there.")
-]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Drawings of a step.")]
 Lr = Annotated[float, typer.Option("--lr", min=0, help="Learning rate; 0.002 for the official generators.")]
 Keep = Annotated[float, typer.Option("--keep", min=0, help="Pull to the parent's light and dark; 0.1 to 3.")]
-Truncation = Annotated[float, typer.Option("--truncation", metavar="PSI", min=0, max=1, help="Of seeds' codes.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Device = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", envvar="SG3_DEVICE", help="Where to compute.")
 ]
@@ -132,11 +121,12 @@ def aim_of(
 
     source, target = texts
     if target is not None:
-        reader = load_text_model(text_model or CLIP, device, pull)  # a model's own knows faces, not looks
-        if unknown := [word for said in (source, target) for word in reader.unknown(said)]:
-            session.console.notice(f"{reader.name} does not know: {', '.join(unknown)}; expect little of them")
+        name = text_model or CLIP  # a model's own knows faces, not looks: it has to be asked for
+        reader = checked_reader(session, bundle, name, target, device, pull)
+        if unknown := reader.unknown(source):
+            session.console.notice(f"{reader.name} does not know: {', '.join(unknown)}; say what faces are now: --from")
         return aims.towards_text(reader, source, target, device)
     if text_model is not None:
-        reader = load_text_model(text_model, device, pull)
+        reader = load_text_model(text_model, device, pull, bundle)
         return aims.towards_pictures(reader.embed, reader.name, files, own_drawings(*drawn))
     return aims.towards_pictures(aims.backbone(device, pull), "lite0", files, own_drawings(*drawn))

@@ -36,6 +36,7 @@ from sg3cli.cli.jobs import opened, show_outlook, working
 from sg3cli.cli.text_reports import doctor_lines
 from sg3cli.cli.train import bundle, encoder, flow, generator, group, prepare, score
 from sg3cli.cli.train import directions as learn
+from sg3cli.cli.train import mapper as train_mapper
 from sg3cli.cli.train import text as train_text
 from sg3cli.errors import UsageError
 from sg3cli.latents.edits import with_edits
@@ -364,6 +365,9 @@ command(group.app)(prepare.prepare)
 command(group.app)(score.score)
 command(group.app, example="sg3 train flow faces/ --model mine")(flow.flow)
 command(group.app, example="sg3 train text labels.csv --model mine")(train_text.text)
+command(group.app, example="sg3 train mapper --text 'an old man with glasses' --out old.safetensors")(
+    train_mapper.mapper
+)
 
 
 def command_name(argv: list[str]) -> str:

@@ -112,7 +112,8 @@ def show(
 
     bundle = load_model(model_name(model))
     is_channel = make_edit(direction, "1").channel is not None
-    known = opened_channel(direction, bundle) if is_channel else opened(direction, bundle)
+    known = opened_channel(direction, bundle) if is_channel else opened_mapper(direction, bundle)
+    known = known or opened(direction, bundle)
     out = Path(output or f"{known.name.replace(':', '-')}.png")
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out} is not the name of a PNG file", "give -o NAME.png")
@@ -136,13 +137,28 @@ def opened_channel(text: str, bundle: Bundle) -> Direction:
     return Direction(text, np.zeros((1, 0), np.float32), None, {"space": "s", "unit": unit})  # its name says all
 
 
+def opened_mapper(text: str, bundle: Bundle) -> Direction | None:
+    """A latent mapper's file as a direction whose name says all; None for any other."""
+    import numpy as np
+
+    from sg3cli.weights.mapper_file import mapper_file
+
+    found = mapper_file(Path(text))
+    if found is None:
+        return None
+    check_edits([make_edit(text, "1")], bundle)
+    meta = {**found.meta, "unit": found.does, "made": "a latent mapper: each code has a step of its own"}
+    return Direction(found.name, np.zeros((1, 0), np.float32), found.generator, meta)
+
+
 @command(app, name="import", example="sg3 directions import age_boundary.npy --name older")
 def import_(
     session: Session,
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="A direction (.npy, .pt, .pkl, .safetensors), StyleCLIP's s_stats or delta_i_c.npy."
+            metavar="FILE",
+            help="A direction (.npy, .pt, .pkl, .safetensors), StyleCLIP's s_stats, delta_i_c.npy or mapper.",
         ),
     ],
     model: Model = None,
@@ -157,6 +173,8 @@ def import_(
     """Take over a direction in another format, or StyleCLIP's tables; they are bound to the model from then on."""
     bundle = load_model(model_name(model))
     kind = kind_of(file)
+    if kind == "mapper":
+        return import_mapper(session, bundle, file, name, out, force)
     if kind != "direction":
         return import_table(session, bundle, file, kind)
     found = opened(str(file), bundle)
@@ -181,6 +199,30 @@ def import_table(session: Session, bundle: Bundle, file: Path, kind: str) -> Non
         session.console.notice(f"import: {notice}")
     session.console.data(str(path))
     session.console.result("directions import", path=str(path), kind=kind, model=bundle.name)
+
+
+def import_mapper(
+    session: Session, bundle: Bundle, file: Path, name: str | None, out: Path | None, force: bool
+) -> None:
+    """A latent mapper of StyleCLIP's as a file of ours, which is an edit as a direction is."""
+    from sg3cli.nets.checkpoint import save_mapper
+    from sg3cli.weights.mapper_file import MapperFile, mapper_file, read_official_mapper
+
+    called = name or file.stem
+    path = out or Path(f"{called}.safetensors")
+    if path.is_dir() or path.suffix == "":
+        path = path / f"{called}.safetensors"
+    check_place(path, force)
+    net, said = read_official_mapper(file)
+    aim = f"the step towards {said['text']!r}" if "text" in said else ""
+    MapperFile(file, file.name, net.config.num_ws, net.config.w_dim, None, {}).check_fits(bundle.config)
+    meta = {"name": called, "generator": bundle.origin.digest, "made": f"imported from {file.name}", "aim": aim, **said}
+    save_mapper(path, net, meta)
+    found = mapper_file(path)
+    assert found is not None
+    session.console.data(str(path))
+    session.console.notice(f"{called}: strength 1 is {found.does}; --edit {path}=1")
+    session.console.result("directions import", path=str(path), kind="mapper", model=bundle.name)
 
 
 @command(app, example="sg3 directions export age -o age_boundary.npy")

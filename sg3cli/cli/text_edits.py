@@ -120,15 +120,26 @@ def opened_reader(
 ) -> TextModel:
     """The text model, its table of styles made if need be; says which words of the text it does not know."""
     from sg3cli.latents.embedded_text import EmbeddedModel
-    from sg3cli.latents.text_models import load_text_model
     from sg3cli.pipeline.text_edits import ensure_moves
+
+    reader = checked_reader(session, bundle, name, said, device, pull)
+    if isinstance(reader, EmbeddedModel):
+        ensure_moves(bundle, reader, session.console, device)
+    return reader
+
+
+def checked_reader(
+    session: Session, bundle: Bundle, name: str, said: str, device: torch.device, pull: bool
+) -> TextModel:
+    """The text model; says which words of the text it does not know, and raises where it knows nothing of it."""
+    from sg3cli.latents.embedded_text import EmbeddedModel
+    from sg3cli.latents.text_models import load_text_model
 
     reader = load_text_model(name, device, pull, bundle)
     if isinstance(reader, EmbeddedModel):
         reader.check(said)
         if unclear := reader.unclear(said):
             session.console.notice(f"{reader.name} is not sure which way {', '.join(unclear)} goes in {said!r}")
-        ensure_moves(bundle, reader, session.console, device)
     if unknown := reader.unknown(said):
         session.console.notice(f"{reader.name} does not know: {', '.join(unknown)}; expect little of them")
     return reader

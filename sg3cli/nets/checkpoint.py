@@ -18,6 +18,7 @@ from sg3cli.nets.code_flow import CodeFlow, CodeFlowConfig
 from sg3cli.nets.encoder import Encoder, EncoderConfig
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.generator_config import GeneratorConfig
+from sg3cli.nets.latent_mapper import LatentMapper, MapperConfig
 from sg3cli.nets.synthesis import layer_filters
 from sg3cli.nets.text_tower import TextConfig, TextNet
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
@@ -120,6 +121,24 @@ def load_text_file(path: Path | str) -> tuple[TextNet, dict[str, Any]]:
         raise ModelError(f"{path} is damaged or no text model of sg3: {e}", "get or make the file again") from e
     _fill(net, state, Path(path))
     return net.eval().requires_grad_(False), meta
+
+
+def save_mapper(
+    path: Path | str, mapper: LatentMapper, meta: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a latent mapper at `path`, as `save_generator` does; `meta` holds its name and its generator's digest."""
+    _write(Path(path), "mapper", _stored_state(mapper, dtype), mapper.config.to_dict(), meta)
+
+
+def load_mapper_file(path: Path | str) -> tuple[LatentMapper, dict[str, Any]]:
+    """Read what `save_mapper` wrote: (mapper in eval mode and float32, meta). Raises ModelError."""
+    state, config, meta = _read(Path(path), "mapper")
+    try:
+        mapper = LatentMapper(MapperConfig.from_dict(config))
+    except (TypeError, ValueError, KeyError, AttributeError) as e:
+        raise ModelError(f"{path} is damaged or no mapper of sg3: {e}", "get or make the file again") from e
+    _fill(mapper, state, Path(path))
+    return mapper.eval().requires_grad_(False), meta
 
 
 def flow_config(path: Path | str) -> CodeFlowConfig:

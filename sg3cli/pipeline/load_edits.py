@@ -21,6 +21,7 @@ from sg3cli.latents.projection import condition
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.bundle import FLOW, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
+from sg3cli.weights.mapper_file import MapperFile, mapper_file
 
 if TYPE_CHECKING:
     from sg3cli.nets.code_flow import CodeFlow
@@ -44,15 +45,22 @@ def edit_files(edits: Sequence[Edit], bundle: Bundle) -> dict[str, Path]:
 
 
 def check_edits(edits: Sequence[Edit], bundle: Bundle) -> dict[str, Direction]:
-    """The directions of the edits, read; raises when one is unknown or does not belong to the model.
+    """The directions of the edits, read; raises when one, or a mapper, is unknown or does not belong to the model.
 
     Needs no network.
     """
-    directions = {name: load_direction(path) for name, path in edit_files(edits, bundle).items()}
+    files = edit_files(edits, bundle)
+    mappers = mappers_of(files)
+    directions = {name: load_direction(path) for name, path in files.items() if name not in mappers}
     for direction in directions.values():
         direction.check_fits(bundle.config, bundle.origin.digest)
+    for mapper in mappers.values():
+        mapper.check_fits(bundle.config, bundle.origin.digest)
     for edit in edits:
         rows = edit.rows(bundle.config.num_ws)
+        if not mappers.keys().isdisjoint(edit.names):
+            check_mapper(edit, mappers)
+            continue
         if edit.target is not None:
             check_target(edit, bundle)
         elif edit.channel is not None:
@@ -66,7 +74,7 @@ def check_edits(edits: Sequence[Edit], bundle: Bundle) -> dict[str, Direction]:
 def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> LoadedEdits:
     """Read what each edit does to codes. Raises as `check_edits` does; a generator is read only where S wants one."""
     files, directions = edit_files(edits, bundle), check_edits(edits, bundle)
-    networks = Networks(bundle, nets)
+    networks = Networks(bundle, nets, mappers_of(files))
     loaded = [
         replace(edit, move=move_of(edit, directions, networks), keeps_hue=keeps_hue(edit, directions, networks))
         for edit in edits
@@ -77,6 +85,20 @@ def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> Loade
     if any(edit.target is not None for edit in edits):
         digests[FLOW] = digest_of(bundle.flow_path())
     return LoadedEdits(loaded, digests, networks.notices)
+
+
+def mappers_of(files: Mapping[str, Path]) -> dict[str, MapperFile]:
+    """Those of the files that hold a latent mapper."""
+    return {name: found for name, path in files.items() if (found := mapper_file(path)) is not None}
+
+
+def check_mapper(edit: Edit, mappers: Mapping[str, MapperFile]) -> None:
+    """Raise for what only directions can."""
+    if kept := next((name for name in edit.preserve if name in mappers), None):
+        raise UsageError(f"{kept} is a mapper, which has no one direction to preserve", "preserve directions")
+    if edit.space == "s" or edit.preserve:
+        which = "--preserve" if edit.preserve else "--space s"
+        raise UsageError(f"{edit.title} is a mapper, whose step takes no {which}", "leave it out")
 
 
 def check_target(edit: Edit, bundle: Bundle) -> None:
@@ -125,14 +147,16 @@ def keeps_hue(edit: Edit, directions: Mapping[str, Direction], networks: Network
     """Whether an edit leaves the colour of skin alone, as its direction's file, or the flow's, says."""
     if edit.target is not None:
         return flow_label(edit.direction) in networks.flow.config.keeps_hue
+    if (mapper := networks.mappers.get(edit.direction)) is not None:
+        return mapper.keeps_hue
     return edit.channel is None and directions[edit.direction].keeps_hue
 
 
 class Networks:
     """What a few edits need of the model beyond their files, read when it is asked for."""
 
-    def __init__(self, bundle: Bundle, nets: LoadedNets) -> None:
-        self.bundle, self.nets = bundle, nets
+    def __init__(self, bundle: Bundle, nets: LoadedNets, mappers: Mapping[str, MapperFile]) -> None:
+        self.bundle, self.nets, self.mappers = bundle, nets, mappers
         self._generator: Generator | None = None
         self._deviations: np.ndarray | None = None
         self._flow: CodeFlow | None = None
@@ -188,6 +212,11 @@ def move_of(edit: Edit, directions: Mapping[str, Direction], networks: Networks)
         vector = np.zeros(sum(config.style_sizes.values()), np.float32)
         vector[place] = networks.deviations[place]
         return ShiftS(vector)
+    if (mapper := networks.mappers.get(edit.direction)) is not None:
+        from sg3cli.latents.mapper_moves import MapperStep
+        from sg3cli.nets.checkpoint import load_mapper_file
+
+        return MapperStep(load_mapper_file(mapper.path)[0], rows)
     own = directions[edit.direction]
     space = edit.space or own.space
     vector, *kept = (in_space(directions[name], space, rows, networks) for name in edit.names)

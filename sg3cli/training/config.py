@@ -69,3 +69,17 @@ class AdaptConfig:
     keep: float = 0.0  # weight of the squared change of light and dark, coarsely seen
     truncation: float = 0.7  # of codes from the mapping
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainMapperConfig:
+    """A latent mapper towards a text (StyleCLIP)."""
+
+    steps: int = 100
+    batch: int = 2  # codes of a step
+    lr: float = 0.15  # suits people-128 and a hundred steps; 0.5 is published, for 50,000; weights count a hundredth
+    l2: float = 0.3  # weight of the mean square of a step, in standard deviations of codes
+    identity: float = 0.1  # weight of 1 - likeness
+    levels: tuple[str, ...] = ("coarse", "medium", "fine")  # those that are trained; the others do not move
+    truncation: float = 0.7  # of codes from the mapping
+    seed: int = 0

@@ -17,6 +17,7 @@ import numpy as np
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.import_arrays import SHAPES, as_direction, read_direction_array
+from sg3cli.weights.mapper_file import mapper_file
 from sg3cli.weights.safe_pickle.values import Refused
 
 SYNONYMS = {  # what people say -> what the embedded model's directions are called
@@ -96,6 +97,8 @@ def load_direction(path: Path) -> Direction:
     """Read a direction file. Raises `UsageError` when it is missing, `ModelError` when it does not hold one."""
     if not path.is_file():
         raise UsageError(f"there is no direction file {path}", "give a name of `sg3 directions list` or a file")
+    if mapper_file(path) is not None:
+        raise ModelError(f"{path} is a latent mapper, which has no one vector", f"--edit {path}=1 takes it as it is")
     if path.suffix == ".safetensors":
         vector, meta = _read_safetensors(path)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sg3cli.errors import ModelError
+from sg3cli.weights.mapper_file import is_official_mapper
 from sg3cli.weights.safe_pickle.reader import explained, read
 from sg3cli.weights.safe_pickle.values import Array, Refused, Tensor, shown
 
@@ -91,13 +92,15 @@ def read_codes(path: Path, names: Sequence[str] | None = None) -> np.ndarray:
 
 
 def kind_of(path: Path) -> str:
-    """`statistics` or `effects` of StyleCLIP's files, else `direction`."""
+    """`statistics`, `effects` or `mapper` of StyleCLIP's files, else `direction`."""
     if path.suffix == ".safetensors" or not path.is_file():
         return "direction"
     value = read(path)
     with explained(path):
         if _is_statistics(value):
             return "statistics"
+        if is_official_mapper(value):
+            return "mapper"
         array = value.array() if isinstance(value, Array | Tensor) and not _has_objects(value) else value
     return "effects" if isinstance(array, np.ndarray) and array.ndim == 2 and len(array) > MOST_LAYERS else "direction"
 

@@ -23,6 +23,7 @@ from sg3cli.pipeline.load_edits import load_edits
 from sg3cli.project import Project
 from sg3cli.weights.bundle import load_model
 from sg3cli.weights.loaded_nets import LoadedNets
+from sg3cli.weights.mapper_file import mapper_file
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,25 @@ def test_alpha_is_found_for_a_change_of_the_fit(
     assert cli.run([*said, "--target-change", "0.1", "--alpha", "1"]) == 2
     assert cli.run(["edit", project, "--edit", "age=1", "--alpha", "1", "--model", str(model)]) == 2
     assert "--alpha is the strength of a --text" in capsys.readouterr().err
+
+
+def test_a_generator_is_adapted_to_a_text_that_the_model_s_own_text_model_knows(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["adapt", "--model", "model", "--from", "a serious face", "--text-model", "embedded", "--lr", "0.04"]
+    assert cli.run([*words, "--to", "a dragon", "--out", "child"]) == 2
+    assert "lies outside of what the text model knows" in capsys.readouterr().err
+    assert cli.run([*words, "--to", "a smiling face", "--out", "child", "--steps", "10", "-q"]) == 0
+    ws = Sampler(load_model("model").generator(), GenerateConfig(truncation=0.6)).codes(range(300, 316))
+    green = [
+        green_and_red(draw(load_model(name).generator(), Codes(ws)).clamp(-1, 1))[0] for name in ("model", "child")
+    ]
+    assert (green[1] - green[0]).mean() > 0.1 * green_and_red(drawn(tiny_generator(), 96))[0].std()
+
+
+def test_a_mapper_goes_where_the_model_s_own_text_model_says(model: Path) -> None:
+    words = ["train", "mapper", "--model", "model", "--steps", "30", "--lr", "1", "--l2", "0.01", "-q"]
+    for text, name in (("a smiling face", "yes"), ("a man with glasses", "red")):
+        assert cli.run([*words, "--text", text, "--out", f"{name}.safetensors"]) == 0
+    assert changes("yes.safetensors")[0] > 0.1 and changes("red.safetensors")[1] > 0.1
+    assert mapper_file(Path("yes.safetensors")).keeps_hue and not mapper_file(Path("red.safetensors")).keeps_hue

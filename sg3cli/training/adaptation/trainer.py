@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sg3cli.nets.generator import Generator
 from sg3cli.training.adaptation.aims import Aim
-from sg3cli.training.config import AdaptConfig
+from sg3cli.training.config import AdaptConfig, TrainMapperConfig
 
 BETAS = (0.0, 0.99)  # of Adam, as published
 SOFT = 0.02  # of features of length 1: below such a change its direction does not count yet
@@ -28,7 +28,7 @@ COARSE = 16  # places on a side of the image on which `keep` compares light and 
 class Codes:
     """Codes of each step: of those that were given, or of noise through the mapping, truncated."""
 
-    def __init__(self, G: Generator, config: AdaptConfig, given: np.ndarray | None = None) -> None:
+    def __init__(self, G: Generator, config: AdaptConfig | TrainMapperConfig, given: np.ndarray | None = None) -> None:
         """given: [N, num_ws or 1, w_dim]."""
         self.G, self.config = G, config
         self.given = None if given is None else torch.from_numpy(given).float().expand(-1, G.num_ws, -1)

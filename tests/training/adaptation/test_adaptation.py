@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from composed import composed
 from running import relocate
 from text_reader import install
 from tiny import RESOLUTION, make_tiny_bundle
 
 from sg3cli import cli
+from sg3cli.compositing.paste import warp_alpha
 from sg3cli.drawing.images import read_image, write_png
 from sg3cli.errors import ModelError
 from sg3cli.nets.checkpoint import save_flow
@@ -23,8 +25,9 @@ from sg3cli.nets.code_flow import CodeFlow, CodeFlowConfig
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
+from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.project import Project
-from sg3cli.settings import Settings
+from sg3cli.settings import RenderConfig, Settings
 from sg3cli.training.adaptation import run as runs
 from sg3cli.training.adaptation.aims import Aim, BackboneFeatures, towards_pictures
 from sg3cli.training.adaptation.bundle import write_adapted
@@ -266,6 +269,24 @@ def test_a_project_of_the_parent_goes_on_with_the_child(
     assert Job(project, Settings().having(invert={"model": child})).key("invert", job_parts(project, child)) == (
         Job(project, Settings().having(invert={"model": parent})).key("invert", job_parts(project, parent))
     )
+
+
+def test_the_seam_of_a_child_is_tuned_on_the_child(project: Project, reddened: Path, tiny_bundle: Path) -> None:
+    """What is tuned to meet the frame is what draws the edited faces; inside it stays as red as the child draws."""
+    project.edits = []
+    track, found = project.track(), {}
+    for stitch, model in (("paste", reddened), ("tune", reddened), ("none", tiny_bundle)):
+        more = {"stitch": stitch, "stitch_steps": 12, "stitch_threshold": 0.0, "protect": "none", "detail": 0.0}
+        rings, middles = [], []
+        for index, (before, after) in enumerate(composed(project, model, **more)):
+            paster = FacePaster(track, RenderConfig(protect="none"), RESOLUTION)
+            alpha = warp_alpha(paster.opacity(index), paster.window(index), before.shape[:2])
+            change = after.astype(float) - before
+            rings.append(np.abs(change)[(alpha > 0.3) & (alpha < 0.7)].mean())
+            middles.append((change[..., 0] - change[..., 1:].mean(-1))[alpha > 0.95].mean())
+        found[stitch] = np.mean(rings), np.mean(middles)
+    assert found["tune"][0] < 0.8 * found["paste"][0], found
+    assert found["tune"][1] > 0.5 * found["paste"][1] + 0.5 * found["none"][1] + 3, found
 
 
 def job_parts(project: Project, model: str):

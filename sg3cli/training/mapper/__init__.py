@@ -1,0 +1,1 @@
+"""A latent mapper trained towards a text (StyleCLIP, Patashnik et al. 2021, section 5)."""
