@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import atomic_path, sweep, write_error, write_json
+from sg3cli.files import SAVE_SECONDS, atomic_path, sweep, write_error, write_json
 
 STATE, SETTINGS, LOG = "state.pt", "settings.json", "log.csv"
+
+LOG_EVERY = 10  # steps, of `kept_steps`
 
 
 class RunFolder:
@@ -123,3 +127,44 @@ class RunFolder:
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+
+class StepConfig(Protocol):
+    """How many steps a training has."""
+
+    @property
+    def steps(self) -> int: ...
+
+
+class Stepped(Protocol):
+    """What trains in steps and can be kept."""
+
+    step: int
+
+    @property
+    def config(self) -> StepConfig: ...
+
+    def run(self) -> Iterator[dict[str, float]]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+def kept_steps(trainer: Stepped, folder: RunFolder, seconds: float | None = None) -> Iterator[dict[str, float]]:
+    """What each step has found, to the end or for so many `seconds`; logs and saves on the way.
+
+    Raises `UsageError` when the training has come apart.
+    """
+    began = saved = time.monotonic()
+    for found in trainer.run():
+        now, last = time.monotonic(), trainer.step == trainer.config.steps
+        over = seconds is not None and now - began > seconds
+        if not math.isfinite(found["loss"]):
+            raise UsageError(f"the loss is not finite at step {trainer.step}", "try a smaller --lr")
+        if trainer.step % LOG_EVERY == 0 or last or over:
+            folder.log(trainer.step, found)
+        if last or over or now - saved > SAVE_SECONDS:
+            folder.save(trainer.state())
+            saved = now
+        yield found
+        if over:
+            return

@@ -6,7 +6,6 @@ WORK/before_after.png   codes as the parent draws them, and as the adapted gener
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,21 +17,19 @@ from torch import Tensor
 
 from sg3cli.console import Console
 from sg3cli.drawing.images import write_png
-from sg3cli.errors import InputError, UsageError
-from sg3cli.files import SAVE_SECONDS
+from sg3cli.errors import InputError
 from sg3cli.levels import tensor_to_uint8
 from sg3cli.nets.generator import Generator
 from sg3cli.training.adaptation.aims import read_pictures
 from sg3cli.training.adaptation.bundle import write_adapted
 from sg3cli.training.adaptation.trainer import Adapter, Codes
 from sg3cli.training.directions.encode_images import encode_files
-from sg3cli.training.run_folder import RunFolder
+from sg3cli.training.run_folder import RunFolder, kept_steps
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.import_arrays import read_codes
 
 SHEET = "before_after.png"
 SHOWN = 8  # codes and pictures on the sheet
-LOG_EVERY = 10
 OWN_DRAWINGS = 64  # of the model, whose mean the pictures are compared with
 CHECK_CODES = 1 << 30  # a step that no run reaches: its codes are those that are looked at
 
@@ -60,21 +57,7 @@ class AdaptRun:
 
         Raises `UsageError` when the training has come apart.
         """
-        began = saved = time.monotonic()
-        adapter = self.adapter
-        for found in adapter.run():
-            now, last = time.monotonic(), adapter.step == adapter.config.steps
-            over = seconds is not None and now - began > seconds
-            if not np.isfinite(found["loss"]):
-                raise UsageError(f"the loss is not finite at step {adapter.step}", "try a smaller --lr")
-            if adapter.step % LOG_EVERY == 0 or last or over:
-                self.folder.log(adapter.step, found)
-            if last or over or now - saved > SAVE_SECONDS:
-                self.folder.save(adapter.state())
-                saved = now
-            yield found
-            if over:
-                return
+        return kept_steps(self.adapter, self.folder, seconds)
 
     def publish(self, out: Path, pictures: Sequence[Path] = ()) -> dict[str, float]:
         """Write the model and the sheet; returns the last row of the log."""

@@ -6,22 +6,18 @@ WORK/before_after.png   codes that no step has seen, drawn without the mapper an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sg3cli.console import Console
-from sg3cli.errors import UsageError
-from sg3cli.files import SAVE_SECONDS
 from sg3cli.nets.checkpoint import save_mapper
-from sg3cli.training.adaptation.run import CHECK_CODES, LOG_EVERY, SHEET, SHOWN, drawn, write_sheet
+from sg3cli.training.adaptation.run import CHECK_CODES, SHEET, SHOWN, drawn, write_sheet
 from sg3cli.training.mapper.trainer import MapperTrainer
-from sg3cli.training.run_folder import RunFolder
+from sg3cli.training.run_folder import RunFolder, kept_steps
 from sg3cli.weights.bundle import Bundle
 
 STRENGTHS = (0.5, 1.0)  # on the sheet
@@ -52,21 +48,7 @@ class MapperRun:
 
         Raises `UsageError` when the training has come apart.
         """
-        began = saved = time.monotonic()
-        trainer = self.trainer
-        for found in trainer.run():
-            now, last = time.monotonic(), trainer.step == trainer.config.steps
-            over = seconds is not None and now - began > seconds
-            if not np.isfinite(found["loss"]):
-                raise UsageError(f"the loss is not finite at step {trainer.step}", "try a smaller --lr")
-            if trainer.step % LOG_EVERY == 0 or last or over:
-                self.folder.log(trainer.step, found)
-            if last or over or now - saved > SAVE_SECONDS:
-                self.folder.save(trainer.state())
-                saved = now
-            yield found
-            if over:
-                return
+        return kept_steps(self.trainer, self.folder, seconds)
 
     def publish(self, out: Path, hue: str) -> dict[str, float]:
         """Write the mapper and the sheet; how well codes that no step has seen fit the text, before and after."""
