@@ -28,6 +28,7 @@ from sg3cli.pipeline import Job
 from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.project import Project
 from sg3cli.settings import RenderConfig, Settings
+from sg3cli.training import run_folder
 from sg3cli.training.adaptation import run as runs
 from sg3cli.training.adaptation.aims import Aim, BackboneFeatures, towards_pictures
 from sg3cli.training.adaptation.bundle import write_adapted
@@ -139,7 +140,7 @@ class Killed(Exception):
 def test_a_killed_run_gives_the_same_bytes(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["adapt", "--model", str(parent), *RED]
     assert cli.run([*words, "--steps", "6", "--out", "whole/m"]) == 0
-    monkeypatch.setattr(runs, "SAVE_SECONDS", -1.0)  # after each step
+    monkeypatch.setattr(run_folder, "SAVE_SECONDS", -1.0)  # after each step
     plain = Adapter.run
 
     def killed(self: Adapter):
