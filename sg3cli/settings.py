@@ -293,6 +293,14 @@ class RenderConfig(StageSettings):
             "has nothing to do with it (auto)."
         ),
     ] = "auto"
+    # auto | limit | free: the depth of shadows
+    shade: Annotated[
+        Literal["auto", "limit", "free"],
+        Option(
+            "How much darker or lighter an area of the face may become: within the face's own contrast (limit), as the "
+            "edited face is drawn (free), or limited if every edit is of that kind (auto)."
+        ),
+    ] = "auto"
     # all | hair | occlusion | none: what of the face the source keeps
     protect: Annotated[
         Literal["all", "hair", "occlusion", "none"],

@@ -48,11 +48,16 @@ def images_in_the_hue_of(plain: np.ndarray, edited: np.ndarray, side: int) -> np
 
 
 def _over_areas(x: Tensor, sigma: float) -> Tensor:
-    """Colours [N,3,h,w] in [-1,1] as levels above `DARK`, blurred; each edge is continued by itself."""
-    levels = ((x + 1) * HALF).clamp(0, 2 * HALF) + DARK
+    """Colours [N,3,h,w] in [-1,1] as levels above `DARK`, blurred."""
+    return blurred(((x + 1) * HALF).clamp(0, 2 * HALF) + DARK, sigma)
+
+
+def blurred(levels: Tensor, sigma: float) -> Tensor:
+    """[N,C,h,w] under a Gaussian of `sigma` pixels; each edge is continued by itself."""
     reach = max(1, round(3 * sigma))
-    place = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    place = torch.arange(-reach, reach + 1, dtype=levels.dtype, device=levels.device)
     taps = torch.exp(-0.5 * (place / sigma).square())
-    taps = (taps / taps.sum()).expand(3, 1, 1, -1)
-    levels = F.conv2d(F.pad(levels, (reach, reach, 0, 0), mode="replicate"), taps, groups=3)
-    return F.conv2d(F.pad(levels, (0, 0, reach, reach), mode="replicate"), taps.transpose(2, 3), groups=3)
+    channels = levels.shape[1]
+    taps = (taps / taps.sum()).expand(channels, 1, 1, -1)
+    levels = F.conv2d(F.pad(levels, (reach, reach, 0, 0), mode="replicate"), taps, groups=channels)
+    return F.conv2d(F.pad(levels, (0, 0, reach, reach), mode="replicate"), taps.transpose(2, 3), groups=channels)

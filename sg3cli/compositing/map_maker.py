@@ -9,6 +9,7 @@ import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.transfer import Transfer
+from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.geometry import warp_quad
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ MULTIPLE = 8  # of the grid's sides, for the network
 
 @dataclass(frozen=True)
 class MapMaker:
-    """Makes the maps of single frames: by the network or, without one, by motion and light."""
+    """Makes the maps of single frames: by the network or, without one, by motion and light.
+
+    `mesh` says how mouths move; without it dense flow alone does.
+    """
 
     net: TransferNet | None = None
+    mesh: DrawnMesh | None = None
 
     def make(
         self, rgb: np.ndarray, window: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: tuple[int, int]
@@ -30,7 +35,7 @@ class MapMaker:
         pixels, and is rounded."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         if self.net is None:
-            return motion_maps(plain, edited, (height, width))
+            return motion_maps(plain, edited, (height, width), self.mesh)
         from sg3cli.compositing.learned_maps import learned_maps  # torch
 
         source = warp_quad(rgb, window, (2 * height, 2 * width))

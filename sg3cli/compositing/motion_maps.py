@@ -1,9 +1,9 @@
 """What an edit does to a face, told from its two drawings alone: motion, light, and what is new.
 
-Each place takes what explains it best. Where the drawing moved, the source moves with it; what then differs widely is
-light and colour, which the source takes as a factor; what differs finely is added; and where edges are left over that
-neither explains, something is new there and the drawing itself is shown. Where the drawing loses its finest structure,
-the source loses what is finer still.
+Each place takes what explains it best. Where the drawing moved, the source moves with it, as flow sees it, and around
+the mouth the face mesh; what then differs widely is light and colour, which the source takes as a factor; what differs
+finely is added; and where edges are left over that neither explains, something is new there and the drawing itself is
+shown. Where the drawing loses its finest structure, the source loses what is finer still.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sg3cli.compositing.mouth_motion import with_mouth
 from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
 from sg3cli.compositing.transfer import Transfer, read_moved
+from sg3cli.faces.drawn_mesh import DrawnMesh
 
 DARK = 4.0  # levels added before a ratio
 LIGHT = 2.5  # pixels of the grid: a change wider than this is light
@@ -27,11 +29,16 @@ LOST = 0.7  # of the source's fine structure at most
 NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; in full
 
 
-def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)) -> Transfer:
+def motion_maps(
+    plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID), mesh: DrawnMesh | None = None
+) -> Transfer:
     """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
-    motion = motion_between(np.rint(lit(p, q)).astype(np.uint8), q.astype(np.uint8), shape)
-    motion = motion * (explained(p, q, read_moved(p, motion, GRID).clip(0, 255)) * unfolded(motion))[..., None]
+    motion = further_motion(p, q, np.zeros((*shape, 2), np.float32))
+    points = mesh.pair(p.astype(np.uint8), q.astype(np.uint8), GRID) if mesh and motion.any() else None
+    if points is not None:
+        motion = further_motion(p, q, with_mouth(motion, points))
+        motion = motion * unfolded(motion)[..., None]
     moved = read_moved(p, motion, GRID).clip(0, 255)
     gain = light(moved, q)
     new = novelty(q - (1 + gain) * moved)[..., None]
@@ -44,6 +51,17 @@ def motion_maps(plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRI
         texture=lost_texture((1 + gain) * moved, q)[..., None],
         side=GRID,
     )
+
+
+def further_motion(plain: np.ndarray, edited: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """`motion [h, w, 2]` with what flow finds beyond it between drawings `[h, w, 3]`, where that explains more."""
+    shape = motion.shape[:2]
+    begun = read_moved(plain, motion, GRID).clip(0, 255)
+    rest = motion_between(np.rint(lit(begun, edited)).astype(np.uint8), edited.astype(np.uint8), shape)
+    whole = rest + read_moved(motion, rest, GRID, cv2.INTER_LINEAR)
+    share = explained(begun, edited, read_moved(plain, whole, GRID).clip(0, 255)) * unfolded(rest)
+    result: np.ndarray = motion + share[..., None] * (whole - motion)
+    return result
 
 
 def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.ndarray:

@@ -97,14 +97,14 @@ def applied(moved: np.ndarray, plain: np.ndarray, edited: np.ndarray, transfer: 
     return result
 
 
-def read_moved(image: np.ndarray, motion: np.ndarray, side: int) -> np.ndarray:
-    """`image [N, M, 3]` at x + u, float32; `motion [h, w, 2]` in units of `side` pixels of its own grid."""
+def read_moved(image: np.ndarray, motion: np.ndarray, side: int, how: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """`image [N, M, C]` at x + u, float32; `motion [h, w, 2]` in units of `side` pixels of its own grid."""
     height, width = image.shape[:2]
     motion = sized(motion, (height, width)) * np.float32(side * height / len(motion))
     x = np.arange(width, dtype=np.float32)[None, :] + motion[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + motion[..., 1]
     values = image.astype(np.float32)
-    result: np.ndarray = cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    result: np.ndarray = cv2.remap(values, x, y, how, borderMode=cv2.BORDER_REPLICATE)
     return result
 
 

@@ -57,8 +57,8 @@ class Edit:
     `space` is where it is applied (None: that of the direction); `text` is the strength as the user wrote it;
     `preserve` names directions that are projected out of this one; `face` is the number of the only face that is edited
     (None: all that were chosen). Layer 0 feeds the Fourier input and would move the whole image; layer j + 1 of W+
-    feeds the network's layer Lj. Once the direction has been read, `move` is what strength 1 does and `keeps_hue`
-    whether it leaves the colour of skin alone; they are no part of the data. With a `target`, values over time,
+    feeds the network's layer Lj. Once the direction has been read, `move` is what strength 1 does and `keeps`
+    what it leaves alone (`weights.kept`); they are no part of the data. With a `target`, values over time,
     `direction` is an attribute of the model's flow, and strengths are shares of the way.
     """
 
@@ -71,7 +71,7 @@ class Edit:
     face: int | None = None
     target: tuple[Keyframe, ...] | None = None
     move: Move | None = field(default=None, compare=False, repr=False)
-    keeps_hue: bool = field(default=False, compare=False, repr=False)
+    keeps: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def apply(self, codes: Codes, times: np.ndarray) -> Codes:
         """`codes` of n frames at `times [n]` seconds, edited; frames of strength 0 come back bit by bit."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sg3cli.errors import ModelError
-from sg3cli.nets.feature_branch import FeatureBranch
+from sg3cli.nets.feature_branch import HIDDEN, FeatureBranch
 from sg3cli.nets.layers import EqualLinear
 
 
@@ -40,6 +40,7 @@ class EncoderConfig:
     trunk: str = "irse"  # irse | resnet
     detail: int = 0  # channels of a branch that sees twice the trunk's pixels (irse): the trunk then has input_size / 2
     features: int = 0  # components of what a backbone sees (`feature_branch`); 0: no such branch
+    features_hidden: int = HIDDEN  # width of that branch's small network
 
     def __post_init__(self) -> None:
         if self.kind not in ("psp", "e4e") or self.trunk not in ("irse", "resnet"):
@@ -193,9 +194,9 @@ def with_detail(encoder: Encoder, channels: int) -> Encoder:
     return wider.train(encoder.training)
 
 
-def with_features(encoder: Encoder, components: int) -> Encoder:
+def with_features(encoder: Encoder, components: int, hidden: int = HIDDEN) -> Encoder:
     """A copy of an encoder with a new `FeatureBranch`, same codes; backbone and components are still to be set."""
-    wider = Encoder(dataclasses.replace(encoder.config, features=components))
+    wider = Encoder(dataclasses.replace(encoder.config, features=components, features_hidden=hidden))
     new = {k: v for k, v in wider.state_dict().items() if k.startswith("features.")}
     wider.load_state_dict(encoder.state_dict() | new)
     return wider.train(encoder.training)
@@ -239,7 +240,8 @@ class Encoder(nn.Module):
             self.relu = nn.PReLU(config.stem)
             self.body = _resnet_body(config.stem, config.stages)
         self.detail = DetailBranch(config.input_nc, config.detail, config.stem) if config.detail else None
-        self.features = FeatureBranch(config.features, config.num_ws, config.w_dim) if config.features else None
+        sizes = (config.features, config.num_ws, config.w_dim, config.features_hidden)
+        self.features = FeatureBranch(*sizes) if config.features else None
         channels = config.stages[-1][0]
         self.styles = nn.ModuleList(
             StyleHead(channels, config.head_dim, config.map_size, config.w_dim) for _ in range(config.num_ws)

@@ -18,7 +18,7 @@ SIZE = 128  # pixels that the backbone is shown
 # stage of the backbone, side of the grid over which its map is averaged
 GRIDS = ((1, 8), (2, 8), (3, 4), (4, 4), (5, 4))
 DIMENSION = sum(STAGES[stage][3] * grid**2 for stage, grid in GRIDS)
-HIDDEN = 384
+HIDDEN = 384  # of encoders that do not say
 DROPOUT = 0.15  # while it is trained: of what it says of the target itself, and of the small network's inside
 
 
@@ -30,7 +30,7 @@ class FeatureBranch(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, components: int, num_ws: int, w_dim: int) -> None:
+    def __init__(self, components: int, num_ws: int, w_dim: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.shape = (num_ws, w_dim)
         self.net = EfficientNetLite(LITE0, last=GRIDS[-1][0]).eval().requires_grad_(False)
@@ -38,8 +38,8 @@ class FeatureBranch(nn.Module):
         frozen = torch.zeros(DIMENSION, components)
         self.components = nn.Parameter(frozen, requires_grad=False)  # as a parameter it may be stored in half
         self.direct = nn.Linear(components, num_ws * w_dim)
-        self.inner = nn.Linear(2 * components, HIDDEN)
-        self.outer = nn.Linear(HIDDEN, num_ws * w_dim, bias=False)
+        self.inner = nn.Linear(2 * components, hidden)
+        self.outer = nn.Linear(hidden, num_ws * w_dim, bias=False)
         for parameter in (self.direct.weight, self.direct.bias, self.outer.weight):
             nn.init.zeros_(parameter)
 
@@ -83,3 +83,32 @@ def fit_components(branch: FeatureBranch, net: EfficientNetLite, targets: Tensor
     branch.mean.copy_(targets.mean(0))
     branch.components.copy_(scale[:, None] * components / (singular / len(targets) ** 0.5))
     return float(singular.square().sum() / differences.square().sum())
+
+
+@torch.no_grad()
+def grow(branch: FeatureBranch, old: FeatureBranch, targets: Tensor, drawn: Tensor) -> float:
+    """Make a new, wider `branch` say what `old` says; its further components [D,K-k] are those of what the old ones
+    miss of the differences of descriptions [N,DIMENSION].
+
+    A unit that is new hears everything and says nothing yet. The share of the differences' square that all hold.
+    """
+    few, all_of_them = old.components.shape[1], branch.components.shape[1]
+    scale = 1 / (targets.std(0) + 1e-4)
+    differences = (targets - drawn) * scale
+    known, _ = torch.linalg.qr(old.components / scale[:, None])
+    missed = differences - differences @ known @ known.T
+    _, singular, vectors = torch.pca_lowrank(missed, all_of_them - few, center=False, niter=3)
+    branch.net.load_state_dict(old.net.state_dict())
+    branch.mean.copy_(old.mean)
+    further = scale[:, None] * vectors / (singular / len(targets) ** 0.5)
+    branch.components.copy_(torch.cat([old.components, further], 1))
+    branch.direct.weight.zero_()[:, :few] = old.direct.weight
+    branch.direct.bias.copy_(old.direct.bias)
+    units = len(old.inner.bias)
+    heard = branch.inner.weight.view(-1, 2, all_of_them)
+    heard[:units] = 0
+    heard[:units, :, :few] = old.inner.weight.view(units, 2, few)
+    branch.inner.bias[:units] = old.inner.bias
+    branch.outer.weight.zero_()[:, :units] = old.outer.weight
+    left = (missed - missed @ vectors @ vectors.T).square().sum()
+    return float(1 - left / differences.square().sum())

@@ -9,6 +9,7 @@ import numpy as np
 
 from sg3cli.compositing.face_mask import smooth_landmarks
 from sg3cli.compositing.hue import images_in_the_hue_of
+from sg3cli.compositing.shade import images_in_the_shade_of
 from sg3cli.faces.alignment import Track, shot_slices
 from sg3cli.latents.codes import CodeRows, Codes
 from sg3cli.latents.edits import Edit, apply_edits
@@ -56,13 +57,20 @@ class FaceEdits:
     def pairs(
         self, frames: list[Frame], G: Generator, edited_by: Generator, config: RenderConfig, sides: Sides = NO_MARGIN
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The face of each frame without and with its edits `[N, N, 3]` uint8, the latter in the hue that is asked."""
-        drawn = zip(self.crops(frames, G, False, sides), self.crops(frames, edited_by, True, sides), strict=True)
-        if not self.keeps_hue(config):
-            return drawn
-        return ((plain, images_in_the_hue_of(plain, edited, G.img_resolution)) for plain, edited in drawn)
+        """The face of each frame without and with its edits `[N, N, 3]` uint8, the latter in the hue and shade that are
+        asked for."""
+        plain_and_edited = self.crops(frames, G, False, sides), self.crops(frames, edited_by, True, sides)
+        drawn: Iterator[tuple[np.ndarray, np.ndarray]] = zip(*plain_and_edited, strict=True)
+        side = G.img_resolution
+        if self.keeps("hue", config.hue):
+            drawn = ((plain, images_in_the_hue_of(plain, edited, side)) for plain, edited in drawn)
+        if self.keeps("shade", config.shade):
+            drawn = ((plain, images_in_the_shade_of(plain, edited, side)) for plain, edited in drawn)
+        return drawn
 
-    def keeps_hue(self, config: RenderConfig) -> bool:
-        """Whether the edited face is brought to the hue of the unedited one."""
-        meant = [edit.keeps_hue for edit in self.edits if not edit.is_zero]
-        return config.hue == "keep" or (config.hue == "auto" and bool(meant) and all(meant) and not self.restyled)
+    def keeps(self, aspect: str, asked: str) -> bool:
+        """Whether the edited face is held to the hue, or the shade, of the unedited one; `asked`: auto, free or not."""
+        if asked != "auto":
+            return asked != "free"
+        meant = [aspect in edit.keeps for edit in self.edits if not edit.is_zero]
+        return bool(meant) and all(meant) and not self.restyled

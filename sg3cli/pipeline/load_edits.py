@@ -21,6 +21,7 @@ from sg3cli.latents.projection import condition
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.bundle import FLOW, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
+from sg3cli.weights.kept import kept_by_labels
 from sg3cli.weights.mapper_file import MapperFile, mapper_file
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> Loade
     files, directions = edit_files(edits, bundle), check_edits(edits, bundle)
     networks = Networks(bundle, nets, mappers_of(files))
     loaded = [
-        replace(edit, move=move_of(edit, directions, networks), keeps_hue=keeps_hue(edit, directions, networks))
+        replace(edit, move=move_of(edit, directions, networks), keeps=kept_by_edit(edit, directions, networks))
         for edit in edits
     ]
     digests = {name: digest_of(path) for name, path in files.items()}
@@ -143,13 +144,15 @@ def channel_index(edit: Edit, config: GeneratorConfig) -> int:
     return sum(sizes[:row]) + channel
 
 
-def keeps_hue(edit: Edit, directions: Mapping[str, Direction], networks: Networks) -> bool:
-    """Whether an edit leaves the colour of skin alone, as its direction's file, or the flow's, says."""
+def kept_by_edit(edit: Edit, directions: Mapping[str, Direction], networks: Networks) -> frozenset[str]:
+    """What an edit leaves alone, as its direction's file, or the flow's, says."""
     if edit.target is not None:
-        return flow_label(edit.direction) in networks.flow.config.keeps_hue
+        label = flow_label(edit.direction)
+        kept = kept_by_labels([label])
+        return kept if label in networks.flow.config.keeps_hue else kept - {"hue"}
     if (mapper := networks.mappers.get(edit.direction)) is not None:
-        return mapper.keeps_hue
-    return edit.channel is None and directions[edit.direction].keeps_hue
+        return mapper.keeps
+    return frozenset() if edit.channel is not None else directions[edit.direction].keeps
 
 
 class Networks:

@@ -13,6 +13,7 @@ import numpy as np
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID
 from sg3cli.compositing.user_mask import UserMask
+from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.files import Chunks, in_chunks
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
@@ -67,7 +68,7 @@ def map_maker(kind: str, bundle: Bundle, nets: LoadedNets) -> MapMaker | None:
     if kind in ("paste", "draw"):
         return None
     learned = kind == "learned" or (kind == "auto" and bundle.has_transfer)
-    return MapMaker(nets.transfer(bundle) if learned else None)
+    return MapMaker(nets.transfer(bundle)) if learned else MapMaker(mesh=DrawnMesh.load())
 
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:

@@ -35,11 +35,11 @@ from sg3cli.weights.bundle import EMBEDDED, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, load_direction
 from sg3cli.weights.direction_tools import write_direction
 from sg3cli.weights.import_arrays import read_channel_table, read_style_statistics
+from sg3cli.weights.kept import kept_by_labels, said
 
 if TYPE_CHECKING:
     from sg3cli.pipeline import Job
 
-HUELESS = {"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}
 VARIETY = 0.8  # truncation of these faces
 TRUNCATION = 0.5  # of the faces and of the statistics, as StyleCLIP's
 LOOKED_AT = 6  # frames of a person
@@ -175,7 +175,7 @@ def make_text_direction(
     }  # fmt: skip
     if isinstance(model, EmbeddedModel):
         named = model.check(text)
-        known["hue"] = "kept" if HUELESS.issuperset(named) else "changed"
+        known |= said(kept_by_labels(named))
         if beta is None:
             vector, more = solved(bundle, model, text, text_direction(model, text, neutral), named)
             return Direction(name, vector[None], bundle.origin.digest, known | more)

@@ -17,6 +17,7 @@ import numpy as np
 from sg3cli.errors import ModelError, UsageError
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.import_arrays import SHAPES, as_direction, read_direction_array
+from sg3cli.weights.kept import kept_by
 from sg3cli.weights.mapper_file import mapper_file
 from sg3cli.weights.safe_pickle.values import Refused
 
@@ -58,9 +59,9 @@ class Direction:
         return "s" if self.meta.get("space") == "s" else "w"
 
     @property
-    def keeps_hue(self) -> bool:
-        """Whether it has nothing to do with the colour of skin: what it does to that is not meant."""
-        return self.meta.get("hue") == "kept"
+    def keeps(self) -> frozenset[str]:
+        """What it does not mean to change, see `kept_by`."""
+        return kept_by(self.meta)
 
     @property
     def range(self) -> tuple[float, float] | None:

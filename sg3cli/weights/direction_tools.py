@@ -11,6 +11,7 @@ import numpy as np
 from sg3cli.errors import UsageError
 from sg3cli.files import atomic_path, write_arrays
 from sg3cli.weights.direction_file import Direction
+from sg3cli.weights.kept import said
 
 SCHEMA = 1
 
@@ -52,8 +53,7 @@ def combined(name: str, parts: Sequence[tuple[Direction, float]]) -> Direction:
     made = " + ".join(f"{weight:g} {direction.name}" for direction, weight in parts)
     leaks = [(direction.meta.get("leak"), weight) for direction, weight in parts]
     meta = {"space": first.space, "made": f"combined: {made}", "unit": made, "leak": summed_leaks(leaks)}
-    if all(direction.keeps_hue for direction, _ in parts):
-        meta["hue"] = "kept"
+    meta |= said(frozenset.intersection(*(direction.keeps for direction, _ in parts)))
     return Direction(name, vector, next(iter(generators), None), meta)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from sg3cli.errors import ModelError
 from sg3cli.nets.generator_config import GeneratorConfig
+from sg3cli.weights.kept import kept_by
 from sg3cli.weights.safe_pickle.reader import explained, read
 from sg3cli.weights.safe_pickle.values import Refused, Tensor, shown
 from sg3cli.weights.state_prefixes import unwrapped
@@ -43,9 +44,9 @@ class MapperFile:
     meta: dict[str, Any]
 
     @property
-    def keeps_hue(self) -> bool:
-        """As of a direction: whether it has nothing to do with the colour of skin."""
-        return self.meta.get("hue") == "kept"
+    def keeps(self) -> frozenset[str]:
+        """As of a direction: what it does not mean to change."""
+        return kept_by(self.meta)
 
     @property
     def does(self) -> str:

@@ -147,4 +147,6 @@ def test_a_mapper_goes_where_the_model_s_own_text_model_says(model: Path) -> Non
     for text, name in (("a smiling face", "yes"), ("a man with glasses", "red")):
         assert cli.run([*words, "--text", text, "--out", f"{name}.safetensors"]) == 0
     assert changes("yes.safetensors")[0] > 0.1 and changes("red.safetensors")[1] > 0.1
-    assert mapper_file(Path("yes.safetensors")).keeps_hue and not mapper_file(Path("red.safetensors")).keeps_hue
+    yes, red = (mapper_file(Path(f"{name}.safetensors")) for name in ("yes", "red"))
+    assert yes is not None and yes.keeps == {"hue", "shade"}
+    assert red is not None and not red.keeps

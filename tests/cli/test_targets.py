@@ -58,7 +58,7 @@ def test_the_drawing_gets_the_value(bundle: Bundle) -> None:
     for side in (-1, 1):
         value = float(before.mean() + side * 0.7 * before.std())
         edit = load_edits([parse_target(f"left={value}")], bundle, LoadedNets()).edits[0]
-        assert not edit.keeps_hue
+        assert not edit.keeps
         after = left(draw(G, edit.apply(codes, np.zeros(24))))[:, 1]
         assert (after - value).abs().mean() < (before - value).abs().mean()
         means.append(float(after.mean() - before.mean()) / float(before.std()))

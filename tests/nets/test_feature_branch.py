@@ -11,7 +11,7 @@ from tiny import tiny_encoder
 from sg3cli.nets.checkpoint import load_encoder_file, save_encoder
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.encoder import Encoder, with_features
-from sg3cli.nets.feature_branch import DIMENSION, describe, fit_components
+from sg3cli.nets.feature_branch import DIMENSION, describe, fit_components, grow
 
 COMPONENTS = 6
 
@@ -83,3 +83,27 @@ def test_it_is_read_as_it_was_written(encoder: Encoder, pictures: torch.Tensor, 
     assert again.config.features == COMPONENTS
     x = torch.cat([pictures, 0.5 * pictures], 1)
     assert torch.equal(again(x), encoder(x))
+
+
+def test_a_wider_branch_says_the_same_and_hears_more(
+    encoder: Encoder, backbone: EfficientNetLite, pictures: torch.Tensor
+) -> None:
+    old = encoder.features
+    assert old is not None
+    for parameter in old.learned():
+        torch.nn.init.normal_(parameter, std=0.1)
+    wider = with_features(encoder, COMPONENTS + 3, hidden=500).eval()
+    branch = wider.features
+    assert branch is not None and branch.inner.weight.shape == (500, 2 * (COMPONENTS + 3))
+    with torch.no_grad():
+        targets, drawn = describe(backbone, pictures), describe(backbone, 0.7 * pictures - 0.1)
+        held = grow(branch, old, targets, drawn)
+    x = torch.cat([pictures, 0.5 * pictures], 1)
+    torch.testing.assert_close(wider(x), encoder.eval()(x), rtol=1e-4, atol=1e-4)
+    known = old.components / (1 / (targets.std(0) + 1e-4))[:, None]
+    new = branch.components[:, COMPONENTS:] / (1 / (targets.std(0) + 1e-4))[:, None]
+    across = torch.nn.functional.normalize(known, dim=0).T @ torch.nn.functional.normalize(new, dim=0)
+    assert float(across.abs().max()) < 1e-2  # they see what the old ones do not
+    assert 0.3 < held <= 1.001
+    branch.outer.weight.data[:, 400:] = 1.0  # a unit that was added
+    assert float((wider(x) - encoder(x)).detach().abs().max()) > 0.1

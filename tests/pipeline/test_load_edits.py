@@ -64,8 +64,8 @@ def test_a_direction_says_that_it_keeps_the_hue_of_skin(bundle: Bundle, tmp_path
         path = tmp_path / f"{name}.safetensors"
         direction = replace(bundle.directions["age"], name=name)
         write_direction(path, replace(direction, meta={**direction.meta, **meta}))
-        assert loaded(parse_edit(f"{path}=1"), bundle).keeps_hue == (name == "kept")
-    assert not loaded(parse_edit("L2:3=1"), bundle).keeps_hue
+        assert loaded(parse_edit(f"{path}=1"), bundle).keeps == ({"hue"} if name == "kept" else set())
+    assert not loaded(parse_edit("L2:3=1"), bundle).keeps
 
 
 def test_imported_statistics_set_the_unit_of_channels(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def test_the_file_is_in_the_record_and_says_whether_it_keeps_the_hue(
     bundle: Bundle, net: LatentMapper, file: Path
 ) -> None:
     found = load_edits([make_edit(str(file), "1")], bundle, LoadedNets())
-    assert list(found.digests) == [str(file)] and not found.edits[0].keeps_hue
+    assert list(found.digests) == [str(file)] and not found.edits[0].keeps
     save_mapper(file, net, {"hue": "kept"})
-    assert loaded(make_edit(str(file), "1"), bundle).keeps_hue
+    assert loaded(make_edit(str(file), "1"), bundle).keeps == {"hue"}
 
 
 def test_what_a_mapper_cannot_is_refused(bundle: Bundle, net: LatentMapper, file: Path) -> None:

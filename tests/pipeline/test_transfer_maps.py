@@ -21,7 +21,6 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.transfer_maps import SMOOTHING, Drawn, SteadyTransfers
 from sg3cli.project import Project
-from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import smooth_zero_phase
 from sg3cli.video import VideoReader
 
@@ -77,13 +76,12 @@ def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, t
 def test_hue_is_kept_where_no_edit_is_about_it(inverted, tiny_bundle):
     """By the direction's file, by the option, and not with one edit of many."""
     face, still = transfers(inverted, tiny_bundle).face, parse_edit("smile=0")
-    held, other = (replace(face.edits[0], keeps_hue=keeps) for keeps in (True, False))
-    config = RenderConfig()
-    assert replace(face, edits=[held, still]).keeps_hue(config)
-    assert not replace(face, edits=[held, other]).keeps_hue(config)
-    assert not replace(face, edits=[still]).keeps_hue(config)
-    assert replace(face, edits=[other]).keeps_hue(replace(config, hue="keep"))
-    assert not replace(face, edits=[held]).keeps_hue(replace(config, hue="free"))
+    held, other = (replace(face.edits[0], keeps=frozenset(keeps)) for keeps in (["hue"], []))
+    assert replace(face, edits=[held, still]).keeps("hue", "auto")
+    assert not replace(face, edits=[held, other]).keeps("hue", "auto")
+    assert not replace(face, edits=[still]).keeps("hue", "auto")
+    assert replace(face, edits=[other]).keeps("hue", "keep")
+    assert not replace(face, edits=[held]).keeps("hue", "free")
 
 
 @pytest.mark.parametrize("kind", ["motion", "paste"])

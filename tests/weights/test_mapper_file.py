@@ -103,7 +103,7 @@ def test_our_file_is_told_from_a_direction_by_its_header(tmp_path: Path) -> None
     net = LatentMapper(MapperConfig(8, 32, ((1, 8),), factor=0.2, norm="levels"))
     save_mapper(tmp_path / "old.safetensors", net, {"name": "old", "generator": "sha256:1", "hue": "kept"})
     found = mapper_file(tmp_path / "old.safetensors")
-    assert found is not None and (found.name, found.num_ws, found.w_dim, found.keeps_hue) == ("old", 8, 32, True)
+    assert found is not None and (found.name, found.num_ws, found.w_dim, found.keeps) == ("old", 8, 32, {"hue"})
     again, _ = load_mapper_file(tmp_path / "old.safetensors")
     assert again.config == net.config
     direction = make_tiny_bundle(tmp_path / "tiny") / "directions" / "age.safetensors"

@@ -104,7 +104,7 @@ def mapper(
     seconds = None if minutes is None else 60 * minutes
     for _ in session.console.progress(run.steps(seconds), steps, "train mapper", trainer.step):
         pass
-    fits = run.publish(out, hue_of(reader, text))
+    fits = run.publish(out, kept_by_text(reader, text))
     said = f"the similarity goes from {fits['before']:.3f} to {fits['after']:.3f}"
     session.console.notice(f"train mapper: {trainer.step} steps, {said}; see {folder / SHEET}; --edit {out}=1")
     session.console.data(str(out))
@@ -151,9 +151,9 @@ def aim_of(reader: TextModel, text: str, device: torch.device) -> Tensor:
     return F.normalize(torch.from_numpy(rows).float().mean(0), dim=0).to(device)
 
 
-def hue_of(reader: TextModel, text: str) -> str:
-    """Whether what the text says has to do with the colour of skin, as far as that is known."""
+def kept_by_text(reader: TextModel, text: str) -> frozenset[str]:
+    """What the text says nothing of, as far as that is known."""
     from sg3cli.latents.embedded_text import EmbeddedModel
-    from sg3cli.pipeline.text_edits import HUELESS
+    from sg3cli.weights.kept import kept_by_labels
 
-    return "kept" if isinstance(reader, EmbeddedModel) and HUELESS.issuperset(reader.check(text)) else "changed"
+    return kept_by_labels(reader.check(text)) if isinstance(reader, EmbeddedModel) else frozenset()

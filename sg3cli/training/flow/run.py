@@ -24,11 +24,11 @@ from sg3cli.training.flow.context import CONTEXT, with_context
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.training.flow.spread import known_directions, spread
 from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.kept import KEEPING
 
 FEWEST = 64  # codes; a flow on fewer would know them by heart
 SEEN = 24  # codes whose edits are drawn to see what belongs to an attribute
 SAVED = 64  # codes between two saves
-HUELESS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def first_of_each(whose: Tensor) -> Tensor:
 
 def keeps_hue_of(labels: Sequence[str]) -> tuple[str, ...]:
     """Those of the attributes that do not concern the colour of skin."""
-    return tuple(label for label in labels if label in HUELESS)
+    return tuple(label for label in labels if label in KEEPING["hue"])
 
 
 def known_codes(

@@ -6,7 +6,7 @@ WORK/before_after.png   codes that no step has seen, drawn without the mapper an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sg3cli.training.adaptation.run import CHECK_CODES, SHEET, SHOWN, drawn, wri
 from sg3cli.training.mapper.trainer import MapperTrainer
 from sg3cli.training.run_folder import RunFolder, kept_steps
 from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.kept import said
 
 STRENGTHS = (0.5, 1.0)  # on the sheet
 
@@ -50,13 +51,13 @@ class MapperRun:
         """
         return kept_steps(self.trainer, self.folder, seconds)
 
-    def publish(self, out: Path, hue: str) -> dict[str, float]:
+    def publish(self, out: Path, kept: Collection[str]) -> dict[str, float]:
         """Write the mapper and the sheet; how well codes that no step has seen fit the text, before and after."""
         trainer = self.trainer
         ws = trainer.codes.at(CHECK_CODES, SHOWN)
         fits = {"before": trainer.similarity(ws, 0.0), "after": trainer.similarity(ws, 1.0)}
         meta = {
-            "name": out.stem, "generator": self.bundle.origin.digest, "hue": hue,
+            "name": out.stem, "generator": self.bundle.origin.digest, **said(kept),
             "aim": f"the step towards {self.facts['text']!r}", "text": self.facts["text"],
             "made": {**self.settings, "steps": trainer.step, **fits},
         }  # fmt: skip

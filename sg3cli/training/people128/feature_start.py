@@ -1,4 +1,5 @@
-"""A start for `pair_run` whose encoder has a `FeatureBranch`: the same codes at first, components from pictures.
+"""A start for `pair_run` whose encoder has a `FeatureBranch`, or a wider one: the same codes at first, components from
+pictures.
 
 python -m sg3cli.training.people128.feature_start --start EMA --photos PHOTOS --edits EDITS --backbone WHEEL --out DIR
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.encoder import with_features
-from sg3cli.nets.feature_branch import describe, fit_components
+from sg3cli.nets.feature_branch import HIDDEN, describe, fit_components, grow
 from sg3cli.training.people128.pair_data import PictureSet, first_held_out_person, photo_rows, split_groups
 from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start, save_start
 from sg3cli.weights.efficientnet import load_efficientnet_lite
@@ -39,7 +40,7 @@ def described(
 
 @torch.no_grad()
 def add_features(
-    net: PairNet, backbone: EfficientNetLite, photos: PictureSet, edits: PictureSet, components: int
+    net: PairNet, backbone: EfficientNetLite, photos: PictureSet, edits: PictureSet, components: int, hidden: int
 ) -> float:
     """Give the encoder the branch, in place; the share of the differences that the components hold."""
     people = photo_rows(photos, first_held_out_person(photos.identity))[0]
@@ -47,9 +48,12 @@ def add_features(
     renders = np.random.default_rng(0).permutation(known)[:RENDERS]
     parts = [described(net, backbone, s, rows) for s, rows in ((photos, people), (edits, renders))]
     targets, drawn = (torch.cat(of) for of in zip(*parts, strict=True))
-    net.encoder = with_features(net.encoder, components)
+    old = net.encoder.features
+    net.encoder = with_features(net.encoder, components, hidden)
     assert net.encoder.features is not None
-    return fit_components(net.encoder.features, backbone, targets, drawn)
+    if old is None:
+        return fit_components(net.encoder.features, backbone, targets, drawn)
+    return grow(net.encoder.features, old, targets, drawn)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,10 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--edits", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
     parser.add_argument("--components", type=int, default=384)
+    parser.add_argument("--hidden", type=int, default=HIDDEN, help="width of the branch's small network")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     net, backbone = load_start(given.start, 0).eval(), load_efficientnet_lite(given.backbone).eval()
-    held = add_features(net, backbone, PictureSet(given.photos), PictureSet(given.edits), given.components)
+    held = add_features(
+        net, backbone, PictureSet(given.photos), PictureSet(given.edits), given.components, given.hidden
+    )
     save_start(given.out, net, {"components_hold": round(held, 3)})
     sys.stdout.write(f"{given.components} components hold {held:.1%} of the differences\n")
 

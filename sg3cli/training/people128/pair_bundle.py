@@ -39,6 +39,7 @@ from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
 from sg3cli.training.people128.read_edits import READABLE, Faces, ReadConfig, ReadEdits, fit_directions
 from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model, noted_parts
 from sg3cli.weights.efficientnet import load_efficientnet_lite
+from sg3cli.weights.kept import said
 from sg3cli.weights.registry import MODEL_CREDITS, PHOTO_CREDITS
 
 TRAINED = "directions.safetensors"  # as the run has them, so that another one can start from the bundle
@@ -58,22 +59,22 @@ class Shipped:
     range: tuple[float, float]
     attribute: str | None = None
     factor: float = 1.0
-    hue: str = "changed"  # or "kept": it has nothing to do with the colour of skin
+    keeps: tuple[str, ...] = ()  # what it does not mean to change (`weights.kept`)
 
 
 # Factors and ranges are what eight held-out photographs looked right with: a fit shrinks directions where a drawing is
 # soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("10 to 20 years older, the hair excepted", (-2.0, 2.0), factor=1.15, hue="kept"),
-    "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, hue="kept"),
-    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), hue="kept"),
-    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), hue="kept"),
+    "age": Shipped("10 to 20 years older, the hair excepted", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
+    "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
+    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), keeps=("hue",)),
+    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), keeps=("hue",)),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
     "glasses": Shipped("a pair of glasses", (0.0, 1.5), "glasses", 1.5),
     "beard": Shipped("a short beard; 2 a full one", (-1.0, 2.0), "beard"),
     "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
-    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), hue="kept"),
+    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), keeps=("hue",)),
 }
 RENDERS = 600  # codes of renders beside those of photographs, so that both are read
 
@@ -113,7 +114,7 @@ def write_directions(folder: Path, vectors: Mapping[str, np.ndarray], generator:
         shipped = SHIPPED[name]
         method = "pairs that differ in it alone" if shipped.attribute else "a reader of drawn photographs"
         meta = {"schema": 1, "name": name, "generator": generator, "aim": shipped.aim, "range": shipped.range}
-        meta |= {"hue": shipped.hue, "method": method, "norm": float(np.linalg.norm(vector, axis=-1).max())}
+        meta |= {**said(shipped.keeps), "method": method, "norm": float(np.linalg.norm(vector, axis=-1).max())}
         with atomic_path(folder / f"{name}.safetensors") as temp:
             save_file({"direction": vector}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)})
 

@@ -9,7 +9,8 @@
 
 The difference of two readings is asked for, not a value, so that a reader's opinion of a soft drawing cancels. Without
 the term for colours "older" also becomes darker and redder, which it is on the average of portraits; and what an edit
-does to hue the reader does not see, as little as who looks at the footage (`compositing.hue`). The drawings are
+does to hue, or how deep it makes a shadow, the reader does not see, as little as who looks at the footage
+(`compositing.hue`, `.shade`). The drawings are
 shifted before they are read, so that what is learned is a face and not a pattern that the reader takes for one; for
 the same reason they have to pass for drawings of somebody as he is.
 
@@ -32,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sg3cli.compositing.hue import REC601, in_the_hue_of
+from sg3cli.compositing.shade import in_the_shade_of
 from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
 from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
@@ -44,6 +46,7 @@ class Readable(NamedTuple):
 
     `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
     a mouth that opens is dark. `free`: photographs hardly show it, so it is not sought in what their codes differ in.
+    `shaded`: its shadows are held to the face's own contrast, as they are in footage (`compositing.shade`).
     `keeps`: parts of the face that stay as they are. Somebody with thin brows was given thick ones to be younger, one
     thicker than the other, and a nose that ended earlier.
     """
@@ -55,12 +58,13 @@ class Readable(NamedTuple):
     share: float = 1.0
     held: float = 0.15
     free: bool = False
+    shaded: bool = False
     keeps: tuple[str, ...] = ()
 
 
 READABLE = {
-    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nose", "eyes", "teeth")),
-    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, keeps=("brows", "nose")),
+    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, shaded=True, keeps=("brows", "nose", "eyes", "teeth")),
+    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, shaded=True, keeps=("brows", "nose")),
     "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, held=0.3, keeps=("brows", "nose", "eyes")),
     "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nose", "mouth")),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
@@ -154,7 +158,8 @@ class ReadEdits:
         names, strengths = self.wishes(before, list(directions), rng)
         change = torch.stack([s * directions[name] for name, s in zip(names, strengths.tolist(), strict=True)])
         edited = self.G.synthesis(ws + change)
-        after, whom, drawn = self._read(view(in_the_hue_of(y, edited)))
+        shaded = torch.tensor([READABLE[name].shaded for name in names])
+        after, whom, drawn = self._read(view(as_in_footage(y, edited, shaded)))
         wanted = self._wanted(names, strengths)
         error, asked = ((after - before - wanted) / self.reader.spread).square(), wanted != 0
         terms = {
@@ -210,6 +215,12 @@ class ReadEdits:
         in_areas = _hue(areas) + held * _lightness(areas).abs()
         spots = _rms(held * _hue(change), self.face)  # lines and folds have no colour of their own
         return (in_areas * F.avg_pool2d(self.face, BLOCK)).mean() + 0.5 * spots
+
+
+def as_in_footage(plain: Tensor, edited: Tensor, shaded: Tensor) -> Tensor:
+    """Edited drawings `[N,3,R,R]` in the hue of `plain`, and where `shaded [N]` in its shade."""
+    kept = in_the_hue_of(plain, edited)
+    return torch.where(shaded[:, None, None, None], in_the_shade_of(plain, kept), kept)
 
 
 def _lightness(colours: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.paste import paste
+from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.files import write_json
 from sg3cli.levels import to_signed
 from sg3cli.nets.checkpoint import load_transfer_file
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = PictureSet(given.edits)
     pairs = first_of_each(make_pairs(pictures, split_groups(pictures, 0)[0]).alone(), given.count)
     drawn = draw_pairs(load_start(given.model, 0).eval(), pictures, pairs, given.drawings)
-    makers = {"motion": MapMaker()}
+    makers = {"motion": MapMaker(mesh=DrawnMesh.load())}
     if given.transfer:
         makers["learned"] = MapMaker(load_transfer_file(given.transfer)[0])
     perceptual, tables = PerceptualDistance(load_efficientnet_lite(given.backbone)), {}

@@ -18,6 +18,7 @@ from sg3cli.training.people128.read_edits import (
     Span,
     _asymmetry,
     _kept,
+    as_in_footage,
     fit_directions,
 )
 
@@ -99,8 +100,18 @@ def test_a_part_that_is_kept_is_missed_where_it_lies() -> None:
     assert one == pytest.approx(kept[0] / 2, rel=1e-3)
 
 
-def test_directions_learn_what_is_asked(edits: ReadEdits) -> None:
+def test_only_what_is_shaded_is_held_to_the_contrast_of_the_face() -> None:
+    plain = torch.linspace(0, 0.2, 32).expand(2, 3, 32, 32).contiguous()
+    edited = plain.clone()
+    edited[:, :, 12:20, 12:20] -= 0.8
+    held, free = as_in_footage(plain, edited, torch.tensor([True, False]))
+    assert torch.equal(free, in_the_hue_of(plain, edited)[1])
+    assert float((held - plain[0]).abs().mean()) < 0.5 * float((free - plain[1]).abs().mean())
+
+
+def test_directions_learn_what_is_asked(edits: ReadEdits, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read as age is what one direction of the codes does; it is found from nothing."""
+    monkeypatch.setitem(READABLE, "age", READABLE["age"]._replace(shaded=False))  # a tiny generator shades all it does
     ws = torch.randn(300, 8, 32, generator=torch.Generator().manual_seed(1))
     reader, true = edits.reader, torch.cat([torch.zeros(1, 32), torch.randn(7, 32)])
     plain = edits.G.synthesis(ws)

@@ -1,0 +1,31 @@
+"""What an edit does not mean to change about a face, as files of directions and mappers say it.
+
+`hue`: the colour of skin and hair. `shade`: that shadows are no deeper than the face's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+KEPT = {"hue": "kept", "shade": "limited"}  # aspect -> what a file says that keeps it
+CHANGED = {"hue": "changed", "shade": "free"}
+KEEPING = {  # aspect -> attributes that leave it alone
+    "hue": frozenset({"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}),
+    "shade": frozenset({"age", "smile"}),
+}
+
+
+def kept_by(meta: Mapping[str, Any]) -> frozenset[str]:
+    """The aspects that the header of a file says are left alone."""
+    return frozenset(aspect for aspect, word in KEPT.items() if meta.get(aspect) == word)
+
+
+def kept_by_labels(labels: Collection[str]) -> frozenset[str]:
+    """The aspects that none of these attributes concerns; none where there are no attributes."""
+    return frozenset(aspect for aspect, which in KEEPING.items() if labels and which.issuperset(labels))
+
+
+def said(kept: Collection[str]) -> dict[str, str]:
+    """The header's entries that say it."""
+    return {aspect: KEPT[aspect] if aspect in kept else CHANGED[aspect] for aspect in KEPT}

@@ -1,0 +1,39 @@
+"""What files say that they leave alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sg3cli.weights.bundle import load_model
+from sg3cli.weights.direction_file import Direction
+from sg3cli.weights.direction_tools import combined
+from sg3cli.weights.kept import kept_by, kept_by_labels, said
+
+
+@pytest.mark.parametrize("kept", [frozenset(), frozenset({"hue"}), frozenset({"shade"}), frozenset({"hue", "shade"})])
+def test_what_is_said_is_read(kept: frozenset[str]) -> None:
+    assert kept_by(said(kept)) == kept
+    assert kept_by({}) == frozenset()
+
+
+def test_attributes_keep_what_none_of_them_concerns() -> None:
+    assert kept_by_labels(["age", "smile"]) == {"hue", "shade"}
+    assert kept_by_labels(["age", "mouth_open"]) == {"hue"}  # a mouth that opens is dark
+    assert kept_by_labels(["age", "beard"]) == kept_by_labels([]) == frozenset()
+
+
+def test_a_sum_keeps_what_all_parts_keep() -> None:
+    parts = [
+        (Direction(n, np.ones((1, 4), np.float32), meta=said(k)), 1.0)
+        for n, k in (("a", ["hue", "shade"]), ("b", ["hue"]))
+    ]
+    assert combined("both", parts).keeps == {"hue"}
+
+
+def test_the_embedded_model_s_years_and_smiles_have_no_shadows_deeper_than_the_face_s() -> None:
+    directions = load_model("people-128").directions
+    assert {name for name, one in directions.items() if "shade" in one.keeps} == {"age", "smile"}
+    assert {name for name, one in directions.items() if "hue" in one.keeps} == {
+        "age", "smile", "mouth-open", "eyes-closed", "gender",
+    }  # fmt: skip
