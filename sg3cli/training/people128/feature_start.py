@@ -40,7 +40,7 @@ def described(
 
 @torch.no_grad()
 def add_features(
-    net: PairNet, backbone: EfficientNetLite, photos: PictureSet, edits: PictureSet, components: int, hidden: int
+    net: PairNet, backbone: EfficientNetLite, photos: PictureSet, edits: PictureSet, components: int, hidden: int = HIDDEN
 ) -> float:
     """Give the encoder the branch, in place; the share of the differences that the components hold."""
     people = photo_rows(photos, first_held_out_person(photos.identity))[0]
@@ -68,9 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     net, backbone = load_start(given.start, 0).eval(), load_efficientnet_lite(given.backbone).eval()
-    held = add_features(
-        net, backbone, PictureSet(given.photos), PictureSet(given.edits), given.components, given.hidden
-    )
+    photos, edits = PictureSet(given.photos), PictureSet(given.edits)
+    held = add_features(net, backbone, photos, edits, given.components, given.hidden)
     save_start(given.out, net, {"components_hold": round(held, 3)})
     sys.stdout.write(f"{given.components} components hold {held:.1%} of the differences\n")
 
