@@ -1,8 +1,9 @@
 """What a model can do to a face, and what each of that is in a text model's eyes: what text edits are composed of.
 
 Derivatives of single styles lead astray in a small model: a step along them changes what a network reads more than what
-is seen. So whole moves are taken, drawn and looked at: the directions that the model brings, and the principal ones
-among the styles of its own faces for all that no direction was made for.
+is seen. So whole moves are taken, drawn and looked at: the directions that the model brings, and for all that none was
+made for the principal ones among the codes of people, as a flow knows them, or else among the styles of the model's own
+samples. (With those of people the embedded model's texts do twice as much.)
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from sg3cli.latents.moves import ShiftS
 from sg3cli.latents.rendering import draw
 from sg3cli.latents.spaces import statistics, to_s_direction
 from sg3cli.latents.text_model import TextModel
+from sg3cli.nets.code_flow import CodeFlow
 from sg3cli.nets.generator import Generator
 from sg3cli.weights.direction_file import Direction
 
-COMPONENTS = 24  # principal directions beside those that the model brings
+COMPONENTS = 40  # principal directions beside those that the model brings
 AT_ONCE = 8
 
 
-def known_moves(G: Generator, directions: Mapping[str, Direction]) -> dict[str, np.ndarray]:
+def known_moves(
+    G: Generator, directions: Mapping[str, Direction], people: CodeFlow | None = None
+) -> dict[str, np.ndarray]:
     """Name -> `[channels]`: strength 1 of each direction, and one standard deviation along each component.
 
     The Fourier input, which places the picture, stays.
@@ -34,14 +38,25 @@ def known_moves(G: Generator, directions: Mapping[str, Direction]) -> dict[str, 
     for name, direction in directions.items():
         in_s = direction.vector[0] if direction.space == "s" else to_s_direction(G, direction.vector, rows)
         moves[name] = in_s.astype(np.float32)
+    found = sample_components(G) if people is None else people_components(G, people)
+    return moves | {f"component {k + 1}": move.astype(np.float32) for k, move in enumerate(found)}
+
+
+def people_components(G: Generator, people: CodeFlow) -> np.ndarray:
+    """`[n,channels]`: what the codes of people differ in, one standard deviation each."""
+    rows = np.arange(1, G.num_ws)
+    return np.stack([to_s_direction(G, one, rows) for one in people.components(COMPONENTS).numpy()])
+
+
+def sample_components(G: Generator) -> np.ndarray:
+    """`[n,channels]`: the same of the styles of the model's own samples."""
     covariance = statistics(G, "s", covariance=True).covariance
     assert covariance is not None
     placed = next(iter(G.config.style_sizes.values()))
     covariance[:placed] = covariance[:, :placed] = 0
     values, vectors = np.linalg.eigh(covariance)
-    for k in range(min(COMPONENTS, int((values > 1e-9 * values[-1]).sum()))):
-        moves[f"component {k + 1}"] = (np.sqrt(values[-1 - k]) * vectors[:, -1 - k]).astype(np.float32)
-    return moves
+    count = min(COMPONENTS, int((values > 1e-9 * values[-1]).sum()))
+    return np.stack([np.sqrt(values[-1 - k]) * vectors[:, -1 - k] for k in range(count)])
 
 
 def move_effects(

@@ -94,6 +94,18 @@ class CodeFlow(nn.Module):
         """[N,D]: principal coordinates, in standard deviations."""
         return (ws[:, 1:].flatten(1) - self.mean) @ self.vectors.T / self.deviations
 
+    def components(self, count: int) -> Tensor:
+        """[count,num_ws,w_dim]: what the codes of people differ in most, one standard deviation each."""
+        rows = (self.vectors * self.deviations[:, None])[:count].view(-1, self.config.num_ws - 1, self.config.w_dim)
+        return F.pad(rows, (0, 0, 1, 0))
+
+    def strangers(self, count: int, first: Tensor, spread: float, seed: int = 0) -> Tensor:
+        """[count,num_ws,w_dim]: codes of nobody, spread as those of people are, `spread` times as far; `first [w_dim]`
+        is the first of each, which places the picture."""
+        z = torch.randn(count, len(self.deviations), generator=torch.Generator().manual_seed(seed))
+        rows = self.mean + (spread * z * self.deviations) @ self.vectors
+        return torch.cat([first.expand(count, 1, -1), rows.view(count, -1, self.config.w_dim)], 1)
+
     def read(self, ws: Tensor) -> Tensor:
         """[N,K]: the attributes of codes."""
         x = self.coordinates(ws)

@@ -44,7 +44,7 @@ VARIETY = 0.8  # truncation of these faces
 TRUNCATION = 0.5  # of the faces and of the statistics, as StyleCLIP's
 LOOKED_AT = 6  # frames of a person
 MOVES = "moves-embedded.safetensors"  # of a bundle
-FACES = 12  # on which they are drawn
+FACES = 16  # on which they are drawn
 MOST_TOLD = 5
 SAVED = 64  # styles between two saves, or fewer if they take long
 
@@ -114,7 +114,8 @@ def moves_path(bundle: Bundle) -> Path:
 def moves_facts(bundle: Bundle) -> dict[str, object]:
     """What that table depends on."""
     parts = {"generator": bundle.origin.digest, "directions": bundle.directions_digest}
-    return {**parts, "text_model": digest_of(bundle.text_path()), "faces": FACES}
+    flow = digest_of(bundle.flow_path()) if bundle.has_flow else None
+    return {**parts, "text_model": digest_of(bundle.text_path()), "flow": flow, "faces": FACES}
 
 
 def ensure_moves(
@@ -126,10 +127,14 @@ def ensure_moves(
         return path, False
     console.notice(f"text: looking at what {bundle.name} can do to a face, once")
     G = bundle.origin.generator().to(device)
-    moves = known_moves(G, bundle.directions)
+    people = bundle.flow() if bundle.has_flow else None
+    moves = known_moves(G, bundle.directions, people)
     table = np.stack(list(moves.values()))
     chunks = Chunks(path.with_suffix(".parts"), content_key(**facts))
-    ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(FACES))
+    if people is None:
+        ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(FACES))
+    else:
+        ws = people.strangers(FACES, G.mapping.w_avg, VARIETY).numpy()
     rows = move_effects(G, ws, table[chunks.rows :], model)
     for some in in_chunks(console.progress(rows, len(table), "moves", chunks.rows), 4):
         chunks.append({"effects": np.stack(some)}, len(some))

@@ -178,6 +178,11 @@ class Bundle:
             )
         return load_transfer_file(self.path / TRANSFER_NET)[0]
 
+    @property
+    def has_flow(self) -> bool:
+        """Whether a flow belongs to the model, or was trained for it later."""
+        return self.companion(FLOW).is_file()
+
     def flow_path(self) -> Path:
         """The model's flow, its own or one that was trained later; `ModelError` when there is none."""
         path = self.companion(FLOW)

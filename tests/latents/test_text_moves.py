@@ -10,6 +10,7 @@ from tiny import random_direction, tiny_generator
 from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.spaces import statistics
 from sg3cli.latents.text_moves import known_moves, move_effects
+from sg3cli.nets.code_flow import CodeFlow, CodeFlowConfig
 from sg3cli.weights.direction_file import Direction
 
 
@@ -29,6 +30,23 @@ def test_moves_are_the_directions_in_s_and_the_largest_components() -> None:
     first, second = moves["component 1"][4:], moves["component 2"][4:]
     assert np.isclose(first @ first, np.linalg.eigvalsh(covariance)[-1], rtol=1e-3) and first @ first > second @ second
     assert not moves["component 1"][:4].any()
+
+
+def test_the_components_are_those_of_people_where_a_flow_knows_them() -> None:
+    G = tiny_generator()
+    torch.manual_seed(4)
+    flow = CodeFlow(CodeFlowConfig(("age",), G.num_ws, G.w_dim, components=6, width=8, blocks=1))
+    flow.vectors.copy_(torch.linalg.qr(torch.randn((G.num_ws - 1) * G.w_dim, 6))[0].T)
+    flow.deviations.copy_(torch.linspace(3, 1, 6))
+    moves = known_moves(G, {}, flow)
+    assert list(moves) == [f"component {k + 1}" for k in range(6)]
+    ws = torch.zeros(2, G.num_ws, G.w_dim)
+    ws[1] = flow.components(6)[1]
+    styles = torch.cat(list(G.synthesis.style_space(ws).values()), 1)
+    assert np.allclose(moves["component 2"], (styles[1] - styles[0]).numpy(), atol=1e-5)
+    away = flow.strangers(4000, torch.arange(32.0), 0.5)
+    assert torch.equal(away[:, 0], torch.arange(32.0).expand(4000, -1))
+    torch.testing.assert_close(flow.coordinates(away).std(0), torch.full((6,), 0.5), rtol=0.05, atol=0)
 
 
 def test_an_effect_is_half_of_what_lies_between_both_sides() -> None:

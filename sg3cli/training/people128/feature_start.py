@@ -40,7 +40,12 @@ def described(
 
 @torch.no_grad()
 def add_features(
-    net: PairNet, backbone: EfficientNetLite, photos: PictureSet, edits: PictureSet, components: int, hidden: int = HIDDEN
+    net: PairNet,
+    backbone: EfficientNetLite,
+    photos: PictureSet,
+    edits: PictureSet,
+    components: int,
+    hidden: int = HIDDEN,
 ) -> float:
     """Give the encoder the branch, in place; the share of the differences that the components hold."""
     people = photo_rows(photos, first_held_out_person(photos.identity))[0]
