@@ -21,7 +21,7 @@ from sg3cli.latents.projection import condition
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.bundle import FLOW, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
-from sg3cli.weights.kept import kept_by_labels
+from sg3cli.weights.kept import kept_by_target
 from sg3cli.weights.mapper_file import MapperFile, mapper_file
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ def channel_index(edit: Edit, config: GeneratorConfig) -> int:
 def kept_by_edit(edit: Edit, directions: Mapping[str, Direction], networks: Networks) -> frozenset[str]:
     """What an edit leaves alone, as its direction's file, or the flow's, says."""
     if edit.target is not None:
-        label = flow_label(edit.direction)
-        kept = kept_by_labels([label])
-        return kept if label in networks.flow.config.keeps_hue else kept - {"hue"}
+        return kept_by_target(flow_label(edit.direction), networks.flow.config.keeps_hue)
     if (mapper := networks.mappers.get(edit.direction)) is not None:
         return mapper.keeps
     return frozenset() if edit.channel is not None else directions[edit.direction].keeps

@@ -26,6 +26,12 @@ def kept_by_labels(labels: Collection[str]) -> frozenset[str]:
     return frozenset(aspect for aspect, which in KEEPING.items() if labels and which.issuperset(labels))
 
 
+def kept_by_target(label: str, keeps_hue: Collection[str]) -> frozenset[str]:
+    """The same of one attribute that a flow brings to a value; `keeps_hue`: what the flow's file says of hue."""
+    kept = kept_by_labels([label])
+    return kept if label in keeps_hue else kept - {"hue"}
+
+
 def said(kept: Collection[str]) -> dict[str, str]:
     """The header's entries that say it."""
     return {aspect: KEPT[aspect] if aspect in kept else CHANGED[aspect] for aspect in KEPT}

@@ -8,7 +8,7 @@ from tiny import tiny_generator
 from torch import Tensor
 
 from sg3cli.nets.code_flow import REACH, CodeFlow
-from sg3cli.training.flow.belonging import read_drawn, settle
+from sg3cli.training.flow.belonging import as_shown, read_drawn, settle
 from sg3cli.training.flow.context import CONTEXT, context_of
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.training.flow.spread import Known, spread
@@ -77,6 +77,22 @@ def test_rows_belong_by_what_is_read_of_drawings(flow: CodeFlow) -> None:
     dark, bright = (read_drawn(codes, G, read)[:, 0].mean() for codes in ends)
     assert dark < read_drawn(ws[:16], G, read)[:, 0].mean() < bright
     assert made.asked[0, -1] == REACH
+
+
+def test_what_is_reached_is_read_in_the_hue_of_the_face() -> None:
+    """An attribute that does not concern hue comes to nothing where a reader looks at hue alone."""
+    G = tiny_generator()
+    ws = G.mapping(torch.randn(5, G.config.z_dim, generator=torch.Generator().manual_seed(3)))
+    edited = ws + 0.5
+
+    def red(images: Tensor) -> Tensor:
+        levels = (images.mean((2, 3)) + 1) / 2
+        return levels[:, :1] / levels.sum(1, keepdim=True)
+
+    free, kept = (as_shown(G, ws, red, aspects)(edited) for aspects in ((), ("hue",)))
+    before = read_drawn(ws, G, red)
+    assert torch.equal(free, read_drawn(edited, G, red))
+    assert float((kept - before).abs().mean()) < 0.5 * float((free - before).abs().mean())
 
 
 def test_codes_are_spread_along_directions_and_told_what_that_does() -> None:
