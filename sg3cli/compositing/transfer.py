@@ -21,6 +21,11 @@ import numpy as np
 from sg3cli.geometry import quad_matrix
 
 FINE = 0.8  # pixels of the motion's grid: what is finer is the source's alone
+GRAIN = 0.8  # frame pixels: the scale of what interpolation takes
+AREA = 3.0  # frame pixels over which grain is measured
+NEAR = 12  # frame pixels around what is read, so that it is measured alike
+QUIET = 1.0  # levels of grain that make no difference
+MOST = 1.6  # by which grain is made stronger
 CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
 
 Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same at the frame's pixels, float32
@@ -78,11 +83,39 @@ def moved_frame(
     motion = motion @ linear.T  # from pixels of the grid to frame pixels
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + motion[..., 1]
-    result: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    result = result.astype(np.float32)
+    moved: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+    result = moved.astype(np.float32)
+    if motion.any():
+        result = as_grainy(result, frame, x, y)
     if transfer.texture.any():
         fine = result - cv2.GaussianBlur(result, (0, 0), FINE * float(np.sqrt(abs(np.linalg.det(linear)))))
         result += _deep(warp(transfer.texture)) * fine
+    return result
+
+
+def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`moved [h, w, 3]` with as much of what is finest as `frame` has at `x`, `y` `[h, w]`; itself where nothing moved.
+
+    Between pixels a frame is read by interpolation, which takes a good part of single pixels' contrast: skin that moved
+    by half a pixel lay as a soft patch among skin that did not.
+    """
+    low = [max(0, int(values.min()) - NEAR) for values in (x, y)]
+    high = [int(values.max()) + NEAR + 2 for values in (x, y)]
+    around = frame[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    has = cv2.remap(_energy(_grain(around)), x - low[0], y - low[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    grain = _grain(moved)
+    share = np.sqrt((has + QUIET**2) / (_energy(grain) + QUIET**2)).clip(1, MOST)
+    result: np.ndarray = moved + (share[..., None] - 1) * grain
+    return result
+
+
+def _grain(image: np.ndarray) -> np.ndarray:
+    result: np.ndarray = image - cv2.GaussianBlur(image, (0, 0), GRAIN)
+    return result
+
+
+def _energy(grain: np.ndarray) -> np.ndarray:
+    result: np.ndarray = cv2.GaussianBlur((grain * grain).mean(axis=2), (0, 0), AREA)
     return result
 
 

@@ -111,6 +111,25 @@ def test_where_the_drawing_loses_its_stubble_the_source_loses_what_is_finer():
     assert not lost_texture(edited.astype(np.float32), plain.astype(np.float32)).any()  # nothing is made up
 
 
+def test_skin_that_moves_by_half_a_pixel_keeps_its_grain():
+    """Interpolation alone takes half of it. Where nothing moves the frame stays to the bit."""
+    rng = np.random.default_rng(5)
+    size = 256
+    frame = levels(128 + rng.normal(0, 6, (size, size, 1)) + np.zeros((size, size, 3)))
+    motion = np.zeros((GRID, GRID, 2), np.float32)
+    motion[:, GRID // 2 :] = 0.5 / size  # in shares of the square: half a pixel to the right and down
+    transfer = Transfer(**still() | {"motion": motion}, side=GRID)
+    drawing = levels(cloth(GRID, 3))
+    result = transferred(frame, drawing, drawing, transfer)
+    sharp = [cv2.Laplacian(i.astype(np.float32).mean(axis=2), cv2.CV_32F) for i in (frame, result)]
+    moved, stood = np.s_[40:-40, size // 2 + 20 : -20], np.s_[40:-40, 20 : size // 2 - 20]
+    assert sharp[1][moved].var() > 0.7 * sharp[0][moved].var()
+    assert np.array_equal(result[stood], frame[stood])
+    x, y = np.meshgrid(*[np.arange(size, dtype=np.float32) + 0.5] * 2)
+    plain = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4).astype(np.float32)
+    assert cv2.Laplacian(plain.mean(axis=2), cv2.CV_32F)[moved].var() < 0.5 * sharp[0][moved].var()
+
+
 # ---- motion --------------------------------------------------------------------------------------------------------
 
 
