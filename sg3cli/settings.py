@@ -301,6 +301,11 @@ class RenderConfig(StageSettings):
             "edited face is drawn (free), or limited if every edit is of that kind (auto)."
         ),
     ] = "auto"
+    # factor of what an edit of age does to skin's own structure
+    skin: Annotated[
+        float,
+        Option("How far an edit of age brings out or smooths the skin's own lines and pores; 0: not at all.", most=3),
+    ] = 1.0
     # all | hair | occlusion | none: what of the face the source keeps
     protect: Annotated[
         Literal["all", "hair", "occlusion", "none"],

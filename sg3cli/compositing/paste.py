@@ -10,7 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sg3cli.compositing.transfer import Transfer, applied, moved_frame
+from sg3cli.compositing.skin import with_structure
+from sg3cli.compositing.transfer import Transfer, applied, moved_frame, pixels_of
 from sg3cli.geometry import quad_matrix
 
 # What counts as a change of shape, for which the source's fine detail is in the wrong place:
@@ -89,6 +90,8 @@ def paste(
 
         below = moved_frame(frame, window, box, transfer, warp)
         image += detail * (applied(below, plain, crop, transfer, warp) - image)
+        if transfer.skin is not None:
+            image = with_structure(image, warp(transfer.skin), pixels_of(window, transfer.skin.shape))
     elif plain is not None and detail > 0:
         lost = 1 - detail * kept_detail(crop, plain)
         base = _image(plain, window, box)

@@ -37,7 +37,8 @@ class Transfer:
 
     motion `[h, w, 2]`: u, x before y, in shares of the square's side. gain `[h, w, 1 or 3]`: a factor less 1. added and
     new `[h, w, 1]`: shares. residual `[a h, a w, 3]` in levels, any whole a. texture `[h, w, 1]`: a factor less 1 of
-    what is fine.
+    what is fine. skin `[h, w]`: the share by which the skin's own structure becomes more (`compositing.skin`); None: as
+    it is.
     """
 
     motion: np.ndarray
@@ -47,6 +48,7 @@ class Transfer:
     residual: np.ndarray
     texture: np.ndarray
     side: int
+    skin: np.ndarray | None = None
 
     def mixed(self, weights: np.ndarray, others: Sequence[Transfer]) -> Transfer:
         """The sum of `others`, each weighted by one of `weights [T]`."""
@@ -56,7 +58,7 @@ class Transfer:
             result: np.ndarray = np.tensordot(weights, np.stack([getattr(maps, name) for maps in others]), 1)
             return result
 
-        mixed = {field.name: total(field.name) for field in fields(self) if field.name != "side"}
+        mixed = {field.name: total(field.name) for field in fields(self) if field.name not in ("side", "skin")}
         return Transfer(**mixed | {"new": mixed["new"].clip(0, 1)}, side=self.side)
 
     def within(self, face: np.ndarray, share: np.ndarray) -> Transfer:
@@ -88,9 +90,14 @@ def moved_frame(
     if motion.any():
         result = as_grainy(result, frame, x, y)
     if transfer.texture.any():
-        fine = result - cv2.GaussianBlur(result, (0, 0), FINE * float(np.sqrt(abs(np.linalg.det(linear)))))
+        fine = result - cv2.GaussianBlur(result, (0, 0), FINE * pixels_of(window, shape))
         result += _deep(warp(transfer.texture)) * fine
     return result
+
+
+def pixels_of(window: np.ndarray, shape: tuple[int, int]) -> float:
+    """How many frame pixels, along a line, one of the grid of `shape` over `window [4, 2]` is."""
+    return float(np.sqrt(abs(np.linalg.det(quad_matrix(window, shape)[:2, :2]))))
 
 
 def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

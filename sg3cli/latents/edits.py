@@ -57,9 +57,10 @@ class Edit:
     `space` is where it is applied (None: that of the direction); `text` is the strength as the user wrote it;
     `preserve` names directions that are projected out of this one; `face` is the number of the only face that is edited
     (None: all that were chosen). Layer 0 feeds the Fourier input and would move the whole image; layer j + 1 of W+
-    feeds the network's layer Lj. Once the direction has been read, `move` is what strength 1 does and `keeps`
-    what it leaves alone (`weights.kept`); they are no part of the data. With a `target`, values over time,
-    `direction` is an attribute of the model's flow, and strengths are shares of the way.
+    feeds the network's layer Lj. Once the direction has been read, `move` is what strength 1 does, `keeps`
+    what it leaves alone (`weights.kept`) and `skin` what it does to the skin's own structure; they are no part of the
+    data. With a `target`, values over time, `direction` is an attribute of the model's flow, and strengths are shares
+    of the way.
     """
 
     direction: str
@@ -72,6 +73,7 @@ class Edit:
     target: tuple[Keyframe, ...] | None = None
     move: Move | None = field(default=None, compare=False, repr=False)
     keeps: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    skin: float = field(default=0.0, compare=False, repr=False)
 
     def apply(self, codes: Codes, times: np.ndarray) -> Codes:
         """`codes` of n frames at `times [n]` seconds, edited; frames of strength 0 come back bit by bit."""

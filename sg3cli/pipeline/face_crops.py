@@ -28,6 +28,9 @@ def with_smooth_landmarks(track: Track) -> Track:
     return replace(track, landmarks=landmarks)
 
 
+SMOOTHEST = 0.7  # of its structure that skin may lose: none left is wax
+
+
 @dataclass(frozen=True)
 class FaceEdits:
     """One face of the clip and what is done to it: where it is, its codes, its own edits.
@@ -45,6 +48,11 @@ class FaceEdits:
     def edited_codes(self, index: np.ndarray) -> Codes:
         """Codes of the frames `index [n]`, moved by the edits."""
         return apply_edits(self.codes.take(index), self.track.times[index], self.edits)
+
+    def skin(self, times: np.ndarray) -> np.ndarray:
+        """[T] float32: the share by which its skin shows more of its own structure, of all edits together."""
+        shares = [edit.skin * edit.strength_at(times) for edit in self.edits]
+        return np.maximum(np.sum(shares, axis=0, initial=0.0) + np.zeros(len(times)), -SMOOTHEST).astype(np.float32)
 
     def crops(self, frames: list[Frame], G: Generator, edited: bool, sides: Sides = NO_MARGIN) -> Iterator[np.ndarray]:
         """The face of each frame as seen through its window, `[N, N, 3]` uint8; `sides`: pixels more on each side."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
 from sg3cli.compositing.paste import paste
+from sg3cli.compositing.skin import skin_mask
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.compositing.user_mask import UserMask
 from sg3cli.faces.alignment import Track
@@ -75,6 +76,7 @@ class FacePaster:
     config: RenderConfig
     resolution: int  # the generator's
     inputs: CompositingInputs = NO_INPUTS
+    skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure
 
     @property
     def sides(self) -> Sides:
@@ -186,7 +188,14 @@ class FacePaster:
         if seen is not None:
             soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
             share = share * (1 - face * (1 - soft))
-        return transfer.within(face, share)
+        return replace(transfer.within(face, share), skin=self.skin_map(index, shape, face * share))
+
+    def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:
+        """By how much the structure of skin changes `[h, w]`; None where it does not."""
+        if self.skin is None or self.skin[index] == 0:
+            return None
+        mask = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
+        return self.skin[index] * mask * share
 
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

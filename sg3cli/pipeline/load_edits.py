@@ -77,7 +77,12 @@ def load_edits(edits: Sequence[Edit], bundle: Bundle, nets: LoadedNets) -> Loade
     files, directions = edit_files(edits, bundle), check_edits(edits, bundle)
     networks = Networks(bundle, nets, mappers_of(files))
     loaded = [
-        replace(edit, move=move_of(edit, directions, networks), keeps=kept_by_edit(edit, directions, networks))
+        replace(
+            edit,
+            move=move_of(edit, directions, networks),
+            keeps=kept_by_edit(edit, directions, networks),
+            skin=directions[edit.direction].skin if edit.direction in directions else 0.0,
+        )
         for edit in edits
     ]
     digests = {name: digest_of(path) for name, path in files.items()}

@@ -223,7 +223,7 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
     track = face.track
     opacity = presence(track.times, track.status, track.shots)
-    paster = FacePaster(track, config, G.img_resolution, face.inputs)
+    paster = FacePaster(track, config, G.img_resolution, face.inputs, config.skin * face.edits.skin(track.times))
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         drawn = drawings(batch, face, paster, G)

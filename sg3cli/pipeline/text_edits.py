@@ -209,8 +209,11 @@ def solved(
     parts = ", ".join(f"{meta['names'][k]} {shares[k]:+.2f}" for k in most)
     vector = (shares @ arrays["moves"].astype(np.float64)).astype(np.float32)
     held = [list(model.net.config.axes)[k] for k in model.held(named)]
+    known = zip(meta["names"], shares, strict=True)
+    skin = sum(float(share) * bundle.directions[name].skin for name, share in known if name in bundle.directions)
     made = f"for {', '.join(named)}: {parts}; held: {', '.join(held) or 'nothing'}"
-    return vector, {"unit": "the change by which people differ in it", "made": made, "named": list(named)}
+    unit = "the change by which people differ in it"
+    return vector, {"unit": unit, "made": made, "named": list(named), "skin": round(skin, 4)}
 
 
 def most_moved(bundle: Bundle, vector: np.ndarray) -> str:

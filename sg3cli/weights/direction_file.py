@@ -32,6 +32,7 @@ SYNONYMS = {  # what people say -> what the embedded model's directions are call
     **dict.fromkeys(("make-up", "lipstick"), "makeup"),
     **dict.fromkeys(("eyeglasses", "spectacles"), "glasses"),
 }
+MOST_SKIN = 1.0
 SUFFIXES = (".safetensors", ".npy", ".pkl", ".pickle", ".pt")
 
 
@@ -62,6 +63,12 @@ class Direction:
     def keeps(self) -> frozenset[str]:
         """What it does not mean to change, see `kept_by`."""
         return kept_by(self.meta)
+
+    @property
+    def skin(self) -> float:
+        """The share by which strength 1 lets skin show more of its own structure (`compositing.skin`)."""
+        share = self.meta.get("skin")
+        return float(share) if isinstance(share, (int, float)) and abs(share) <= MOST_SKIN else 0.0
 
     @property
     def range(self) -> tuple[float, float] | None:

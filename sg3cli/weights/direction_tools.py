@@ -52,7 +52,14 @@ def combined(name: str, parts: Sequence[tuple[Direction, float]]) -> Direction:
     vector = sum_of([(direction.vector, weight) for direction, weight in parts])
     made = " + ".join(f"{weight:g} {direction.name}" for direction, weight in parts)
     leaks = [(direction.meta.get("leak"), weight) for direction, weight in parts]
-    meta = {"space": first.space, "made": f"combined: {made}", "unit": made, "leak": summed_leaks(leaks)}
+    meta: dict[str, Any] = {
+        "space": first.space,
+        "made": f"combined: {made}",
+        "unit": made,
+        "leak": summed_leaks(leaks),
+    }
+    if skin := sum(weight * direction.skin for direction, weight in parts):
+        meta["skin"] = round(skin, 4)
     meta |= said(frozenset.intersection(*(direction.keeps for direction, _ in parts)))
     return Direction(name, vector, next(iter(generators), None), meta)
 

@@ -15,7 +15,7 @@ from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import Job, render_plan
-from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
+from sg3cli.pipeline.face_crops import SMOOTHEST, FaceEdits, with_smooth_landmarks
 from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
@@ -82,6 +82,18 @@ def test_hue_is_kept_where_no_edit_is_about_it(inverted, tiny_bundle):
     assert not replace(face, edits=[still]).keeps("hue", "auto")
     assert replace(face, edits=[other]).keeps("hue", "keep")
     assert not replace(face, edits=[held]).keeps("hue", "free")
+
+
+def test_skin_changes_by_what_all_edits_say(inverted, tiny_bundle):
+    face, times = transfers(inverted, tiny_bundle).face, np.array([0.0, 0.5])
+    older = replace(face.edits[0], skin=0.25)
+    other = replace(parse_edit("smile=2"), skin=-0.1)
+    strength = older.strength_at(times)
+    np.testing.assert_allclose(replace(face, edits=[older]).skin(times), 0.25 * strength)
+    np.testing.assert_allclose(replace(face, edits=[older, other]).skin(times), 0.25 * strength - 0.2, rtol=1e-6)
+    assert not replace(face, edits=[]).skin(times).any() and len(replace(face, edits=[]).skin(times)) == 2
+    waxen = replace(other, skin=-5.0)
+    assert replace(face, edits=[waxen]).skin(times)[1] == np.float32(-SMOOTHEST)  # some structure is left
 
 
 @pytest.mark.parametrize("kind", ["motion", "paste"])

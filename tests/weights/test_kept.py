@@ -31,6 +31,13 @@ def test_a_sum_keeps_what_all_parts_keep() -> None:
     assert combined("both", parts).keeps == {"hue"}
 
 
+def test_a_sum_does_to_skin_what_its_parts_do() -> None:
+    older, other = (Direction(n, np.ones((1, 4), np.float32), meta={"skin": s}) for n, s in (("a", 0.3), ("b", 0.1)))
+    assert combined("both", [(older, 2.0), (other, -1.0)]).skin == pytest.approx(0.5)
+    for wrong in ("a lot", None, 7.0):
+        assert Direction("c", np.ones((1, 4), np.float32), meta={"skin": wrong}).skin == 0.0
+
+
 def test_the_embedded_model_s_years_and_smiles_have_no_shadows_deeper_than_the_face_s() -> None:
     directions = load_model("people-128").directions
     assert {name for name, one in directions.items() if "shade" in one.keeps} == {"age", "smile"}

@@ -60,12 +60,15 @@ class Shipped:
     attribute: str | None = None
     factor: float = 1.0
     keeps: tuple[str, ...] = ()  # what it does not mean to change (`weights.kept`)
+    skin: float = 0.0  # the share by which skin shows more of its own structure (`compositing.skin`)
 
 
 # Factors and ranges are what eight held-out photographs looked right with: a fit shrinks directions where a drawing is
 # soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
-    "age": Shipped("10 to 20 years older, the hair excepted", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
+    "age": Shipped(
+        "10 to 20 years older, the hair excepted", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade"), skin=0.25
+    ),
     "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), keeps=("hue",)),
     "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), keeps=("hue",)),
@@ -114,7 +117,12 @@ def write_directions(folder: Path, vectors: Mapping[str, np.ndarray], generator:
         shipped = SHIPPED[name]
         method = "pairs that differ in it alone" if shipped.attribute else "a reader of drawn photographs"
         meta = {"schema": 1, "name": name, "generator": generator, "aim": shipped.aim, "range": shipped.range}
-        meta |= {**said(shipped.keeps), "method": method, "norm": float(np.linalg.norm(vector, axis=-1).max())}
+        meta |= {
+            **said(shipped.keeps),
+            "skin": shipped.skin,
+            "method": method,
+            "norm": float(np.linalg.norm(vector, axis=-1).max()),
+        }
         with atomic_path(folder / f"{name}.safetensors") as temp:
             save_file({"direction": vector}, temp, metadata={"sg3": json.dumps(meta, sort_keys=True)})
 
