@@ -25,7 +25,7 @@ GAINED = 4.0  # levels by which motion must explain more than standing still to 
 NOISE = 2.0  # levels that two drawings of one thing may differ by
 FOLDED = (0.1, 0.4)  # area that is left of a pixel: from here down nothing moves; below this less
 FINEST = 1.5  # pixels: the finest structure that a drawing has
-UNSEEN = 0.25  # share of its structure that a drawing may lose to softness alone
+SOFTER = (0.15, 0.45)  # share of its structure that a drawing may lose to softness alone; that counts in full
 LOST = 0.7  # of the source's fine structure at most
 NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; in full
 
@@ -110,7 +110,8 @@ def lost_texture(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
     """
     before, after = (cv2.GaussianBlur((_finest(i) ** 2).mean(axis=2), (0, 0), 2 * PATCH) for i in (moved, edited))
     share: np.ndarray = np.sqrt((after + NOISE**2) / (before + NOISE**2)) - 1
-    return ((share + UNSEEN) / (1 - UNSEEN)).clip(-LOST, 0)
+    sure = np.clip((-share - SOFTER[0]) / (SOFTER[1] - SOFTER[0]), 0, 1)
+    return (sure * share).clip(-LOST, 0)
 
 
 def _finest(image: np.ndarray) -> np.ndarray:

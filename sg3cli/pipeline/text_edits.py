@@ -209,8 +209,8 @@ def solved(
     parts = ", ".join(f"{meta['names'][k]} {shares[k]:+.2f}" for k in most)
     vector = (shares @ arrays["moves"].astype(np.float64)).astype(np.float32)
     held = [list(model.net.config.axes)[k] for k in model.held(named)]
-    known = zip(meta["names"], shares, strict=True)
-    skin = sum(float(share) * bundle.directions[name].skin for name, share in known if name in bundle.directions)
+    of_name = dict(zip(meta["names"], shares.tolist(), strict=True))
+    skin = sum(of_name.get(name, 0.0) * direction.skin for name, direction in bundle.directions.items())
     made = f"for {', '.join(named)}: {parts}; held: {', '.join(held) or 'nothing'}"
     unit = "the change by which people differ in it"
     return vector, {"unit": unit, "made": made, "named": list(named), "skin": round(skin, 4)}
