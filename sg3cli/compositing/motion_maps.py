@@ -111,7 +111,8 @@ def lost_texture(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
     before, after = (cv2.GaussianBlur((_finest(i) ** 2).mean(axis=2), (0, 0), 2 * PATCH) for i in (moved, edited))
     share: np.ndarray = np.sqrt((after + NOISE**2) / (before + NOISE**2)) - 1
     sure = np.clip((-share - SOFTER[0]) / (SOFTER[1] - SOFTER[0]), 0, 1)
-    return (sure * share).clip(-LOST, 0)
+    result: np.ndarray = (sure * share).clip(-LOST, 0)
+    return result
 
 
 def _finest(image: np.ndarray) -> np.ndarray:

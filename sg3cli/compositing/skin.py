@@ -15,7 +15,7 @@ import numpy as np
 
 from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, face_outline, pixel_centres, smoothstep
 
-FINE = 0.5  # frame pixels
+FINE = 0.8  # frame pixels
 WIDE = 3.0  # pixels where the face's square has 128
 INSET = 0.03  # shares of the face's height: how far from its outline skin begins
 FEATURE = 0.035  # how far around eyes, brows, nose and mouth there is none
