@@ -36,7 +36,9 @@ def motion_maps(
     """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
     motion = further_motion(p, q, np.zeros((*shape, 2), np.float32))
-    points = mesh.pair(p.astype(np.uint8), q.astype(np.uint8), GRID) if mesh and motion.any() else None
+    points = None
+    if mesh is not None and not np.array_equal(p, q):
+        points = mesh.pair(p.astype(np.uint8), q.astype(np.uint8), GRID)
     if points is not None:
         motion = further_motion(p, q, with_mouth(motion, points))
         motion = motion * unfolded(motion)[..., None]

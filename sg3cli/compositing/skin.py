@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, face_outline, pixel_centres, smoothstep
+from sg3cli.compositing.wide_blur import wide_blur
 
 FINE = 0.8  # frame pixels
 WIDE = 3.0  # pixels where the face's square has 128
@@ -41,6 +42,6 @@ def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.n
     `pixels`: of the frame, for one of the grid.
     """
     wide = max(WIDE * pixels, 2 * FINE)
-    structure = cv2.GaussianBlur(image, (0, 0), FINE) - cv2.GaussianBlur(image, (0, 0), wide)
+    structure = cv2.GaussianBlur(image, (0, 0), FINE) - wide_blur(image, wide)
     result: np.ndarray = image + amount[..., None] * structure
     return result

@@ -18,12 +18,14 @@ from dataclasses import dataclass, fields, replace
 import cv2
 import numpy as np
 
+from sg3cli.compositing.wide_blur import wide_blur
 from sg3cli.geometry import quad_matrix
 
 FINE = 0.8  # pixels of the motion's grid: what is finer is the source's alone
 GRAIN = 0.8  # frame pixels: the scale of what interpolation takes
 AREA = 3.0  # frame pixels over which grain is measured
 NEAR = 12  # frame pixels around what is read, so that it is measured alike
+GREEN = np.array([0.25, 0.5, 0.25], np.float32)  # weights by which grain is measured
 QUIET = 1.0  # levels of grain that make no difference
 MOST = 1.6  # by which grain is made stronger
 CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
@@ -90,7 +92,7 @@ def moved_frame(
     if motion.any():
         result = as_grainy(result, frame, x, y)
     if transfer.texture.any():
-        fine = result - cv2.GaussianBlur(result, (0, 0), FINE * pixels_of(window, shape))
+        fine = result - wide_blur(result, FINE * pixels_of(window, shape))
         result += _deep(warp(transfer.texture)) * fine
     return result
 
@@ -108,10 +110,10 @@ def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray
     """
     low = [max(0, int(values.min()) - NEAR) for values in (x, y)]
     high = [int(values.max()) + NEAR + 2 for values in (x, y)]
-    around = frame[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    around = frame[low[1] : high[1], low[0] : high[0]].astype(np.float32) @ GREEN
     has = cv2.remap(_energy(_grain(around)), x - low[0], y - low[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     grain = _grain(moved)
-    share = np.sqrt((has + QUIET**2) / (_energy(grain) + QUIET**2)).clip(1, MOST)
+    share = np.sqrt((has + QUIET**2) / (_energy(grain @ GREEN) + QUIET**2)).clip(1, MOST)
     result: np.ndarray = moved + (share[..., None] - 1) * grain
     return result
 
@@ -122,7 +124,7 @@ def _grain(image: np.ndarray) -> np.ndarray:
 
 
 def _energy(grain: np.ndarray) -> np.ndarray:
-    result: np.ndarray = cv2.GaussianBlur((grain * grain).mean(axis=2), (0, 0), AREA)
+    result: np.ndarray = wide_blur(grain * grain, AREA)
     return result
 
 
