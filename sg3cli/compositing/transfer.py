@@ -26,6 +26,7 @@ GRAIN = 0.8  # frame pixels: the scale of what interpolation takes
 AREA = 3.0  # frame pixels over which grain is measured
 NEAR = 12  # frame pixels around what is read, so that it is measured alike
 GREEN = np.array([0.25, 0.5, 0.25], np.float32)  # weights by which grain is measured
+STILL = 0.2  # frame pixels: what moves by less is hardly read between pixels
 QUIET = 1.0  # levels of grain that make no difference
 MOST = 1.6  # by which grain is made stronger
 CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
@@ -90,7 +91,8 @@ def moved_frame(
     moved: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
     result = moved.astype(np.float32)
     if motion.any():
-        result = as_grainy(result, frame, x, y)
+        between = np.clip(np.linalg.norm(motion, axis=2) / STILL, 0, 1)
+        result = as_grainy(result, frame, x, y, between)
     if transfer.texture.any():
         fine = result - wide_blur(result, FINE * pixels_of(window, shape))
         result += _deep(warp(transfer.texture)) * fine
@@ -102,8 +104,8 @@ def pixels_of(window: np.ndarray, shape: tuple[int, int]) -> float:
     return float(np.sqrt(abs(np.linalg.det(quad_matrix(window, shape)[:2, :2]))))
 
 
-def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`moved [h, w, 3]` with as much of what is finest as `frame` has at `x`, `y` `[h, w]`; itself where nothing moved.
+def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """`moved [h, w, 3]` with as much of what is finest as `frame` has at `x`, `y` `[h, w]`, by shares `where [h, w]`.
 
     Between pixels a frame is read by interpolation, which takes a good part of single pixels' contrast: skin that moved
     by half a pixel lay as a soft patch among skin that did not.
@@ -114,7 +116,7 @@ def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray
     has = cv2.remap(_energy(_grain(around)), x - low[0], y - low[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     grain = _grain(moved)
     share = np.sqrt((has + QUIET**2) / (_energy(grain @ GREEN) + QUIET**2)).clip(1, MOST)
-    result: np.ndarray = moved + (share[..., None] - 1) * grain
+    result: np.ndarray = moved + (where * (share - 1))[..., None] * grain
     return result
 
 

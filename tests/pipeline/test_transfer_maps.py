@@ -7,12 +7,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from composed import composed, inverted_project, settings
 
+from sg3cli.compositing.face_mask import landmarks_in_window
 from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.compositing.skin import skin_mask
+from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import parse_edit
 from sg3cli.pipeline import Job, render_plan
 from sg3cli.pipeline.face_crops import SMOOTHEST, FaceEdits, with_smooth_landmarks
@@ -23,6 +27,8 @@ from sg3cli.pipeline.transfer_maps import SMOOTHING, Drawn, SteadyTransfers
 from sg3cli.project import Project
 from sg3cli.smoothing import smooth_zero_phase
 from sg3cli.video import VideoReader
+from sg3cli.weights.bundle import load_model
+from sg3cli.weights.direction_tools import write_direction
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,25 @@ def test_skin_changes_by_what_all_edits_say(inverted, tiny_bundle):
     assert not replace(face, edits=[]).skin(times).any() and len(replace(face, edits=[]).skin(times)) == 2
     waxen = replace(other, skin=-5.0)
     assert replace(face, edits=[waxen]).skin(times)[1] == np.float32(-SMOOTHEST)  # some structure is left
+
+
+def test_a_render_brings_out_what_skin_has(inverted, tiny_bundle, tmp_path):
+    """The direction's file says by how much, `--skin` how far; skin has more structure then, the wall is the same."""
+    path = tmp_path / "older.safetensors"
+    direction = load_model(str(tiny_bundle)).directions["age"]
+    write_direction(path, replace(direction, meta={**direction.meta, "skin": 0.5}))
+    edits, inverted.edits = inverted.edits, [parse_edit(f"{path}=1")]
+    try:
+        found = {skin: next(composed(inverted, tiny_bundle, skin=skin)) for skin in (0.0, 1.0)}
+    finally:
+        inverted.edits = edits
+    track = inverted.track()
+    skin = skin_mask(landmarks_in_window(track.landmarks[0], track.windows[0], (128, 128)), (128, 128)) > 0.5
+    before, after = found[0.0][1], found[1.0][1]
+    fine = [warp_quad(x.astype(np.float32), track.windows[0], (128, 128)) for x in (before, after)]
+    deep = [(x - cv2.GaussianBlur(x, (0, 0), 2.0))[skin].std() for x in fine]
+    assert deep[1] > 1.15 * deep[0]
+    assert np.array_equal(before[:20], after[:20]) and not np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("kind", ["motion", "paste"])
