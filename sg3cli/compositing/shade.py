@@ -9,12 +9,14 @@ faint, they came out as black smears from the nose to the chin. What is smaller 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.compositing.hue import DARK, GRID, REC601, blurred
+from sg3cli.compositing.hue import DARK, GRID, REC601, blurred, in_the_hue_of
 from sg3cli.levels import HALF, tensor_to_signed, tensor_to_uint8
 
 AREA = 1 / 64  # standard deviation of an area, as a share of the face square
@@ -38,6 +40,12 @@ def in_the_shade_of(plain: Tensor, edited: Tensor, side: int | None = None) -> T
     if scale < 1:
         factor = F.interpolate(factor, size=(height, width), mode="bilinear", align_corners=False)
     return edited + factor * (edited + 1 + DARK / HALF)
+
+
+def as_shown(plain: Tensor, edited: Tensor, kept: Collection[str]) -> Tensor:
+    """Edited drawings `[N,3,R,R]` as footage shows them: what their edit leaves alone (`weights.kept`) as `plain` has it."""
+    shown = in_the_hue_of(plain, edited) if "hue" in kept else edited
+    return in_the_shade_of(plain, shown) if "shade" in kept else shown
 
 
 def images_in_the_shade_of(plain: np.ndarray, edited: np.ndarray, side: int) -> np.ndarray:

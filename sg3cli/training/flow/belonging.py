@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sg3cli.compositing.hue import in_the_hue_of
-from sg3cli.compositing.shade import in_the_shade_of
+from sg3cli.compositing.shade import as_shown
 from sg3cli.nets.code_flow import CodeFlow
 from sg3cli.nets.generator import Generator
 from sg3cli.weights.kept import kept_by_target
@@ -37,7 +36,7 @@ def settle(flow: CodeFlow, ws: Tensor, G: Generator, read: Read, say: Say = lamb
     before, z = read_drawn(ws, G, read), flow.person(ws)
     for k, label in enumerate(flow.config.targets):
         flow.rows[k] = belonging_rows(flow, k, ws, z, G, read, before)
-        shown = as_shown(G, ws, read, kept_by_target(label, flow.config.keeps_hue))
+        shown = reads_shown(G, ws, read, kept_by_target(label, flow.config.keeps_hue))
         flow.reached[k] = what_is_reached(flow, k, ws, z, shown, before)
         rows = np.flatnonzero(flow.rows[k].numpy()).tolist()
         low, high = (float(flow.reached[k, n] * flow.label_std[k] + flow.label_mean[k]) for n in (0, -1))
@@ -49,17 +48,14 @@ def read_drawn(ws: Tensor, G: Generator, read: Read) -> Tensor:
     return torch.cat([read(G.synthesis(part).clamp(-1, 1)) for part in ws.split(AT_ONCE)])
 
 
-def as_shown(G: Generator, ws: Tensor, read: Read, kept: Collection[str]) -> ReadCodes:
+def reads_shown(G: Generator, ws: Tensor, read: Read, kept: Collection[str]) -> ReadCodes:
     """What is read of the drawings of edited codes of the faces ws, after what is `kept` was put back."""
     plain = [G.synthesis(part) for part in ws.split(AT_ONCE)]
 
     def read_codes(edited: Tensor) -> Tensor:
         found = []
         for before, part in zip(plain, edited.split(AT_ONCE), strict=True):
-            after = G.synthesis(part)
-            after = in_the_hue_of(before, after) if "hue" in kept else after
-            after = in_the_shade_of(before, after) if "shade" in kept else after
-            found.append(read(after.clamp(-1, 1)))
+            found.append(read(as_shown(before, G.synthesis(part), kept).clamp(-1, 1)))
         return torch.cat(found)
 
     return read_codes

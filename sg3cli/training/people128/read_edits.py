@@ -32,8 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.compositing.hue import REC601, in_the_hue_of
-from sg3cli.compositing.shade import in_the_shade_of
+from sg3cli.compositing.hue import REC601
+from sg3cli.compositing.shade import as_shown
 from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
 from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
@@ -219,8 +219,8 @@ class ReadEdits:
 
 def as_in_footage(plain: Tensor, edited: Tensor, shaded: Tensor) -> Tensor:
     """Edited drawings `[N,3,R,R]` in the hue of `plain`, and where `shaded [N]` in its shade."""
-    kept = in_the_hue_of(plain, edited)
-    return torch.where(shaded[:, None, None, None], in_the_shade_of(plain, kept), kept)
+    hue, both = (as_shown(plain, edited, kept) for kept in (("hue",), ("hue", "shade")))
+    return torch.where(shaded[:, None, None, None], both, hue)
 
 
 def _lightness(colours: Tensor) -> Tensor:

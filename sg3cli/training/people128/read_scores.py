@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from sg3cli.compositing.shade import as_shown
 from sg3cli.files import write_json
 from sg3cli.nets.efficientnet_lite import LITE0, LITE1
 from sg3cli.nets.face_reader import FaceReader, load_face_reader
@@ -42,17 +43,20 @@ UNSURE = ("brow_raise", "makeup")  # not counted as leaks: they can hardly be re
 def readings(
     bundle: Bundle, reader: FaceReader, pictures: PictureSet, rows: np.ndarray, strengths: Sequence[float] = STRENGTHS
 ) -> dict[str, Tensor]:
-    """{direction: [S,N,L]}: what is read of the drawings of `rows` at each strength."""
+    """{direction: [S,N,L]}: what is read of the drawings of `rows`, as they are shown, at each strength."""
     G, encoder = bundle.generator(), bundle.encoder()
     start = average_image(G, encoder.config.input_size)
     vectors = {name: _vector(bundle, name) for name in bundle.direction_names() if name in LABELS}
     found: dict[str, list[Tensor]] = {name: [] for name in vectors}
     for part in np.array_split(rows, max(1, len(rows) // 16)):
         ws = restyle_codes(encoder, G, pictures.tensor(part, G.img_resolution), 3, start)
-        plain = reader(G.synthesis(ws).clamp(-1, 1))
+        plain = G.synthesis(ws)
+        before = reader(plain.clamp(-1, 1))
         for name, vector in vectors.items():
-            edited = (plain if s == 0 else reader(G.synthesis(ws + s * vector).clamp(-1, 1)) for s in strengths)
-            found[name].append(torch.stack(list(edited)))
+            kept = bundle.directions[name].keeps
+            shown = (as_shown(plain, G.synthesis(ws + s * vector), kept) if s else plain for s in strengths)
+            read = [before if s == 0 else reader(y.clamp(-1, 1)) for s, y in zip(strengths, shown, strict=True)]
+            found[name].append(torch.stack(read))
     return {name: torch.cat(parts, 1) for name, parts in found.items()}
 
 

@@ -8,7 +8,7 @@ from tiny import tiny_generator
 from torch import Tensor
 
 from sg3cli.nets.code_flow import REACH, CodeFlow
-from sg3cli.training.flow.belonging import as_shown, read_drawn, settle
+from sg3cli.training.flow.belonging import read_drawn, reads_shown, settle
 from sg3cli.training.flow.context import CONTEXT, context_of
 from sg3cli.training.flow.fit import FitConfig, fit_flow
 from sg3cli.training.flow.spread import Known, spread
@@ -89,7 +89,7 @@ def test_what_is_reached_is_read_in_the_hue_of_the_face() -> None:
         levels = (images.mean((2, 3)) + 1) / 2
         return levels[:, :1] / levels.sum(1, keepdim=True)
 
-    free, kept = (as_shown(G, ws, red, aspects)(edited) for aspects in ((), ("hue",)))
+    free, kept = (reads_shown(G, ws, red, aspects)(edited) for aspects in ((), ("hue",)))
     before = read_drawn(ws, G, red)
     assert torch.equal(free, read_drawn(edited, G, red))
     assert float((kept - before).abs().mean()) < 0.5 * float((free - before).abs().mean())
