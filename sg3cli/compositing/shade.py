@@ -43,7 +43,7 @@ def in_the_shade_of(plain: Tensor, edited: Tensor, side: int | None = None) -> T
 
 
 def as_shown(plain: Tensor, edited: Tensor, kept: Collection[str]) -> Tensor:
-    """Edited drawings `[N,3,R,R]` as footage shows them: what their edit leaves alone (`weights.kept`) as `plain` has it."""
+    """Edited drawings `[N,3,R,R]` as footage shows them: what is `kept` (`weights.kept`) as `plain` has it."""
     shown = in_the_hue_of(plain, edited) if "hue" in kept else edited
     return in_the_shade_of(plain, shown) if "shade" in kept else shown
 
