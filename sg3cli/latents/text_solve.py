@@ -18,7 +18,7 @@ import numpy as np
 
 from sg3cli.errors import UsageError
 
-PRICE = 0.1  # of a move's size beside what is asked for, in units of the best that moves of size 1 could do
+PRICE = 0.07  # of a move's size beside what is asked for, in units of the best that moves of size 1 could do
 WEAK = 0.05  # share of a deviation for a move of size 1: less than that and the model cannot draw what the text says
 
 

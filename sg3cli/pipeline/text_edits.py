@@ -44,7 +44,7 @@ VARIETY = 0.8  # truncation of these faces
 TRUNCATION = 0.5  # of the faces and of the statistics, as StyleCLIP's
 LOOKED_AT = 6  # frames of a person
 MOVES = "moves-embedded.safetensors"  # of a bundle
-FACES = 16  # on which they are drawn
+FACES = 16  # on which they are drawn; of the embedded model 96 were
 MOST_TOLD = 5
 SAVED = 64  # styles between two saves, or fewer if they take long
 
@@ -115,11 +115,16 @@ def moves_facts(bundle: Bundle) -> dict[str, object]:
     """What that table depends on."""
     parts = {"generator": bundle.origin.digest, "directions": bundle.directions_digest}
     flow = digest_of(bundle.flow_path()) if bundle.has_flow else None
-    return {**parts, "text_model": digest_of(bundle.text_path()), "flow": flow, "faces": FACES}
+    return {**parts, "text_model": digest_of(bundle.text_path()), "flow": flow}
 
 
 def ensure_moves(
-    bundle: Bundle, model: EmbeddedModel, console: Console, device: torch.device, out: Path | None = None
+    bundle: Bundle,
+    model: EmbeddedModel,
+    console: Console,
+    device: torch.device,
+    out: Path | None = None,
+    faces: int = FACES,
 ) -> tuple[Path, bool]:
     """Draw and look at what the model can do, once; continues where a killed run ended. (Path, whether it was made.)"""
     path, facts = out or moves_path(bundle), moves_facts(bundle)
@@ -130,16 +135,16 @@ def ensure_moves(
     people = bundle.flow() if bundle.has_flow else None
     moves = known_moves(G, bundle.directions, people)
     table = np.stack(list(moves.values()))
-    chunks = Chunks(path.with_suffix(".parts"), content_key(**facts))
+    chunks = Chunks(path.with_suffix(".parts"), content_key(**facts, faces=faces))
     if people is None:
-        ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(FACES))
+        ws = Sampler(G, GenerateConfig(truncation=VARIETY)).codes(range(faces))
     else:
-        ws = people.strangers(FACES, G.mapping.w_avg, VARIETY).numpy()
+        ws = people.strangers(faces, G.mapping.w_avg, VARIETY).numpy()
     rows = move_effects(G, ws, table[chunks.rows :], model)
     for some in in_chunks(console.progress(rows, len(table), "moves", chunks.rows), 4):
         chunks.append({"effects": np.stack(some)}, len(some))
     effects = np.concatenate([chunk["effects"] for chunk in chunks])
-    meta = {"names": list(moves), "made": facts}
+    meta = {"names": list(moves), "made": facts, "faces": faces}
     write_arrays(path, {"moves": table.astype(np.float16), "effects": effects.astype(np.float32)}, meta)
     chunks.clear()
     return path, True
