@@ -3,9 +3,9 @@
     R' = R + amount (R * g(fine) - R * g(wide))        g: Gaussians of FINE frame pixels and WIDE of the face's grid
 
 A drawing of 128 pixels has folds and no pores, lines or spots; the footage has those of the very person. R is the frame
-with the folds. Read by a
-network that had no part in anything, half of them more is four years, half of them less six. Single pixels, which are
-the camera's noise, stay, and so do eyes, brows, nose and mouth, whose structure is their shape.
+with the folds. Read by a network that had no part in anything, half of them more is four years, half of them less six.
+More is deeper relief, light and dark alone: redness that was brought out was taken for a disease. Single pixels, which
+are the camera's noise, stay, and so do eyes, brows, nose and mouth, whose structure is their shape.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, face_outline, pixel_centres, smoothstep
 from sg3cli.compositing.wide_blur import wide_blur
 
+LIGHT = np.array([0.299, 0.587, 0.114], np.float32)
 FINE = 0.8  # frame pixels
 WIDE = 3.0  # pixels where the face's square has 128
 INSET = 0.03  # shares of the face's height: how far from its outline skin begins
@@ -43,5 +44,6 @@ def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.n
     """
     wide = max(WIDE * pixels, 2 * FINE)
     structure = cv2.GaussianBlur(image, (0, 0), FINE) - wide_blur(image, wide)
-    result: np.ndarray = image + amount[..., None] * structure
+    relief = (structure @ LIGHT)[..., None]
+    result: np.ndarray = image + amount[..., None] * np.where(amount[..., None] > 0, relief, structure)
     return result

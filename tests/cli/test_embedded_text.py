@@ -115,10 +115,10 @@ def test_alpha_is_found_for_a_change_of_the_fit(
     shutil.copytree(tuned, tmp_path / "copy")
     project = str(tmp_path / "copy" / "talk.sg3")
     said = ["edit", project, "--text", "a smiling face", "--model", str(model), "--clear"]
-    assert cli.run([*said, "--target-change", "0.02"]) == 0
+    assert cli.run([*said, "--target-change", "0.008"]) == 0
     assert "edit: alpha " in capsys.readouterr().err
     (small,) = Project.open(Path(project)).edits
-    assert cli.run([*said, "--target-change", "0.04"]) == 0
+    assert cli.run([*said, "--target-change", "0.016"]) == 0
     (large,) = Project.open(Path(project)).edits
     assert 0 < small.keyframes[0].strength < large.keyframes[0].strength
     assert cli.run([*said, "--target-change", "9"]) == 2

@@ -64,3 +64,15 @@ def test_where_nothing_is_asked_the_picture_is_the_same_to_the_bit() -> None:
     amount[:, 16:] = 0.4
     found = with_structure(image, amount, 1.0)
     assert np.array_equal(found[:, :16], image[:, :16]) and not np.array_equal(found[:, 16:], image[:, 16:])
+
+
+def test_older_skin_has_deeper_lines_and_no_redder_spots() -> None:
+    """Younger skin loses both."""
+    x = np.arange(128, dtype=np.float32)
+    wave = np.broadcast_to(np.sin(2 * np.pi * x / 8)[None, :, None], (32, 128, 1))
+    red = 128 + wave * np.array([10.0, -5.0, -0.05], np.float32)  # of one lightness
+    amounts = (np.full((32, 128), a, np.float32) for a in (0.5, -0.5))
+    older, younger = (with_structure(red.astype(np.float32), amount, 2.0) for amount in amounts)
+    inner = np.s_[:, 16:-16]
+    assert np.abs(older - red)[inner].max() < 0.2
+    assert (younger - 128)[inner].std() < 0.7 * (red - 128)[inner].std()
