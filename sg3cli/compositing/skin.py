@@ -18,7 +18,7 @@ from sg3cli.compositing.wide_blur import wide_blur
 
 LIGHT = np.array([0.299, 0.587, 0.114], np.float32)
 FINE = 0.8  # frame pixels
-WIDE = 3.0  # pixels where the face's square has 128
+WIDE = 2.0  # pixels where the face's square has 128
 INSET = 0.03  # shares of the face's height: how far from its outline skin begins
 FEATURE = 0.035  # how far around eyes, brows, nose and mouth there is none
 SOFT = 0.08
