@@ -117,7 +117,7 @@ def test_a_render_brings_out_what_skin_has(inverted, tiny_bundle, tmp_path):
     before, after = found[0.0][1], found[1.0][1]
     fine = [warp_quad(x.astype(np.float32), track.windows[0], (128, 128)) for x in (before, after)]
     deep = [(x - cv2.GaussianBlur(x, (0, 0), 2.0))[skin].std() for x in fine]
-    assert deep[1] > 1.15 * deep[0]
+    assert deep[1] > 1.08 * deep[0]
     assert np.array_equal(before[:20], after[:20]) and not np.array_equal(before, after)
 
 
