@@ -9,6 +9,8 @@ hold what those people's skin and light had in common, and it came out as orange
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,17 +29,29 @@ def in_the_hue_of(plain: Tensor, edited: Tensor, side: int | None = None) -> Ten
 
     `side`: pixels of the face square, where the drawings are expanded and show more.
     """
-    side, (height, width) = side or plain.shape[-1], plain.shape[-2:]
-    scale = min(1.0, GRID / side)
-    grid = max(1, round(height * scale)), max(1, round(width * scale))
-    small = (F.adaptive_avg_pool2d(x, grid) if scale < 1 else x for x in (plain, edited))
+    side = side or plain.shape[-1]
+    small, scale = on_grid((plain, edited), side)
     before, after = (_over_areas(x, AREA * side * scale) for x in small)
     luma = plain.new_tensor(REC601)[:, None, None]
     factor = (after * luma).sum(1, keepdim=True) / (before * luma).sum(1, keepdim=True)
     correction = (before * factor - after) / HALF
-    if scale < 1:
-        correction = F.interpolate(correction, size=(height, width), mode="bilinear", align_corners=False)
-    return edited + correction
+    return edited + as_large_as(edited, correction)
+
+
+def on_grid(images: Sequence[Tensor], side: int) -> tuple[list[Tensor], float]:
+    """Drawings [N,3,H,W] whose face square has `side` pixels, with `GRID` at most, and by how much they were scaled."""
+    scale = min(1.0, GRID / side)
+    if scale == 1:
+        return list(images), scale
+    height, width = images[0].shape[-2:]
+    grid = max(1, round(height * scale)), max(1, round(width * scale))
+    return [F.adaptive_avg_pool2d(image, grid) for image in images], scale
+
+
+def as_large_as(image: Tensor, small: Tensor) -> Tensor:
+    """A map of the grid [N,C,h,w] at the size of `image [N,C,H,W]`."""
+    size = image.shape[-2:]
+    return small if small.shape[-2:] == size else F.interpolate(small, size=size, mode="bilinear", align_corners=False)
 
 
 def images_in_the_hue_of(plain: np.ndarray, edited: np.ndarray, side: int) -> np.ndarray:

@@ -13,10 +13,9 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sg3cli.compositing.hue import DARK, GRID, REC601, blurred, in_the_hue_of
+from sg3cli.compositing.hue import DARK, REC601, as_large_as, blurred, in_the_hue_of, on_grid
 from sg3cli.levels import HALF, tensor_to_signed, tensor_to_uint8
 
 AREA = 1 / 64  # standard deviation of an area, as a share of the face square
@@ -29,16 +28,12 @@ def in_the_shade_of(plain: Tensor, edited: Tensor, side: int | None = None) -> T
 
     `side`: pixels of the face square, where the drawings are expanded and show more.
     """
-    side, (height, width) = side or plain.shape[-1], plain.shape[-2:]
-    scale = min(1.0, GRID / side)
-    grid = max(1, round(height * scale)), max(1, round(width * scale))
-    small = (F.adaptive_avg_pool2d(x, grid) if scale < 1 else x for x in (plain, edited))
+    side = side or plain.shape[-1]
+    small, scale = on_grid((plain, edited), side)
     before, after = (_logarithm(x, AREA * side * scale) for x in small)
     change, limit = after - before, CONTRAST * face_contrast(before, side * scale)
     allowed = change / (1 + (change / limit) ** 4) ** 0.25
-    factor = torch.expm1(allowed - change)
-    if scale < 1:
-        factor = F.interpolate(factor, size=(height, width), mode="bilinear", align_corners=False)
+    factor = as_large_as(edited, torch.expm1(allowed - change))
     return edited + factor * (edited + 1 + DARK / HALF)
 
 

@@ -219,8 +219,8 @@ class ReadEdits:
 
 def as_in_footage(plain: Tensor, edited: Tensor, shaded: Tensor) -> Tensor:
     """Edited drawings `[N,3,R,R]` in the hue of `plain`, and where `shaded [N]` in its shade."""
-    hue, both = (as_shown(plain, edited, kept) for kept in (("hue",), ("hue", "shade")))
-    return torch.where(shaded[:, None, None, None], both, hue)
+    hue = as_shown(plain, edited, ("hue",))
+    return torch.where(shaded[:, None, None, None], as_shown(plain, hue, ("shade",)), hue)
 
 
 def _lightness(colours: Tensor) -> Tensor:
