@@ -16,6 +16,7 @@ from sg3cli.errors import UsageError
 from sg3cli.time_ranges import parse_ranges, parse_rate
 
 SIDES = ("left", "right", "top", "bottom")
+FACE_PARTS = ("brows", "eyes", "nose", "mouth")
 WIDEST = 1.0  # share of the face square by which a side may be expanded
 PRECISIONS = ("fp32", "bf16")
 SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -55,6 +56,17 @@ def smoothing_sigma(text: str) -> float:
     if not 0 < sigma < math.inf:
         raise UsageError(f"unknown smoothing {text!r}", "choose paper, none or gauss:SECONDS, for example gauss:0.1")
     return sigma
+
+
+def parse_parts(text: str) -> frozenset[str] | None:
+    """The parts of the face that are named, None for `auto`; raises `UsageError` for anything else."""
+    if text == "auto":
+        return None
+    named = frozenset(part.strip() for part in text.split(",")) - {"none"}
+    if unknown := sorted(named - set(FACE_PARTS)):
+        hint = f"choose auto, none or {', '.join(FACE_PARTS)}"
+        raise UsageError(f"unknown part of the face: {', '.join(unknown)!r}", hint)
+    return named
 
 
 def parse_track(text: str) -> int | None:
@@ -299,6 +311,15 @@ class RenderConfig(StageSettings):
         Option(
             "How much darker or lighter an area of the face may become: within the face's own contrast (limit), as the "
             "edited face is drawn (free), or limited if every edit is of that kind (auto)."
+        ),
+    ] = "auto"
+    # auto | none | eyes,nose,...: parts of the face that stay the source's
+    keep: Annotated[
+        str,
+        Option(
+            "Parts of the face that stay as they are in the source: brows, eyes, nose, mouth, several with commas; "
+            "none; or those that no edit is about (auto).",
+            parse=parse_parts,
         ),
     ] = "auto"
     # factor of what an edit of age does to skin's own structure

@@ -4,25 +4,30 @@
 
 A drawing of 128 pixels has folds and no pores, lines or spots; the footage has those of the very person. R is the frame
 with the folds. Read by a network that had no part in anything, half of them more is four years, half of them less six.
-More is deeper relief, light and dark alone: redness that was brought out was taken for a disease. Single pixels, which
-are the camera's noise, stay, and so do eyes, brows, nose and mouth, whose structure is their shape.
+More is deeper relief, light and dark alone: redness that was brought out was taken for a disease, and spots for stains,
+so that lines come out most. Single pixels, which are the camera's noise, stay, and so do eyes, brows, nose and mouth,
+whose structure is their shape.
 """
 
 from __future__ import annotations
+
+from itertools import chain
 
 import cv2
 import numpy as np
 
 from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, face_outline, pixel_centres, smoothstep
+from sg3cli.compositing.face_parts import PARTS, beyond_part
 from sg3cli.compositing.wide_blur import wide_blur
 
 LIGHT = np.array([0.299, 0.587, 0.114], np.float32)
 FINE = 0.8  # frame pixels
 WIDE = 2.0  # pixels where the face's square has 128
 INSET = 0.03  # shares of the face's height: how far from its outline skin begins
+LINE = (0.2, 0.7)  # coherence of what is no line, and of what is one
+LEAST_LINE = 0.2  # of a spot's relief that comes out
 FEATURE = 0.035  # how far around eyes, brows, nose and mouth there is none
 SOFT = 0.08
-FEATURES = (range(17, 22), range(22, 27), range(27, 36), range(36, 42), range(42, 48), range(48, 60))
 
 
 def skin_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -31,10 +36,21 @@ def skin_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return np.zeros(shape, np.float32)
     tall, at = float(np.linalg.norm(landmarks[BROWS].mean(axis=0) - landmarks[CHIN])), pixel_centres(shape)
     mask = smoothstep((-convex_distance(face_outline(landmarks), at) / tall - INSET) / SOFT)
-    for feature in FEATURES:
-        outline = cv2.convexHull(landmarks[list(feature)].astype(np.float32))[:, 0].astype(np.float64)
-        mask = mask * smoothstep((convex_distance(outline, at) / tall - FEATURE) / SOFT)
+    for feature in chain.from_iterable(PARTS.values()):
+        mask = mask * smoothstep((beyond_part(landmarks, feature, shape) - FEATURE) / SOFT)
     return mask.astype(np.float32)
+
+
+def lines(relief: np.ndarray, wide: float) -> np.ndarray:
+    """LEAST_LINE..1 `[h, w]`: how far structure `[h, w]` runs one way within `wide` pixels: a line does, a spot not.
+
+    The coherence of its structure tensor, (l1 - l2) / (l1 + l2) for the eigenvalues l1 >= l2.
+    """
+    dx, dy = (cv2.Sobel(relief, cv2.CV_32F, *way, ksize=3) for way in ((1, 0), (0, 1)))
+    xx, xy, yy = (wide_blur(a, wide) for a in (dx * dx, dx * dy, dy * dy))
+    coherence = np.sqrt((xx - yy) ** 2 + 4 * xy * xy) / (xx + yy + 1e-3)
+    result: np.ndarray = LEAST_LINE + (1 - LEAST_LINE) * smoothstep((coherence - LINE[0]) / (LINE[1] - LINE[0]))
+    return result
 
 
 def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.ndarray:
@@ -44,6 +60,8 @@ def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.n
     """
     wide = max(WIDE * pixels, 2 * FINE)
     structure = cv2.GaussianBlur(image, (0, 0), FINE) - wide_blur(image, wide)
-    relief = (structure @ LIGHT)[..., None]
-    result: np.ndarray = image + amount[..., None] * np.where(amount[..., None] > 0, relief, structure)
+    if (amount > 0).any():
+        light = structure @ LIGHT
+        structure = np.where(amount[..., None] > 0, (light * lines(light, wide))[..., None], structure)
+    result: np.ndarray = image + amount[..., None] * structure
     return result

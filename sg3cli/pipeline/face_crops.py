@@ -16,7 +16,7 @@ from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import NO_MARGIN, Sides
-from sg3cli.settings import RenderConfig
+from sg3cli.settings import FACE_PARTS, RenderConfig, parse_parts
 from sg3cli.video import Frame
 
 
@@ -76,8 +76,13 @@ class FaceEdits:
             drawn = ((plain, images_in_the_shade_of(plain, edited, side)) for plain, edited in drawn)
         return drawn
 
+    def parts(self, asked: str) -> frozenset[str]:
+        """The parts of the face that stay the source's; `asked`: `RenderConfig.keep`."""
+        named = parse_parts(asked)
+        return frozenset(part for part in FACE_PARTS if self.keeps(part, "auto")) if named is None else named
+
     def keeps(self, aspect: str, asked: str) -> bool:
-        """Whether the edited face is held to the hue, or the shade, of the unedited one; `asked`: auto, free or not."""
+        """Whether the hue, the shade or a part of the unedited face stays; `asked`: auto, free or not."""
         if asked != "auto":
             return asked != "free"
         meant = [aspect in edit.keeps for edit in self.edits if not edit.is_zero]

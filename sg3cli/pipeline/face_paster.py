@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from sg3cli.compositing.face_mask import beyond_face, edge_mask, face_mask, landmarks_in_window, smoothstep
+from sg3cli.compositing.face_parts import part_mask
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
@@ -76,6 +77,7 @@ class FacePaster:
     config: RenderConfig
     resolution: int  # the generator's
     inputs: CompositingInputs = NO_INPUTS
+    parts: frozenset[str] = frozenset()  # of the face, which stay the source's
     skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure
 
     @property
@@ -160,7 +162,7 @@ class FacePaster:
         `presence` is an opacity, or one for each pixel of the crop `[h, w]`.
         """
         config, mask = self.config, self.inputs.mask
-        seen = self.visible(frame, plain)
+        seen, presence = self.visible(frame, plain), self.changing(frame.index, presence)
         if transfer is not None:
             transfer = self.within(frame.index, transfer, seen, presence)
         return paste(
@@ -176,6 +178,17 @@ class FacePaster:
             blend=config.blend if config.stitch != "none" else "alpha",
             transfer=transfer,
         )
+
+    def changing(self, index: int, presence: float | np.ndarray) -> float | np.ndarray:
+        """`presence` without the parts of the face that stay the source's: a number or `[h, w]` as it was given."""
+        if not self.parts or self.config.stitch == "none":
+            return presence
+        size = self.shape(self.resolution)
+        if isinstance(presence, np.ndarray) and presence.ndim == 2:
+            size = (presence.shape[0], presence.shape[1])
+        landmarks = landmarks_in_window(self.track.landmarks[index], self.window(index), size)
+        result: np.ndarray = np.asarray(presence, np.float32) * (1 - part_mask(landmarks, self.parts, size))
+        return result
 
     def within(self, index: int, transfer: Transfer, seen: np.ndarray | None, presence: float | np.ndarray) -> Transfer:
         """The transfer with what may move: the face but for what stands before it, hair, ears and collar near it so

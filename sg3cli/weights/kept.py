@@ -1,6 +1,7 @@
 """What an edit does not mean to change about a face, as files of directions and mappers say it.
 
 `hue`: the colour of skin and hair. `shade`: that shadows are no deeper than the face's own.
+`eyes`, `nose`, `brows`, `mouth`: a part of the face, which stays the source's.
 """
 
 from __future__ import annotations
@@ -8,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-KEPT = {"hue": "kept", "shade": "limited"}  # aspect -> what a file says that keeps it
-CHANGED = {"hue": "changed", "shade": "free"}
+from sg3cli.settings import FACE_PARTS
+
+# aspect -> what a file says that keeps it
+KEPT = {"hue": "kept", "shade": "limited"} | dict.fromkeys(FACE_PARTS, "kept")
+CHANGED = {"hue": "changed", "shade": "free"} | dict.fromkeys(FACE_PARTS, "changed")
 KEEPING = {  # aspect -> attributes that leave it alone
     "hue": frozenset({"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}),
     "shade": frozenset({"age", "smile"}),
+    "eyes": frozenset({"age"}),
+    "nose": frozenset({"age"}),
 }
 
 

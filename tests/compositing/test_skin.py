@@ -58,6 +58,20 @@ def test_lines_become_deeper_or_shallower_and_noise_and_light_stay(amount: float
     assert abs(grain[1] / grain[0] - 1) < 0.6 * abs(amount)
 
 
+def test_lines_come_out_and_spots_stay() -> None:
+    """Somebody's freckled cheek looked stained, not older."""
+    axis = np.arange(128, dtype=np.float32)
+    wave = 10 * np.sin(2 * np.pi * axis / 10)
+    lines = np.broadcast_to(wave[None, :, None], (128, 128, 3)) + 128
+    spots = np.broadcast_to((wave[None, :] * wave[:, None] / 10)[..., None], (128, 128, 3)) + 128
+    inner, amount = np.s_[24:-24, 24:-24], np.full((128, 128), 0.5, np.float32)
+    gains = [
+        float((with_structure(image.astype(np.float32), amount, 2.0) - 128)[inner].std() / (image - 128)[inner].std())
+        for image in (lines, spots)
+    ]
+    assert gains[0] > 1.3 and gains[1] < 1.15, gains
+
+
 def test_where_nothing_is_asked_the_picture_is_the_same_to_the_bit() -> None:
     image = np.random.default_rng(1).normal(128, 30, (32, 32, 3)).astype(np.float32)
     amount = np.zeros((32, 32), np.float32)

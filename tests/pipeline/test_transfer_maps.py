@@ -90,6 +90,28 @@ def test_hue_is_kept_where_no_edit_is_about_it(inverted, tiny_bundle):
     assert not replace(face, edits=[held]).keeps("hue", "free")
 
 
+def test_parts_of_the_face_stay_the_source_s_where_no_edit_is_about_them(inverted, tiny_bundle):
+    face = transfers(inverted, tiny_bundle).face
+    older, other = (replace(face.edits[0], keeps=frozenset(keeps)) for keeps in (["eyes", "nose", "hue"], ["nose"]))
+    assert replace(face, edits=[older]).parts("auto") == {"eyes", "nose"}
+    assert replace(face, edits=[older, other]).parts("auto") == {"nose"}
+    assert replace(face, edits=[older]).parts("none") == frozenset()
+    assert replace(face, edits=[other]).parts("mouth,eyes") == {"mouth", "eyes"}
+
+
+@pytest.mark.parametrize("kind", ["motion", "paste", "draw"])
+def test_what_is_kept_has_the_source_s_bits(inverted, tiny_bundle, kind):
+    landmarks = inverted.track().landmarks
+    changed = {}
+    for keep in ("none", "mouth"):
+        pairs = composed(inverted, tiny_bundle, transfer=kind, keep=keep)
+        changed[keep] = [np.abs(after.astype(int) - before).max(axis=2) for before, after in pairs]
+    at = [tuple(np.rint(points[48:60].mean(axis=0)).astype(int)) for points in landmarks]
+    free, kept = ([frame[y, x] for frame, (x, y) in zip(changed[keep], at, strict=True)] for keep in changed)
+    assert not any(kept) and any(free)
+    assert np.max(changed["mouth"]) >= 0.5 * np.max(changed["none"])  # the rest of the face still changes
+
+
 def test_skin_changes_by_what_all_edits_say(inverted, tiny_bundle):
     face, times = transfers(inverted, tiny_bundle).face, np.array([0.0, 0.5])
     older = replace(face.edits[0], skin=0.25)
@@ -109,12 +131,12 @@ def test_a_render_brings_out_what_skin_has(inverted, tiny_bundle, tmp_path):
     write_direction(path, replace(direction, meta={**direction.meta, "skin": 0.5}))
     edits, inverted.edits = inverted.edits, [parse_edit(f"{path}=1")]
     try:
-        found = {skin: next(composed(inverted, tiny_bundle, skin=skin)) for skin in (0.0, 1.0)}
+        found = {skin: next(composed(inverted, tiny_bundle, skin=skin)) for skin in (0.0, 2.0)}
     finally:
         inverted.edits = edits
     track = inverted.track()
     skin = skin_mask(landmarks_in_window(track.landmarks[0], track.windows[0], (128, 128)), (128, 128)) > 0.5
-    before, after = found[0.0][1], found[1.0][1]
+    before, after = found[0.0][1], found[2.0][1]
     fine = [warp_quad(x.astype(np.float32), track.windows[0], (128, 128)) for x in (before, after)]
     deep = [(x - cv2.GaussianBlur(x, (0, 0), 2.0))[skin].std() for x in fine]
     assert deep[1] > 1.08 * deep[0]

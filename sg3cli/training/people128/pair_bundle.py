@@ -67,7 +67,11 @@ class Shipped:
 # soft. Raised brows were hardly seen at four units and are left out.
 SHIPPED: dict[str, Shipped] = {
     "age": Shipped(
-        "10 to 20 years older, the hair excepted", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade"), skin=0.25
+        "10 to 20 years older, the hair excepted",
+        (-2.0, 2.0),
+        factor=1.15,
+        keeps=("hue", "shade", "eyes", "nose"),
+        skin=0.25,
     ),
     "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), keeps=("hue",)),

@@ -1,0 +1,47 @@
+"""Parts of a face by its landmarks: masks of what an edit leaves to the source, or where skin is not.
+
+A drawing of 128 pixels has a dozen for an eye. What it changes about one that an edit has nothing to do with is chance:
+somebody younger looked with one eye lighter than the other, and his nose ended earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, pixel_centres, smoothstep
+
+PARTS: dict[str, tuple[range, ...]] = {  # by iBUG landmarks; each range is one convex outline
+    "brows": (range(17, 22), range(22, 27)),
+    "eyes": (range(36, 42), range(42, 48)),
+    "nose": (range(27, 36),),
+    "mouth": (range(48, 60),),
+}
+REACH = 0.03  # shares of the face's height: how far a part reaches beyond its landmarks
+SOFT = 0.05  # over which its mask falls to 0
+
+
+def beyond_part(landmarks: np.ndarray, part: range, shape: tuple[int, int]) -> np.ndarray:
+    """How far each pixel `[h, w]` lies outside a part, negative inside, in shares of the face's height.
+
+    `landmarks [68, 2]` are finite, in pixels of the crop.
+    """
+    tall = float(np.linalg.norm(landmarks[BROWS].mean(axis=0) - landmarks[CHIN]))
+    outline = cv2.convexHull(landmarks[list(part)].astype(np.float32))[:, 0].astype(np.float64)
+    return convex_distance(outline, pixel_centres(shape)) / max(tall, 1e-6)
+
+
+def part_mask(landmarks: np.ndarray, parts: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
+    """0..1 `[h, w]` float32: 1 on the named `parts` of a face, falling smoothly to 0 around them; 0 without a face.
+
+    `landmarks [68, 2]` in pixels of the crop; nan where there is none.
+    """
+    mask = np.zeros(shape)
+    if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).min() < 1:
+        return mask.astype(np.float32)
+    for part in parts:
+        for piece in PARTS[part]:
+            mask = np.maximum(mask, smoothstep(1 - (beyond_part(landmarks, piece, shape) - REACH) / SOFT))
+    return mask.astype(np.float32)

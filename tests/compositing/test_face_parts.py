@@ -1,0 +1,53 @@
+"""Masks of eyes, nose, brows and mouth."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from sg3cli.compositing.face_parts import PARTS, beyond_part, part_mask
+from sg3cli.settings import FACE_PARTS
+from tests.compositing.test_skin import landmarks
+
+PLACES = {"brows": (0.37, 0.4), "eyes": (0.61, 0.46), "nose": (0.5, 0.56), "mouth": (0.5, 0.69)}
+
+
+@pytest.mark.parametrize("part", PLACES)
+def test_a_part_is_covered_and_the_others_are_not(part: str) -> None:
+    mask = part_mask(landmarks(), [part], (128, 128))
+    at = {name: float(mask[int(128 * y), int(128 * x)]) for name, (x, y) in PLACES.items()}
+    assert at.pop(part) == 1.0
+    assert max(at.values()) < 0.8, at  # brows are near to the eyes of a small face
+    assert mask[80, 40] == mask[10, 64] == mask[125, 64] == 0  # a cheek, the hair, the collar
+    assert mask.dtype == np.float32 and mask.min() >= 0 and mask.max() <= 1
+
+
+def test_several_parts_are_the_largest_of_each() -> None:
+    points, shape = landmarks(), (96, 128)
+    each = [part_mask(points, [part], shape) for part in PARTS]
+    np.testing.assert_array_equal(part_mask(points, PARTS, shape), np.max(each, axis=0))
+    assert not part_mask(points, [], shape).any()
+    assert not part_mask(np.full((68, 2), np.nan), PARTS, shape).any()
+    assert not part_mask(np.full((68, 2), 3.0), PARTS, shape).any()
+
+
+def test_the_mask_is_one_at_every_size_and_moves_smoothly() -> None:
+    points = landmarks(256)
+    large = part_mask(points, ["eyes", "nose"], (256, 256))
+    small = part_mask(landmarks(), ["eyes", "nose"], (128, 128))
+    assert np.abs(cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) - small).max() < 0.1
+    moved = part_mask(points + 0.1, ["eyes", "nose"], (256, 256))
+    assert 0 < np.abs(moved - large).max() < 0.05  # a tenth of a pixel is no flicker
+
+
+def test_distance_is_in_shares_of_the_face_s_height() -> None:
+    points = landmarks(100)  # brows at 40, chin at 83
+    tall = points[8, 1] - points[17:27, 1].mean()
+    found = beyond_part(points, range(48, 60), (100, 100))
+    assert found[68, 50] < 0
+    assert found[90, 50] == pytest.approx((90.5 - points[48:60, 1].max()) / tall, abs=0.01)
+
+
+def test_settings_and_masks_know_the_same_parts() -> None:
+    assert set(PARTS) == set(FACE_PARTS)
