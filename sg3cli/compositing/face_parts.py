@@ -19,8 +19,8 @@ PARTS: dict[str, tuple[range, ...]] = {  # by iBUG landmarks; each range is one 
     "nose": (range(27, 36),),
     "mouth": (range(48, 60),),
 }
-REACH = 0.03  # shares of the face's height: how far a part reaches beyond its landmarks
-SOFT = 0.05  # over which its mask falls to 0
+REACH = 0.02  # shares of the face's height: how far a part reaches beyond its landmarks
+SOFT = 0.07  # over which its mask falls to 0
 
 
 def beyond_part(landmarks: np.ndarray, part: range, shape: tuple[int, int]) -> np.ndarray:

@@ -180,8 +180,13 @@ class FacePaster:
         )
 
     def changing(self, index: int, presence: float | np.ndarray) -> float | np.ndarray:
-        """`presence` without the parts of the face that stay the source's: a number or `[h, w]` as it was given."""
-        if not self.parts or self.config.stitch == "none":
+        """`presence` `[h, w]` without the parts of the face that stay the source's; as it is where there are none.
+
+        Those of the edit alone do not count beside a mask of the user's own, nor in a face that is drawn as a whole.
+        """
+        drawn = self.config.transfer == "draw" or not self.config.detail
+        unasked = self.config.keep == "auto" and (self.replaced or drawn)
+        if not self.parts or unasked or self.config.stitch == "none":
             return presence
         size = self.shape(self.resolution)
         if isinstance(presence, np.ndarray) and presence.ndim == 2:

@@ -25,6 +25,7 @@ from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.transfer_maps import SMOOTHING, Drawn, SteadyTransfers
 from sg3cli.project import Project
+from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import smooth_zero_phase
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import load_model
@@ -110,6 +111,20 @@ def test_what_is_kept_has_the_source_s_bits(inverted, tiny_bundle, kind):
     free, kept = ([frame[y, x] for frame, (x, y) in zip(changed[keep], at, strict=True)] for keep in changed)
     assert not any(kept) and any(free)
     assert np.max(changed["mouth"]) >= 0.5 * np.max(changed["none"])  # the rest of the face still changes
+
+
+def test_an_edit_s_own_parts_do_not_count_in_a_drawn_face_nor_beside_a_mask_of_the_user_s(inverted, tiny_bundle):
+    face = transfers(inverted, tiny_bundle).face
+    track = with_smooth_landmarks(face.track)
+
+    def changes(parts: frozenset[str] = frozenset({"mouth"}), **options: object) -> bool:
+        paster = FacePaster(track, replace(RenderConfig(), **options), 32, parts=parts)
+        return bool(np.min(paster.changing(0, 1.0)) > 0)
+
+    assert not changes() and changes(frozenset())
+    assert changes(transfer="draw") and not changes(transfer="draw", keep="mouth")
+    assert changes(mask="m.png", mask_mode="replace") and not changes(mask="m.png")
+    assert changes(detail=0.0) and changes(stitch="none")
 
 
 def test_skin_changes_by_what_all_edits_say(inverted, tiny_bundle):

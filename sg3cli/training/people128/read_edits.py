@@ -39,6 +39,7 @@ from sg3cli.nets.face_reader import READ_STAGES, FaceReader, at_size, pooled
 from sg3cli.nets.generator import Generator
 from sg3cli.training.people128.autoencoder import face_weight
 from sg3cli.training.people128.projected_discriminator import ProjectedDiscriminator
+from sg3cli.weights.kept import kept_by_labels
 
 
 class Readable(NamedTuple):
@@ -78,6 +79,7 @@ PARTS = {  # of a face, by iBUG landmarks
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 BLOCK = 8  # pixels of an area: a brow is one or two
+AROUND = 5  # of half the pixels: a spot is not much larger
 NEAR = 0.025  # of the side: how far a part of the face reaches around its landmarks
 BALANCE_EVERY = 20  # steps
 RIDGE = 20.0  # people, of whom nothing is known, beside those who differ
@@ -109,6 +111,8 @@ class ReadConfig:
     beyond: float = 9.0
     symmetry: float = 7.0
     kept: float = 8.0
+    spots: float = 15.0
+    light: float = 4.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
@@ -158,8 +162,7 @@ class ReadEdits:
         names, strengths = self.wishes(before, list(directions), rng)
         change = torch.stack([s * directions[name] for name, s in zip(names, strengths.tolist(), strict=True)])
         edited = self.G.synthesis(ws + change)
-        shaded = torch.tensor([READABLE[name].shaded for name in names])
-        after, whom, drawn = self._read(view(as_in_footage(y, edited, shaded)))
+        after, whom, drawn = self._read(view(as_in_footage(y, edited, names, faces.landmarks)))
         wanted = self._wanted(names, strengths)
         error, asked = ((after - before - wanted) / self.reader.spread).square(), wanted != 0
         terms = {
@@ -167,8 +170,10 @@ class ReadEdits:
             "leak": (error * ~asked * self.leak).sum(1).mean(),
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
             "colour": c.colour * self._colour(edited - y, torch.tensor([READABLE[name].held for name in names])),
+            "light": c.light * _lit(edited - y, strengths * torch.tensor([READABLE[name].shaded for name in names])),
             "symmetry": c.symmetry * _asymmetry(edited - y),
             "kept": c.kept * _kept(edited - y, faces.landmarks, [READABLE[name].keeps for name in names]),
+            "spots": c.spots * _spots(edited - y, self.face),
             "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
         terms["total"] = torch.stack(list(terms.values())).sum()
@@ -217,10 +222,14 @@ class ReadEdits:
         return (in_areas * F.avg_pool2d(self.face, BLOCK)).mean() + 0.5 * spots
 
 
-def as_in_footage(plain: Tensor, edited: Tensor, shaded: Tensor) -> Tensor:
-    """Edited drawings `[N,3,R,R]` in the hue of `plain`, and where `shaded [N]` in its shade."""
+def as_in_footage(plain: Tensor, edited: Tensor, names: Sequence[str], landmarks: Tensor) -> Tensor:
+    """Drawings `[N,3,R,R]` edited by one of `READABLE` each, as footage shows them: in the hue of `plain`, some in its
+    shade, and with parts of the face, by its landmarks `[N,68,2]` (pixels), that stay (`weights.kept`)."""
     hue = as_shown(plain, edited, ("hue",))
-    return torch.where(shaded[:, None, None, None], as_shown(plain, hue, ("shade",)), hue)
+    shaded = torch.tensor([READABLE[name].shaded for name in names])
+    shown = torch.where(shaded[:, None, None, None], as_shown(plain, hue, ("shade",)), hue)
+    kept = [tuple(kept_by_labels([READABLE[name].label]) & PARTS.keys()) for name in names]
+    return torch.lerp(shown, plain, near_parts(landmarks, kept, plain.shape[-1]))
 
 
 def _lightness(colours: Tensor) -> Tensor:
@@ -241,13 +250,39 @@ def _asymmetry(change: Tensor) -> Tensor:
 
 def _kept(change: Tensor, landmarks: Tensor, keeps: Sequence[tuple[str, ...]]) -> Tensor:
     """[]: change [N,3,R,R] near the landmarks [N,68,2] (pixels) of the parts that each face keeps."""
-    side = change.shape[-1]
-    shown = torch.tensor([[any(k in PARTS[part] for part in parts) for k in range(68)] for parts in keeps])
+    near = near_parts(landmarks, keeps, change.shape[-1])
+    return _rms(F.avg_pool2d(change, 2), F.avg_pool2d(near, 2))
+
+
+def near_parts(landmarks: Tensor, parts: Sequence[tuple[str, ...]], side: int) -> Tensor:
+    """[N,1,R,R] in 0..1: near the landmarks [N,68,2] (pixels of R = `side`) of some parts of each face."""
+    shown = torch.tensor([[any(k in PARTS[part] for part in of) for k in range(68)] for of in parts])
     axis = (torch.arange(side) + 0.5) / (NEAR * side)
     dx, dy = (axis - landmarks[..., k, None] / (NEAR * side) for k in (0, 1))  # [N,68,R]
     near = torch.exp(-0.5 * dx.square())[:, :, None] * torch.exp(-0.5 * dy.square())[..., None]
-    near = (near * shown[..., None, None]).amax(1, keepdim=True)
-    return _rms(F.avg_pool2d(change, 2), F.avg_pool2d(near, 2))
+    return (near * shown[..., None, None]).amax(1, keepdim=True)
+
+
+def _lit(change: Tensor, signs: Tensor) -> Tensor:
+    """[]: how much lighter areas of a change [N,3,R,R] become, darker where signs [N] are negative.
+
+    Folds and bags are shadows; a fit that may also lighten what lies between them paints pale patches.
+    """
+    areas = F.avg_pool2d(_lightness(change), BLOCK // 2) * signs.sign()[:, None, None, None]
+    return _rms(areas.clamp(min=0), areas.new_ones(1))
+
+
+def _spots(change: Tensor, where: Tensor) -> Tensor:
+    """[]: how steep a change [N,3,R,R] of lightness is in two ways at one place: a fold is so in one, a stain in both.
+
+    The smaller eigenvalue of its structure tensor, over some pixels around.
+    """
+    light = F.avg_pool2d(_lightness(change), 2)
+    around = F.pad(light, (1, 1, 1, 1), mode="replicate")
+    dx, dy = around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2], around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1]
+    xx, xy, yy = (F.avg_pool2d(a, AROUND, 1, AROUND // 2) for a in (dx * dx, dx * dy, dy * dy))
+    smaller = 0.125 * (xx + yy - ((xx - yy).square() + 4 * xy.square() + 1e-12).sqrt())
+    return ((smaller.clamp(min=0) * F.avg_pool2d(where, 2)).mean((1, 2, 3)) + 1e-12).sqrt().mean()
 
 
 def _rms(values: Tensor, weight: Tensor) -> Tensor:
