@@ -72,7 +72,10 @@ def convex_distance(outline: np.ndarray, points: np.ndarray) -> np.ndarray:
     start, along = outline[kept], edges[kept] / lengths[kept, None]
     normals = np.stack([along[:, 1], -along[:, 0]], axis=1)
     normals *= -np.sign(((outline.mean(axis=0) - start) * normals).sum(axis=1, keepdims=True))  # outwards
-    result: np.ndarray = (points @ normals.T - (start * normals).sum(axis=1)).max(axis=-1)
+    x, y = points[..., 0], points[..., 1]
+    result: np.ndarray = np.full(x.shape, -np.inf)
+    for (across, down), offset in zip(normals, (start * normals).sum(axis=1), strict=True):
+        np.maximum(result, across * x + down * y - offset, out=result)
     return result
 
 

@@ -22,6 +22,8 @@ WIDE = 12.0  # pixels: a change wider than this is light before anything is look
 LARGEST = 0.9  # logarithm of the largest factor
 PATCH = 2.0  # pixels over which one place is judged
 GAINED = 4.0  # levels by which motion must explain more than standing still to count in full
+BULK = (0.2, 0.4)  # of what is left over all around, what motion must explain to count, and to count in full
+REGION = 6.0  # pixels all around
 NOISE = 2.0  # levels that two drawings of one thing may differ by
 FOLDED = (0.1, 0.4)  # area that is left of a pixel: from here down nothing moves; below this less
 FINEST = 1.5  # pixels: the finest structure that a drawing has
@@ -68,9 +70,16 @@ def further_motion(plain: np.ndarray, edited: np.ndarray, motion: np.ndarray) ->
 
 
 def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """0..1 `[n, n]`: how far the motion that leads to `moved` tells more of the edit than light alone does."""
-    still, after = (_around(np.abs(edited - lit(image, edited)).mean(axis=2)) for image in (plain, moved))
+    """0..1 `[n, n]`: how far the motion that leads to `moved` tells more of the edit than light alone does.
+
+    Much more, and most of all there is: a beard or a rim that comes is a little like what lies beside it, and pulling
+    that along explains some of it. What does move, moves with all that is around.
+    """
+    left = [np.abs(edited - lit(image, edited)).mean(axis=2) for image in (plain, moved)]
+    still, after = (_around(error) for error in left)
     share = np.clip((still - after - NOISE / 4) / GAINED, 0, 1)
+    still, after = (_around(error, REGION) for error in left)
+    share *= np.clip((1 - after / (still + 1e-3) - BULK[0]) / (BULK[1] - BULK[0]), 0, 1)
     return _around(cv2.dilate(share, np.ones((5, 5), np.uint8)), 2 * PATCH)
 
 

@@ -292,3 +292,20 @@ def test_around_the_face_motion_is_smooth_and_on_it_as_it_is():
     assert np.allclose(motion[50:70, 50:70], trembling[50:70, 50:70], atol=1e-6) and not motion[:10].any()
     assert motion[90:].std() < 0.1 * trembling.std() and abs(motion[90:].mean() - 0.02) < 0.002
     assert not Transfer(**still(), side=GRID).within(face, share).motion.any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["rim", "stubble"])
+def test_what_is_added_in_place_pulls_nothing_along(kind, seed):
+    """Glasses looked a little like brows, and brows came down to explain them."""
+    plain = cloth(GRID, seed, grain=12.0)
+    edited = plain.copy()
+    if kind == "rim":
+        cv2.circle(edited, (64, 64), 24, (40, 35, 30), 2, cv2.LINE_AA)
+    else:
+        hairs = cv2.GaussianBlur(np.random.default_rng(seed + 100).normal(size=(GRID, GRID)), (0, 0), 1.2)
+        beard = cv2.ellipse(np.zeros((GRID, GRID)), (64, 84), (34, 22), 0, 0, 360, 1.0, -1)
+        dark = cv2.GaussianBlur(beard, (0, 0), 3) * (0.35 + 0.25 * hairs / hairs.std())
+        edited *= (1 - dark).clip(0.2, 1.3)[..., None].astype(np.float32)
+    motion = np.linalg.norm(motion_maps(levels(plain), levels(edited)).motion, axis=2) * GRID
+    assert motion.max() < 0.5, motion.max()

@@ -79,7 +79,6 @@ PARTS = {  # of a face, by iBUG landmarks
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 BLOCK = 8  # pixels of an area: a brow is one or two
-AROUND = 5  # of half the pixels: a spot is not much larger
 NEAR = 0.025  # of the side: how far a part of the face reaches around its landmarks
 BALANCE_EVERY = 20  # steps
 RIDGE = 20.0  # people, of whom nothing is known, beside those who differ
@@ -111,8 +110,6 @@ class ReadConfig:
     beyond: float = 9.0
     symmetry: float = 7.0
     kept: float = 8.0
-    spots: float = 15.0
-    light: float = 4.0
     realism: float = 0.6  # length of the discriminator's gradient at a drawing, over that of what is read
     seed: int = 0
 
@@ -170,10 +167,8 @@ class ReadEdits:
             "leak": (error * ~asked * self.leak).sum(1).mean(),
             "identity": c.identity * (1 - (who * whom).sum(1)).mean(),
             "colour": c.colour * self._colour(edited - y, torch.tensor([READABLE[name].held for name in names])),
-            "light": c.light * _lit(edited - y, strengths * torch.tensor([READABLE[name].shaded for name in names])),
             "symmetry": c.symmetry * _asymmetry(edited - y),
             "kept": c.kept * _kept(edited - y, faces.landmarks, [READABLE[name].keeps for name in names]),
-            "spots": c.spots * _spots(edited - y, self.face),
             "beyond": c.beyond * ((edited - y).abs() * self.beyond).mean(),
         }
         terms["total"] = torch.stack(list(terms.values())).sum()
@@ -261,28 +256,6 @@ def near_parts(landmarks: Tensor, parts: Sequence[tuple[str, ...]], side: int) -
     dx, dy = (axis - landmarks[..., k, None] / (NEAR * side) for k in (0, 1))  # [N,68,R]
     near = torch.exp(-0.5 * dx.square())[:, :, None] * torch.exp(-0.5 * dy.square())[..., None]
     return (near * shown[..., None, None]).amax(1, keepdim=True)
-
-
-def _lit(change: Tensor, signs: Tensor) -> Tensor:
-    """[]: how much lighter areas of a change [N,3,R,R] become, darker where signs [N] are negative.
-
-    Folds and bags are shadows; a fit that may also lighten what lies between them paints pale patches.
-    """
-    areas = F.avg_pool2d(_lightness(change), BLOCK // 2) * signs.sign()[:, None, None, None]
-    return _rms(areas.clamp(min=0), areas.new_ones(1))
-
-
-def _spots(change: Tensor, where: Tensor) -> Tensor:
-    """[]: how steep a change [N,3,R,R] of lightness is in two ways at one place: a fold is so in one, a stain in both.
-
-    The smaller eigenvalue of its structure tensor, over some pixels around.
-    """
-    light = F.avg_pool2d(_lightness(change), 2)
-    around = F.pad(light, (1, 1, 1, 1), mode="replicate")
-    dx, dy = around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2], around[:, :, 2:, 1:-1] - around[:, :, :-2, 1:-1]
-    xx, xy, yy = (F.avg_pool2d(a, AROUND, 1, AROUND // 2) for a in (dx * dx, dx * dy, dy * dy))
-    smaller = 0.125 * (xx + yy - ((xx - yy).square() + 4 * xy.square() + 1e-12).sqrt())
-    return ((smaller.clamp(min=0) * F.avg_pool2d(where, 2)).mean((1, 2, 3)) + 1e-12).sqrt().mean()
 
 
 def _rms(values: Tensor, weight: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from sg3cli.training.people128.read_edits import (
     Span,
     _asymmetry,
     _kept,
-    _spots,
     as_in_footage,
     fit_directions,
 )
@@ -118,19 +117,6 @@ def test_eyes_of_somebody_older_are_shown_as_they_were() -> None:
     older, smiling = as_in_footage(plain, edited, ["age", "smile"], landmarks)
     assert torch.equal(older[:, 8, 20], plain[0, :, 8, 20]) and not torch.equal(smiling[:, 8, 20], plain[0, :, 8, 20])
     assert torch.allclose(older[:, 24:], smiling[:, 24:], atol=1e-4) and float(older[:, 24:].abs().min()) > 0.01
-
-
-def test_a_stain_counts_and_a_fold_hardly() -> None:
-    axis = torch.arange(64) - 31.5
-    line, spot = torch.exp(-0.5 * (axis / 2) ** 2), torch.exp(-0.5 * (axis / 4) ** 2)
-    everywhere = torch.ones(1, 1, 64, 64)
-    fold = (line[None, :] * torch.ones(64, 1)).expand(1, 3, 64, 64)
-    stain = (spot[None, :] * spot[:, None]).expand(1, 3, 64, 64)
-    found = [float(_spots(0.5 * change, everywhere)) for change in (fold, fold.transpose(2, 3), stain)]
-    assert found[2] > 5 * max(found[:2]), found
-    slanted = torch.exp(-0.5 * ((axis[None, :] + axis[:, None]) / 3) ** 2).expand(1, 3, 64, 64)
-    assert found[2] > 3 * float(_spots(0.5 * slanted, everywhere))
-    assert float(_spots(0.5 * stain, 0 * everywhere)) < 1e-5
 
 
 def test_directions_learn_what_is_asked(edits: ReadEdits, monkeypatch: pytest.MonkeyPatch) -> None:
