@@ -314,7 +314,7 @@ class RenderConfig(StageSettings):
         ),
     ] = "auto"
     # auto | none | eyes,nose,...: parts of the face that stay the source's
-    keep: Annotated[
+    keep_parts: Annotated[
         str,
         Option(
             "Parts of the face that stay as they are in the source: brows, eyes, nose, mouth, several with commas; "

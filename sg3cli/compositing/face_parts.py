@@ -17,7 +17,7 @@ PARTS: dict[str, tuple[range, ...]] = {  # by iBUG landmarks; each range is one 
     "brows": (range(17, 22), range(22, 27)),
     "eyes": (range(36, 42), range(42, 48)),
     "nose": (range(27, 36),),
-    "mouth": (range(48, 60),),
+    "mouth": (range(48, 68),),
 }
 REACH = 0.02  # shares of the face's height: how far a part reaches beyond its landmarks
 SOFT = 0.07  # over which its mask falls to 0

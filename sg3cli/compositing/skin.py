@@ -16,7 +16,7 @@ from itertools import chain
 import cv2
 import numpy as np
 
-from sg3cli.compositing.face_mask import BROWS, CHIN, convex_distance, face_outline, pixel_centres, smoothstep
+from sg3cli.compositing.face_mask import beyond_face, smoothstep
 from sg3cli.compositing.face_parts import PARTS, beyond_part
 from sg3cli.compositing.wide_blur import wide_blur
 
@@ -32,10 +32,9 @@ SOFT = 0.08
 
 def skin_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """0..1 `[h, w]` float32: skin of the face, from landmarks `[68, 2]` in pixels of the crop; 0 where they are nan."""
-    if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).min() < 1:
-        return np.zeros(shape, np.float32)
-    tall, at = float(np.linalg.norm(landmarks[BROWS].mean(axis=0) - landmarks[CHIN])), pixel_centres(shape)
-    mask = smoothstep((-convex_distance(face_outline(landmarks), at) / tall - INSET) / SOFT)
+    mask = smoothstep((-beyond_face(landmarks, shape) - INSET) / SOFT)
+    if not mask.any():
+        return mask.astype(np.float32)
     for feature in chain.from_iterable(PARTS.values()):
         mask = mask * smoothstep((beyond_part(landmarks, feature, shape) - FEATURE) / SOFT)
     return mask.astype(np.float32)

@@ -28,6 +28,11 @@ def with_smooth_landmarks(track: Track) -> Track:
     return replace(track, landmarks=landmarks)
 
 
+def replaces_masks(config: RenderConfig) -> bool:
+    """Whether the user's mask stands in the place of all other masks."""
+    return config.mask is not None and config.mask_mode == "replace"
+
+
 SMOOTHEST = 0.7  # of its structure that skin may lose: none left is wax
 
 
@@ -76,10 +81,16 @@ class FaceEdits:
             drawn = ((plain, images_in_the_shade_of(plain, edited, side)) for plain, edited in drawn)
         return drawn
 
-    def parts(self, asked: str) -> frozenset[str]:
-        """The parts of the face that stay the source's; `asked`: `RenderConfig.keep`."""
-        named = parse_parts(asked)
-        return frozenset(part for part in FACE_PARTS if self.keeps(part, "auto")) if named is None else named
+    def parts(self, config: RenderConfig) -> frozenset[str]:
+        """The parts of the face that stay the source's: those that are named, else those that no edit is about.
+
+        Unasked there are none beside a mask of the user's own that stands for all others, nor in a face that is drawn.
+        """
+        if (named := parse_parts(config.keep_parts)) is not None:
+            return named
+        if replaces_masks(config) or config.transfer == "draw" or not config.detail or config.stitch == "none":
+            return frozenset()
+        return frozenset(part for part in FACE_PARTS if self.keeps(part, "auto"))
 
     def keeps(self, aspect: str, asked: str) -> bool:
         """Whether the hue, the shade or a part of the unedited face stays; `asked`: auto, free or not."""

@@ -22,6 +22,7 @@ from sg3cli.faces.alignment import Track
 from sg3cli.geometry import expanded_quad, warp_quad
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import Sides
+from sg3cli.pipeline.face_crops import replaces_masks
 from sg3cli.pipeline.occlusion_maps import VisibleMaps
 from sg3cli.settings import RenderConfig, parse_sides
 from sg3cli.video import Frame
@@ -100,19 +101,14 @@ class FacePaster:
         size, feather = self.shape(self.resolution), self.config.feather
         if self.config.stitch == "none":
             return np.ones(size, np.float32)
-        if self.replaced:
+        if replaces_masks(self.config):
             return edge_mask(size, feather)
         return face_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), size), size, feather)
 
     @property
-    def replaced(self) -> bool:
-        """Whether the user's mask stands in the place of all other masks."""
-        return self.config.mask is not None and self.config.mask_mode == "replace"
-
-    @property
     def protects(self) -> bool:
         """Whether hair or what stands before the face is looked for."""
-        return self.config.protect != "none" and self.config.stitch != "none" and not self.replaced
+        return self.config.protect != "none" and self.config.stitch != "none" and not replaces_masks(self.config)
 
     @property
     def wants_plain(self) -> bool:
@@ -180,13 +176,8 @@ class FacePaster:
         )
 
     def changing(self, index: int, presence: float | np.ndarray) -> float | np.ndarray:
-        """`presence` `[h, w]` without the parts of the face that stay the source's; as it is where there are none.
-
-        Those of the edit alone do not count beside a mask of the user's own, nor in a face that is drawn as a whole.
-        """
-        drawn = self.config.transfer == "draw" or not self.config.detail
-        unasked = self.config.keep == "auto" and (self.replaced or drawn)
-        if not self.parts or unasked or self.config.stitch == "none":
+        """`presence` `[h, w]` without the parts of the face that stay the source's; as it is where there are none."""
+        if not self.parts:
             return presence
         size = self.shape(self.resolution)
         if isinstance(presence, np.ndarray) and presence.ndim == 2:

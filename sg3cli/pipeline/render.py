@@ -223,7 +223,7 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
     track = face.track
     opacity = presence(track.times, track.status, track.shots)
-    kept, skin = face.edits.parts(config.keep), config.skin * face.edits.skin(track.times)
+    kept, skin = face.edits.parts(config), config.skin * face.edits.skin(track.times)
     paster = FacePaster(track, config, G.img_resolution, face.inputs, kept, skin)
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):

@@ -115,7 +115,13 @@ WRONG = {
     "invert": [("steps", "x"), ("steps", 2.5), ("steps", 0)],
     "finetune": [("lr", "nan"), ("l2", "-1")],
     "align": [("crop", "tight")],
-    "render": [("smooth", "gauss:0"), ("smooth", "gauss:x"), ("keep", "ears"), ("keep", "eyes,ears"), ("view", "")],
+    "render": [
+        ("smooth", "gauss:0"),
+        ("smooth", "gauss:x"),
+        ("keep_parts", "ears"),
+        ("keep_parts", "eyes,ears"),
+        ("view", ""),
+    ],
     "encode": [("crf", "inf")],
 }
 

@@ -26,12 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sg3cli.compositing import face_parts
 from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.shade import as_shown
 from sg3cli.nets.efficientnet_lite import FEATURE_STAGES, feature_channels
@@ -47,7 +49,6 @@ class Readable(NamedTuple):
 
     `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
     a mouth that opens is dark. `free`: photographs hardly show it, so it is not sought in what their codes differ in.
-    `shaded`: its shadows are held to the face's own contrast, as they are in footage (`compositing.shade`).
     `keeps`: parts of the face that stay as they are. Somebody with thin brows was given thick ones to be younger, one
     thicker than the other, and a nose that ended earlier.
     """
@@ -59,23 +60,19 @@ class Readable(NamedTuple):
     share: float = 1.0
     held: float = 0.15
     free: bool = False
-    shaded: bool = False
     keeps: tuple[str, ...] = ()
 
 
 READABLE = {
-    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, shaded=True, keeps=("brows", "nose", "eyes", "teeth")),
-    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, shaded=True, keeps=("brows", "nose")),
+    "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nose", "eyes", "teeth")),
+    "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, keeps=("brows", "nose")),
     "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, held=0.3, keeps=("brows", "nose", "eyes")),
     "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nose", "mouth")),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 PARTS = {  # of a face, by iBUG landmarks
-    "brows": range(17, 27),
-    "nose": range(27, 36),
-    "eyes": range(36, 48),
-    "mouth": range(48, 68),
-    "teeth": range(60, 68),
+    **{name: tuple(chain.from_iterable(pieces)) for name, pieces in face_parts.PARTS.items()},
+    "teeth": tuple(range(60, 68)),
 }
 LEAK = {"brow_raise": 0.3, "makeup": 0.3}  # what is hardly read counts little where it should stay
 BLOCK = 8  # pixels of an area: a brow is one or two
@@ -220,11 +217,11 @@ class ReadEdits:
 def as_in_footage(plain: Tensor, edited: Tensor, names: Sequence[str], landmarks: Tensor) -> Tensor:
     """Drawings `[N,3,R,R]` edited by one of `READABLE` each, as footage shows them: in the hue of `plain`, some in its
     shade, and with parts of the face, by its landmarks `[N,68,2]` (pixels), that stay (`weights.kept`)."""
-    hue = as_shown(plain, edited, ("hue",))
-    shaded = torch.tensor([READABLE[name].shaded for name in names])
+    hue, kept = as_shown(plain, edited, ("hue",)), [kept_by_labels([READABLE[name].label]) for name in names]
+    shaded = torch.tensor(["shade" in aspects for aspects in kept])
     shown = torch.where(shaded[:, None, None, None], as_shown(plain, hue, ("shade",)), hue)
-    kept = [tuple(kept_by_labels([READABLE[name].label]) & PARTS.keys()) for name in names]
-    return torch.lerp(shown, plain, near_parts(landmarks, kept, plain.shape[-1]))
+    parts = [tuple(aspects & PARTS.keys()) for aspects in kept]
+    return torch.lerp(shown, plain, near_parts(landmarks, parts, plain.shape[-1]))
 
 
 def _lightness(colours: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from sg3cli.training.people128.read_edits import (
     as_in_footage,
     fit_directions,
 )
+from sg3cli.weights.kept import KEEPING
 
 LABELS = ("age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup")
 NAMES, HELD = list(READABLE), torch.tensor([0.3])
@@ -121,7 +122,7 @@ def test_eyes_of_somebody_older_are_shown_as_they_were() -> None:
 
 def test_directions_learn_what_is_asked(edits: ReadEdits, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read as age is what one direction of the codes does; it is found from nothing."""
-    monkeypatch.setitem(READABLE, "age", READABLE["age"]._replace(shaded=False))  # a tiny generator shades all it does
+    monkeypatch.setitem(KEEPING, "shade", frozenset())  # a tiny generator shades all it does
     ws = torch.randn(300, 8, 32, generator=torch.Generator().manual_seed(1))
     reader, true = edits.reader, torch.cat([torch.zeros(1, 32), torch.randn(7, 32)])
     plain = edits.G.synthesis(ws)
