@@ -1,31 +1,41 @@
-"""What an edit does to a face, told by a network from the source and the two drawings."""
+"""What an edit does to a face beyond motion and light, told by a network from the source and the two drawings."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
+from sg3cli.compositing.optical_flow import at_grid
+from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.levels import HALF, to_signed
 from sg3cli.nets.transfer_net import TransferNet
 
 
 @torch.inference_mode()
-def learned_maps(
-    net: TransferNet, source: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID)
+def with_learned(
+    net: TransferNet, source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: Transfer
 ) -> Transfer:
-    """The maps of `shape` (multiples of 8) of one frame; they change nothing where the drawings agree.
+    """The `maps` `[h, w]` of one frame (multiples of 8) with what the network adds to what they make of it.
 
     `source [2h, 2w, 3]` (levels) is the frame through the window, `plain`, `edited` `[N, M, 3]` uint8 the drawings.
+    Nothing is added where these agree.
     """
-    flow = motion_between(plain, edited, shape)
+    shape = maps.motion.shape[0], maps.motion.shape[1]
     p, q = (_tensor(to_signed(at_grid(image, shape))) for image in (plain, edited))
-    maps = net(_tensor(to_signed(source)), p, q, _tensor(flow))
-    motion, gain, added, new, residual = (
-        values[0].permute(1, 2, 0).contiguous().float().cpu().numpy() for values in maps
-    )
-    return Transfer(motion, gain, added, new, HALF * residual, np.zeros_like(added), GRID)
+    source = np.rint(source).clip(0, 255).astype(np.uint8)
+    base = on_source(source, plain, edited, maps)
+    residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
+    return replace(maps, residual=HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy())
+
+
+def on_source(source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: Transfer) -> np.ndarray:
+    """What `maps` make of `source [H, W, 3]` uint8, all of which the window shows: R0 of the same shape."""
+    height, width = source.shape[:2]
+    window = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+    return paste(source, edited, window, np.ones(maps.motion.shape[:2], np.float32), plain=plain, transfer=maps)
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:

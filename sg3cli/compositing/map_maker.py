@@ -1,4 +1,4 @@
-"""How the edit of one frame goes over to it: by a network where a model has one, by motion and light elsewhere."""
+"""How the edit of one frame goes over to it: by motion and light, and by what a model's network adds to them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ MULTIPLE = 8  # of the grid's sides, for the network
 
 @dataclass(frozen=True)
 class MapMaker:
-    """Makes the maps of single frames: by the network or, without one, by motion and light.
-
-    `mesh` says how mouths move; without it dense flow alone does.
+    """Makes the maps of single frames. `net` adds what motion and light do not tell; `mesh` says how mouths move,
+    without it dense flow alone does.
     """
 
     net: TransferNet | None = None
@@ -34,9 +33,9 @@ class MapMaker:
         """Maps for the frame `rgb [H, W, 3]` through `window [4, 2]`; `shape` is the crop's where its square has `GRID`
         pixels, and is rounded."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
+        maps = motion_maps(plain, edited, (height, width), self.mesh)
         if self.net is None:
-            return motion_maps(plain, edited, (height, width), self.mesh)
-        from sg3cli.compositing.learned_maps import learned_maps  # torch
+            return maps
+        from sg3cli.compositing.learned_maps import with_learned  # torch
 
-        source = warp_quad(rgb, window, (2 * height, 2 * width))
-        return learned_maps(self.net, source, plain, edited, (height, width))
+        return with_learned(self.net, warp_quad(rgb, window, (2 * height, 2 * width)), plain, edited, maps)

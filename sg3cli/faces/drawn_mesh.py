@@ -26,15 +26,24 @@ class DrawnMesh:
             return None
         return cls(FaceMesh(store.folder_of("face-mesh") / "face_landmark.tflite"))
 
+    def single(self, image: np.ndarray, side: float) -> np.ndarray | None:
+        """Points `[468, 2]` of a drawing or an aligned photograph `[h, w, 3]` uint8; None where it shows no face."""
+        points, found = self.mesh(image, self._roi(image, side))
+        return points[:, :2] if found >= MIN_PRESENCE else None
+
     def pair(self, plain: np.ndarray, edited: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray] | None:
         """Points `[468, 2]` of the drawings `[h, w, 3]` uint8 in their pixels; None where one shows no face.
 
         Both are looked at through one square, that of the plain face, so that errors which they share cancel.
         """
-        height, width = plain.shape[:2]
-        first, _ = self.mesh(plain, Roi(width / 2, height / 2 + LOWER * side, SIDE * side, 0.0))
-        roi = roi_of_mesh(first)
+        roi = self._roi(plain, side)
         (before, found), (after, found_after) = (self.mesh(image, roi) for image in (plain, edited))
         if min(found, found_after) < MIN_PRESENCE:
             return None
         return before[:, :2], after[:, :2]
+
+    def _roi(self, image: np.ndarray, side: float) -> Roi:
+        """The square around the face, from a first look at where it should be."""
+        height, width = image.shape[:2]
+        first, _ = self.mesh(image, Roi(width / 2, height / 2 + LOWER * side, SIDE * side, 0.0))
+        return roi_of_mesh(first)

@@ -68,7 +68,7 @@ def map_maker(kind: str, bundle: Bundle, nets: LoadedNets) -> MapMaker | None:
     if kind in ("paste", "draw"):
         return None
     learned = kind == "learned" or (kind == "auto" and bundle.has_transfer)
-    return MapMaker(nets.transfer(bundle)) if learned else MapMaker(mesh=DrawnMesh.load())
+    return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load())
 
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.compositing.learned_maps import learned_maps
+from sg3cli.compositing.learned_maps import on_source, with_learned
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
@@ -262,19 +262,40 @@ def test_the_size_of_the_drawing_does_not_blur_the_source():
 @pytest.mark.parametrize("shape", [(GRID, GRID), (GRID + 24, GRID + 40)])
 def test_the_network_s_maps_fit_any_window_and_do_not_depend_on_other_frames(shape):
     net, height, width = untrained(2), *shape
-    source = cloth(2 * width)[: 2 * height]
+    source = levels(cloth(2 * width)[: 2 * height])
     plain, edited = (levels(cloth(width, seed)[:height]) for seed in (1, 2))
-    first = learned_maps(net, source, plain, edited, shape)
-    learned_maps(net, source[::-1].copy(), edited, plain, shape)
-    again = learned_maps(net, source, plain, edited, shape)
-    assert first.motion.shape == (*shape, 2) and first.residual.shape == (2 * height, 2 * width, 3)
-    assert all(np.array_equal(getattr(first, name), getattr(again, name)) for name in still())
+    maps = motion_maps(plain, edited, shape)
+    first = with_learned(net, source, plain, edited, maps)
+    with_learned(net, source[::-1].copy(), edited, plain, maps)
+    again = with_learned(net, source, plain, edited, maps)
+    assert first.motion is maps.motion and first.residual.shape == (2 * height, 2 * width, 3)
+    assert first.residual.any() and np.array_equal(first.residual, again.residual)
 
 
-def test_the_network_begins_as_the_difference_added_where_the_drawing_moved():
+def test_the_network_begins_with_motion_and_light_alone():
     plain, edited = levels(cloth(GRID, 1)), levels(cloth(GRID, 1) + 30)
-    maps = learned_maps(TransferNet().eval(), cloth(2 * GRID), plain, edited)
-    assert maps.added.min() > 0.8 and maps.new.max() < 0.05 and not maps.residual.any()
+    maps = motion_maps(plain, edited)
+    assert not with_learned(TransferNet().eval(), levels(cloth(2 * GRID)), plain, edited, maps).residual.any()
+
+
+def test_what_the_network_sees_is_what_the_frame_becomes():
+    """Of a frame that is as large as what the network sees, its base is the result without it."""
+    frame, plain = levels(cloth(2 * GRID)), levels(cloth(GRID, 1))
+    edited = levels(plain * np.float32(1.1))
+    maps = motion_maps(plain, edited)
+    assert np.array_equal(on_source(frame, plain, edited, maps), transferred(frame, plain, edited, maps))
+    assert np.abs(on_source(frame, plain, edited, maps).astype(int) - frame).mean() > 3
+
+
+def test_what_the_network_adds_is_added_to_the_frame():
+    frame, plain = levels(cloth(2 * GRID)), levels(cloth(GRID, 1))
+    edited, net = levels(plain * np.float32(1.1)), untrained(3)
+    torch.nn.init.normal_(net.head.weight, std=0.02)
+    maps = MapMaker().make(frame, whole(2 * GRID), plain, edited, (GRID, GRID))
+    learned = MapMaker(net).make(frame, whole(2 * GRID), plain, edited, (GRID, GRID))
+    added = transferred(frame, plain, edited, learned).astype(int) - transferred(frame, plain, edited, maps)
+    inside = (slice(8, -8), slice(8, -8))
+    assert np.abs(learned.residual).mean() > 1 and np.abs(added - learned.residual)[inside].mean() < 1.5
 
 
 # ---- around the face -----------------------------------------------------------------------------------------------

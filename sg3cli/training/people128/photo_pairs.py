@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sg3cli.errors import InputError
-from sg3cli.files import atomic_path
 from sg3cli.training.people128.pair_data import ATTRIBUTES, PictureSet, first_held_out_person, photo_rows
+from sg3cli.training.people128.picture_writer import PictureWriter
 
 LONDON, GRID = 2, 6  # numbers of these sources
 STABLE = (36, 39, 42, 45, 27, 28, 29, 30)  # landmarks that neither smile nor speech moves much
@@ -29,7 +28,6 @@ STABLE = (36, 39, 42, 45, 27, 28, 29, 30)  # landmarks that neither smile nor sp
 # in which it alone differs.
 SMILE_LIFT, SMILE_WIDTH, SMILE_GAP, OPEN_GAP = 0.0748, 0.0665, 0.0109, 0.1163
 LEAST = 0.25  # units: pairs that differ less are left out
-QUALITY = 95
 FEATHER = 0.014  # sigma of the seam, in shares of the side
 
 
@@ -86,22 +84,11 @@ def chosen_pairs(photos: PictureSet, rows: np.ndarray) -> list[tuple[int, list[i
 
 def write_pairs(photos: PictureSet, rows: np.ndarray, folder: Path) -> int:
     """Write the set; how many pairs it has."""
-    pictures, labels, landmarks, group, altered, identity = [], [], [], [], [], []
-    columns = [column for a in ATTRIBUTES.values() for column in a.columns]
-
-    def add(row: int, number: int, change: dict[str, float], picture: np.ndarray, points: np.ndarray) -> None:
-        units = {c: change.get(n, 0.0) * a.unit for n, a in ATTRIBUTES.items() for c in a.columns}
-        pictures.append(_coded(picture))
-        labels.append([units[c] for c in columns])
-        landmarks.append(points)
-        group.append(number)
-        altered.append(bool(change))
-        identity.append(int(photos.identity[row]))
-
+    writer = PictureWriter()
     for number, (first, others) in enumerate(chosen_pairs(photos, rows)):
-        plain, at = photos.picture(first), photos.landmarks[first]
+        plain, at, person = photos.picture(first), photos.landmarks[first], int(photos.identity[first])
         size = plain.shape[0]
-        add(first, number, {}, plain, at * size)
+        writer.add(plain, at * size, person, number, {})
         for other in others:
             points = photos.landmarks[other]
             change = difference(at, points)
@@ -111,11 +98,8 @@ def write_pairs(photos: PictureSet, rows: np.ndarray, folder: Path) -> int:
             M = window_transform(points[list(STABLE)] * size, at[list(STABLE)] * size)
             moved = points * size @ M[:, :2].T + M[:, 2]
             picture = _joined(plain, _laid(photos.picture(other), M), np.concatenate([at * size, moved]))
-            add(other, number, change, picture, moved)
-    if not pictures:
-        raise InputError(f"{photos.folder} has no two pictures of one person that fit", "")
-    _write(folder, pictures, columns, labels, landmarks, group, altered, identity, size)
-    return sum(altered)
+            writer.add(picture, moved, person, number, change)
+    return writer.write(folder, f"{photos.folder} has no two pictures of one person that fit")
 
 
 def _pose() -> list[tuple[str, int]]:
@@ -140,30 +124,6 @@ def _joined(outside: np.ndarray, inside: np.ndarray, points: np.ndarray) -> np.n
     cv2.fillConvexPoly(mask, cv2.convexHull(points.round().astype(np.int32)), 1.0)
     mask = cv2.GaussianBlur(mask, (0, 0), FEATHER * side)[:, :, None]
     return (outside + mask * (inside.astype(np.float32) - outside)).round().clip(0, 255).astype(np.uint8)
-
-
-def _coded(picture: np.ndarray) -> bytes:
-    import cv2
-
-    return bytes(cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
-
-
-def _write(
-    folder: Path, pictures: Sequence[bytes], columns: Sequence[str], labels: Sequence[Sequence[float]],
-    landmarks: Sequence[np.ndarray], group: Sequence[int], altered: Sequence[bool], identity: Sequence[int], size: int,
-) -> None:  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    lengths = np.array([len(p) for p in pictures], np.int64)
-    with atomic_path(folder / "images.bin") as temporary:
-        temporary.write_bytes(b"".join(pictures))
-    with atomic_path(folder / "index.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, np.stack([np.cumsum(lengths) - lengths, lengths], 1))
-    with atomic_path(folder / "labels.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, columns=np.array(columns), labels=np.array(labels, np.float32), size=np.int32(size),
-            landmarks68=np.array(landmarks, np.float32), group=np.array(group, np.int64),
-            altered=np.array(altered), identity=np.array(identity, np.int64),
-        )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

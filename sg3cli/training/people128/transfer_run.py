@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.files import atomic_path
 from sg3cli.nets.checkpoint import save_transfer
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
@@ -26,29 +27,35 @@ from sg3cli.training.people128.autoencoder import bf16_in_hardware
 from sg3cli.training.people128.pair_data import (
     Pairs,
     PictureSet,
+    attribute_index,
     first_held_out_person,
     make_pairs,
     photo_rows,
     split_groups,
 )
-from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.pair_sheets import write_sheet
 from sg3cli.training.people128.spare_cores import SpareCores
-from sg3cli.training.people128.transfer_data import ExampleConfig, ExampleSource, draw_pairs
-from sg3cli.training.people128.transfer_sheets import held_examples, photo_examples, transfer_sheet
+from sg3cli.training.people128.transfer_data import Example, ExampleConfig, ExampleSource, PairSource, both_ways
+from sg3cli.training.people128.transfer_drawings import Drawer, draw_pairs
+from sg3cli.training.people128.transfer_sheets import chosen, examples_of, photo_edits, transfer_sheet
 from sg3cli.training.people128.transfer_trainer import TransferTrainer, TransferTraining
+from sg3cli.weights.bundle import load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 LOG_EVERY = 10  # steps
 
 
+PHOTO_SHARE = 0.1  # of the examples: photographs under edits whose truth is not known
+ANY_EDIT = (0.6, 2.0)  # strengths of these
+
+
 @dataclass(frozen=True)
 class TransferRunConfig:
-    """Where a run reads and writes, and how long it is."""
+    """Where a run reads and writes, and how long it is. `edits`: sets of pairs of 256 px with the share of each."""
 
-    edits: Path
+    edits: tuple[tuple[Path, float], ...]
     photos: Path
-    start: Path
+    model: str
     backbone: Path
     work: Path
     minutes: float = 60.0
@@ -66,21 +73,40 @@ class TransferRun:
     def __init__(self, config: TransferRunConfig, say: Callable[[str], None]) -> None:
         self.config, self.say = config, say
         config.work.mkdir(parents=True, exist_ok=True)
-        model = load_start(config.start, 0).eval().requires_grad_(False)
-        pictures, photos = PictureSet(config.edits), PictureSet(config.photos)
-        train, held = split_groups(pictures, config.held_out_groups)
-        pairs = make_pairs(pictures, train)
-        rows = photo_rows(photos, first_held_out_person(photos.identity))[0]
-        drawings = draw_pairs(model, pictures, pairs, config.work / "pairs.npz")
-        photo_drawings = draw_pairs(model, photos, plain_pairs(model, rows), config.work / "photos.npz")
-        self.source = ExampleSource(pictures, pairs, drawings, photos, rows, photo_drawings.plain, config.examples)
-        self.held = held_examples(model, pictures, make_pairs(pictures, held))
-        self.photos = photo_examples(model, photos, photo_rows(photos, first_held_out_person(photos.identity))[1])
+        self.drawer, self.mesh = drawer_of(config.model), DrawnMesh.load()
+        held, sources = [], []
+        for number, (folder, share) in enumerate(config.edits):
+            pictures = PictureSet(folder)
+            train, last = split_groups(pictures, config.held_out_groups)
+            sources.append(self._source(f"pairs{number}", pictures, self._known(make_pairs(pictures, train)), share))
+            few = chosen(self._known(make_pairs(pictures, last)))
+            held.append(self._examples(f"held{number}", pictures, few))
+        photos = PictureSet(config.photos)
+        seen, unseen = photo_rows(photos, first_held_out_person(photos.identity))
+        others = any_edits(seen, self.drawer.knows, config.examples.seed)
+        sources.append(self._source("photos", photos, others, PHOTO_SHARE)._replace(known=False))
+        self.held = Example(*(torch.cat(parts) for parts in zip(*held, strict=True)))
+        self.photos = self._examples("photo_edits", photos, photo_edits(photos, unseen))
+        self.source = ExampleSource(sources, config.examples, self.mesh)
         perceptual = PerceptualDistance(load_efficientnet_lite(config.backbone))
         torch.manual_seed(config.examples.seed)
         self.trainer = TransferTrainer(TransferNet(), perceptual, config.training)
         self.seconds, self.stopping = 0.0, False
         self._restore()
+
+    def _known(self, pairs: Pairs) -> Pairs:
+        """Both ways, those that change one thing that the model can change."""
+        pairs = pairs.alone()
+        keep = self.drawer.knows[np.abs(pairs.delta).argmax(1)]
+        return both_ways(Pairs(pairs.rows[keep], pairs.delta[keep], pairs.share[keep]))
+
+    def _source(self, name: str, pictures: PictureSet, pairs: Pairs, share: float) -> PairSource:
+        drawings = draw_pairs(self.drawer, pictures, pairs, self.config.work / f"{name}.npz")
+        return PairSource(pictures, pairs, drawings, share)
+
+    def _examples(self, name: str, pictures: PictureSet, pairs: Pairs) -> Example:
+        drawings = draw_pairs(self.drawer, pictures, pairs, self.config.work / f"{name}.npz")
+        return examples_of(pictures, pairs, drawings, self.mesh)
 
     def run(self, steps: int | None = None) -> TransferNet:
         """Train to the end of the minutes (or for `steps` more); the averaged network."""
@@ -143,18 +169,30 @@ class TransferRun:
             self.say(f"continued at step {self.trainer.now}, {self.seconds / 60:.1f} minutes")
 
 
-def plain_pairs(model: PairNet, rows: np.ndarray) -> Pairs:
-    """Each picture with itself: nothing changes."""
-    delta = np.zeros((len(rows), len(model.directions)), np.float32)
+def drawer_of(model: str) -> Drawer:
+    """The generator, encoder and directions of a model, by its name or folder."""
+    bundle = load_model(model)
+    G, encoder = bundle.generator().eval(), bundle.encoder().eval()
+    return Drawer.of_bundle(bundle, G.requires_grad_(False), encoder.requires_grad_(False))
+
+
+def any_edits(rows: np.ndarray, knows: np.ndarray, seed: int) -> Pairs:
+    """Each picture with itself and one edit drawn at random, other than age."""
+    rng, delta = np.random.default_rng(seed), np.zeros((len(rows), len(knows)), np.float32)
+    other = np.flatnonzero(knows & (np.arange(len(knows)) != attribute_index()["age"]))
+    for row in delta:
+        row[rng.choice(other)] = rng.uniform(*ANY_EDIT)
     return Pairs(np.stack([rows, rows], 1), delta, np.ones(len(rows), np.float32))
 
 
 def parse(arguments: list[str] | None = None) -> TransferRunConfig:
     """The command line."""
     parser = argparse.ArgumentParser(description="Train the network that brings an edit over to the source.")
-    parser.add_argument("--edits", type=Path, required=True, help="pairs of 256 px: synthface edits --size 256")
+    sets = "pairs of 256 px, several if need be: synthface edits --size 256, photo_ageing"
+    parser.add_argument("--edits", type=Path, action="append", required=True, help=sets)
+    parser.add_argument("--share", type=float, action="append", help="of the examples, for each --edits")
     parser.add_argument("--photos", type=Path, required=True, help="set of photographs")
-    parser.add_argument("--start", type=Path, required=True, help="model that draws: generator, encoder, directions")
+    parser.add_argument("--model", default="people-128", help="that draws: its name or folder")
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60.0)
@@ -165,10 +203,13 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
     parser.add_argument("--count", type=int, default=6, help="examples of a step")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    values = {name: value for name, value in vars(given).items() if name != "count"}
-    return TransferRunConfig(
-        **values, examples=ExampleConfig(count=given.count), training=TransferTraining(bf16=bf16_in_hardware())
-    )
+    shares = given.share or [1.0] * len(given.edits)
+    if len(shares) != len(given.edits):
+        parser.error("--share is given once for each --edits, or not at all")
+    values = {name: value for name, value in vars(given).items() if name not in ("count", "share", "edits")}
+    edits = tuple(zip(given.edits, shares, strict=True))
+    examples, training = ExampleConfig(count=given.count), TransferTraining(bf16=bf16_in_hardware())
+    return TransferRunConfig(**values, edits=edits, examples=examples, training=training)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Pairs, PictureSet, make_pairs, split_groups
 from sg3cli.training.people128.pair_net import load_start
 from sg3cli.training.people128.pair_scores import face_mask, psnr
-from sg3cli.training.people128.transfer_data import draw_pairs
+from sg3cli.training.people128.transfer_drawings import Drawer, draw_pairs
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 REGIMES = ("model", "true", "soft")
@@ -145,10 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     pictures = PictureSet(given.edits)
     pairs = first_of_each(make_pairs(pictures, split_groups(pictures, 0)[0]).alone(), given.count)
-    drawn = draw_pairs(load_start(given.model, 0).eval(), pictures, pairs, given.drawings)
-    makers = {"motion": MapMaker(mesh=DrawnMesh.load())}
+    drawn = draw_pairs(Drawer.of_pairs(load_start(given.model, 0).eval()), pictures, pairs, given.drawings)
+    mesh = DrawnMesh.load()
+    makers = {"motion": MapMaker(mesh=mesh)}
     if given.transfer:
-        makers["learned"] = MapMaker(load_transfer_file(given.transfer)[0])
+        makers["learned"] = MapMaker(load_transfer_file(given.transfer)[0], mesh)
     perceptual, tables = PerceptualDistance(load_efficientnet_lite(given.backbone)), {}
     for regime in REGIMES:
         tables[regime] = scores(cases(pictures, pairs, drawn, regime), makers, perceptual)

@@ -2,8 +2,8 @@
 
     loss = 4 |R - T|_1 + lite0(R, T) + 2 |grad R - grad T|_1 + 0.3 |R - T|^2 / |S - T|^2
 
-S the source, T what it should become, R the result. All terms count more where S and T differ; the last one makes a
-slight change, as of make-up, count like a large one.
+S the source, T what it should become, R the result: what motion and light make of S, and what the network adds. All
+terms count more where S and T differ; the last one makes a slight change, as of make-up, count like a large one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
-from sg3cli.nets.transfer_net import TransferNet, transferred
+from sg3cli.nets.transfer_net import TransferNet
 from sg3cli.training.people128.pair_trainer import change_error, change_mask
 from sg3cli.training.people128.transfer_data import Example
 
@@ -30,7 +30,7 @@ class TransferTraining:
 
     lr: float = 1.2e-3
     warmup: int = 50  # steps
-    decay_from: float = 0.5
+    decay_from: float = 0.4
     pixel: float = 4.0
     perceptual: float = 1.0
     edges: float = 2.0
@@ -72,9 +72,8 @@ class TransferTrainer:
         """The terms and their weighted sum `total`."""
         c = self.config
         with torch.autocast(e.source.device.type, torch.bfloat16, enabled=c.bf16):
-            source = e.source.contiguous(memory_format=torch.channels_last)
-            maps = self.net(source, e.plain, e.edited, e.flow)
-        result = transferred(e.source, e.plain, e.edited, maps)
+            added = self.net(*(x.contiguous(memory_format=torch.channels_last) for x in inputs_of(e)))
+        result = e.base + added.float()
         mask = change_mask(e.source, e.truth, DIFFERS)
         weight = 1 + c.changed * mask
         losses = {
@@ -113,6 +112,11 @@ class TransferTrainer:
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.now = int(state["now"])
+
+
+def inputs_of(e: Example) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the network sees of an example."""
+    return e.source, e.base, e.plain, e.edited
 
 
 def weighted(error: Tensor, weight: Tensor) -> Tensor:
