@@ -12,20 +12,18 @@ all continuations, so `--minutes` is the length of the whole run.
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from sg3cli.files import atomic_path
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.training.people128.autoencoder import bf16_in_hardware
+from sg3cli.training.people128.background_run import BackgroundRun, Say, say, stopped_by_sigterm
 from sg3cli.training.people128.pair_data import (
+    Batch,
     BatchConfig,
     BatchSource,
     PictureSet,
@@ -37,11 +35,7 @@ from sg3cli.training.people128.pair_data import (
 from sg3cli.training.people128.pair_net import PairNet, load_start, save_start
 from sg3cli.training.people128.pair_sheets import choose_pairs, choose_photos, pair_sheet, photo_sheet, write_sheet
 from sg3cli.training.people128.pair_trainer import PairConfig, PairTrainer
-from sg3cli.training.people128.spare_cores import SpareCores
 from sg3cli.weights.efficientnet import load_efficientnet_lite
-
-Say = Callable[[str], None]
-LOG_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
@@ -64,11 +58,11 @@ class RunConfig:
     trainer: PairConfig = field(default_factory=PairConfig)
 
 
-class PairRun:
+class PairRun(BackgroundRun):
     """Data, trainer and folder of one run."""
 
     def __init__(self, config: RunConfig, say: Say) -> None:
-        self.config, self.say = config, say
+        self.config = config
         config.work.mkdir(parents=True, exist_ok=True)
         edits = [PictureSet(folder) for folder in config.edits]
         photos = [PictureSet(folder) for folder in config.photos]
@@ -85,45 +79,19 @@ class PairRun:
         perceptual = PerceptualDistance(load_efficientnet_lite(config.backbone))
         net = load_start(config.start, config.trainer.detail)
         self.trainer = PairTrainer(net, perceptual, config.trainer, config.device)
-        self.seconds, self.stopping = 0.0, False
-        self._restore()
+        super().__init__(config, self.trainer, say, config.device)
 
     def run(self, steps: int | None = None) -> PairNet:
         """Train to the end of the minutes (or for `steps` more); the averaged networks."""
-        total, sums, counted = 60 * self.config.minutes, dict[str, float](), dict[str, int]()
-        saved, sheet = self.seconds, self.seconds // (60 * self.config.sheet_minutes)
-        last, cores = None if steps is None else self.trainer.now + steps, SpareCores(self.config.threads)
-        for batch in self.source.stream(self.trainer.now):
-            if self.stopping or self.seconds >= total or self.trainer.now == last:
-                break
-            began = time.monotonic()
-            sums["threads"], counted["threads"] = sums.get("threads", 0) + cores.adapt(), counted.get("threads", 0) + 1
-            for name, value in self.trainer.step(batch, self.seconds / total).items():
-                sums[name], counted[name] = sums.get(name, 0.0) + value, counted.get(name, 0) + 1
-            self.seconds += time.monotonic() - began
-            if self.trainer.now % LOG_EVERY == 0:
-                self._log({name: value / counted[name] for name, value in sums.items()})
-                sums, counted = {}, {}
-            if self.seconds - saved >= 60 * self.config.save_minutes:
-                self.save()
-                saved = self.seconds
-            if self.seconds // (60 * self.config.sheet_minutes) > sheet:
-                self.sheets()
-                sheet = self.seconds // (60 * self.config.sheet_minutes)
-        self.save()
-        if not self.stopping:
-            self.sheets()
+        self.train(steps)
         return self.trainer.ema
 
-    def stop(self) -> None:
-        """Save after the present step and end."""
-        self.stopping = True
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Pairs and photographs from step `first` on."""
+        return self.source.stream(first)
 
-    def save(self) -> None:
-        """The state, and the averaged networks."""
-        with atomic_path(self.config.work / "state.pt") as temporary:
-            torch.save(self.trainer.state() | {"seconds": self.seconds}, temporary)
-        meta = {"step": self.trainer.now, "minutes": round(self.seconds / 60, 1)}
+    def keep(self, meta: dict[str, Any]) -> None:
+        """The averaged networks."""
         save_start(self.config.work / "ema", self.trainer.ema, meta)
 
     def sheets(self) -> None:
@@ -138,22 +106,6 @@ class PairRun:
         a, b = (renders.tensor(pairs.rows[chosen, side], size).to(device) for side in (0, 1))
         delta = torch.from_numpy(pairs.delta[chosen]).to(device)
         write_sheet(folder / f"pairs_{stamp}.png", pair_sheet(net, a, b, delta))
-
-    def _log(self, means: dict[str, float]) -> None:
-        row = {"step": self.trainer.now, "minutes": round(self.seconds / 60, 2)}
-        row |= {name: round(value, 4) for name, value in means.items()}
-        with (self.config.work / "log.jsonl").open("a", encoding="utf8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.trainer.now % (10 * LOG_EVERY) == 0:
-            self.say(json.dumps(row))
-
-    def _restore(self) -> None:
-        path = self.config.work / "state.pt"
-        if path.is_file():
-            state = torch.load(path, map_location=self.config.device, weights_only=True)
-            self.trainer.restore(state)
-            self.seconds = float(state["seconds"])
-            self.say(f"continued at step {self.trainer.now}, {self.seconds / 60:.1f} minutes")
 
 
 def _parse(arguments: list[str] | None = None) -> RunConfig:
@@ -199,13 +151,8 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
 
 def main() -> None:
     """Entry of `python -m`."""
-
-    def say(text: str) -> None:
-        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-        sys.stdout.flush()
-
     run = PairRun(_parse(), say)
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    stopped_by_sigterm(run)
     run.run()
 
 

@@ -7,23 +7,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from sg3cli.faces.drawn_mesh import DrawnMesh
-from sg3cli.files import atomic_path
 from sg3cli.nets.checkpoint import save_transfer
 from sg3cli.nets.efficientnet_lite import PerceptualDistance
 from sg3cli.nets.transfer_net import TransferNet
 from sg3cli.training.people128.autoencoder import bf16_in_hardware
+from sg3cli.training.people128.background_run import BackgroundRun, Say, say, stopped_by_sigterm
 from sg3cli.training.people128.pair_data import (
     Pairs,
     PictureSet,
@@ -34,16 +31,12 @@ from sg3cli.training.people128.pair_data import (
     split_groups,
 )
 from sg3cli.training.people128.pair_sheets import write_sheet
-from sg3cli.training.people128.spare_cores import SpareCores
 from sg3cli.training.people128.transfer_data import Example, ExampleConfig, ExampleSource, PairSource, both_ways
 from sg3cli.training.people128.transfer_drawings import Drawer, draw_pairs
 from sg3cli.training.people128.transfer_sheets import chosen, examples_of, photo_edits, transfer_sheet
 from sg3cli.training.people128.transfer_trainer import TransferTrainer, TransferTraining
 from sg3cli.weights.bundle import load_model
 from sg3cli.weights.efficientnet import load_efficientnet_lite
-
-LOG_EVERY = 10  # steps
-
 
 PHOTO_SHARE = 0.1  # of the examples: photographs under edits whose truth is not known
 ANY_EDIT = (0.6, 2.0)  # strengths of these
@@ -67,11 +60,11 @@ class TransferRunConfig:
     training: TransferTraining = field(default_factory=TransferTraining)
 
 
-class TransferRun:
+class TransferRun(BackgroundRun):
     """Data, trainer and folder of one run."""
 
-    def __init__(self, config: TransferRunConfig, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+    def __init__(self, config: TransferRunConfig, say: Say) -> None:
+        self.config = config
         config.work.mkdir(parents=True, exist_ok=True)
         self.drawer, self.mesh = drawer_of(config.model), DrawnMesh.load()
         held, sources = [], []
@@ -91,8 +84,7 @@ class TransferRun:
         perceptual = PerceptualDistance(load_efficientnet_lite(config.backbone))
         torch.manual_seed(config.examples.seed)
         self.trainer = TransferTrainer(TransferNet(), perceptual, config.training)
-        self.seconds, self.stopping = 0.0, False
-        self._restore()
+        super().__init__(config, self.trainer, say)
 
     def _known(self, pairs: Pairs) -> Pairs:
         """Both ways, those that change one thing that the model can change."""
@@ -110,40 +102,15 @@ class TransferRun:
 
     def run(self, steps: int | None = None) -> TransferNet:
         """Train to the end of the minutes (or for `steps` more); the averaged network."""
-        total, sums, counted = 60 * self.config.minutes, dict[str, float](), 0
-        saved, sheet = self.seconds, self.seconds // (60 * self.config.sheet_minutes)
-        last, cores = None if steps is None else self.trainer.now + steps, SpareCores(self.config.threads)
-        for example in self.source.stream(self.trainer.now):
-            if self.stopping or self.seconds >= total or self.trainer.now == last:
-                break
-            began = time.monotonic()
-            cores.adapt()
-            for name, value in self.trainer.step(example, self.seconds / total).items():
-                sums[name] = sums.get(name, 0.0) + value
-            counted += 1
-            self.seconds += time.monotonic() - began
-            if self.trainer.now % LOG_EVERY == 0:
-                self._log({name: value / counted for name, value in sums.items()})
-                sums, counted = {}, 0
-            if self.seconds - saved >= 60 * self.config.save_minutes:
-                self.save()
-                saved = self.seconds
-            if self.seconds // (60 * self.config.sheet_minutes) > sheet:
-                self.sheets()
-                sheet = self.seconds // (60 * self.config.sheet_minutes)
-        self.save()
-        self.sheets()
+        self.train(steps)
         return self.trainer.ema
 
-    def stop(self) -> None:
-        """Save after the present step and end."""
-        self.stopping = True
+    def batches(self, first: int) -> Iterator[Example]:
+        """Examples from step `first` on."""
+        return self.source.stream(first)
 
-    def save(self) -> None:
-        """The state, and the averaged network."""
-        with atomic_path(self.config.work / "state.pt") as temporary:
-            torch.save(self.trainer.state() | {"seconds": self.seconds}, temporary)
-        meta = {"step": self.trainer.now, "minutes": round(self.seconds / 60, 1)}
+    def keep(self, meta: dict[str, Any]) -> None:
+        """The averaged network."""
         save_transfer(self.config.work / "transfer.safetensors", self.trainer.ema, meta)
 
     def sheets(self) -> None:
@@ -151,22 +118,6 @@ class TransferRun:
         folder = self.config.work / "sheets"
         for name, examples in (("pairs", self.held), ("photos", self.photos)):
             write_sheet(folder / f"{name}_{self.trainer.now:06d}.png", transfer_sheet(self.trainer.ema, examples))
-
-    def _log(self, means: dict[str, float]) -> None:
-        row = {"step": self.trainer.now, "minutes": round(self.seconds / 60, 2)}
-        row |= {name: round(value, 4) for name, value in means.items()}
-        with (self.config.work / "log.jsonl").open("a", encoding="utf8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self.trainer.now % (10 * LOG_EVERY) == 0:
-            self.say(json.dumps(row))
-
-    def _restore(self) -> None:
-        path = self.config.work / "state.pt"
-        if path.is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.trainer.restore(state)
-            self.seconds = float(state["seconds"])
-            self.say(f"continued at step {self.trainer.now}, {self.seconds / 60:.1f} minutes")
 
 
 def drawer_of(model: str) -> Drawer:
@@ -214,13 +165,8 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
 
 def main() -> None:
     """Entry of `python -m`."""
-
-    def say(text: str) -> None:
-        sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-        sys.stdout.flush()
-
     run = TransferRun(parse(), say)
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
+    stopped_by_sigterm(run)
     run.run()
 
 
