@@ -53,6 +53,7 @@ class ExampleConfig:
 
     count: int = 6
     tuned: float = 0.55  # the source softened, with the model's change
+    left: tuple[float, float] = (0.5, 1.05)  # of that change: tuning costs a part of an edit
     true: float = 0.05
     soft: float = 0.1  # the truth softened; the rest are the model's own
     sigma: tuple[float, float] = (0.4, 2.0)  # pixels of the drawing
@@ -121,7 +122,7 @@ def drawings_of(
     if kind < config.true + config.soft + config.tuned:
         like = rng.uniform(0.3, 1.0)
         plain = (1 - like) * p + like * softened(sized(source, GRID), 0.7 * sigma)
-        return plain, np.clip(plain + q - p, 0, 255)
+        return plain, np.clip(plain + rng.uniform(*config.left) * (q - p), 0, 255)
     return p, q
 
 
