@@ -199,7 +199,7 @@ def measure_images(subject: Subject, job: Job, every: int) -> Figures:
     present = frames[subject.track.status[frames] != ABSENT]
     pasted = set(spread(present, PASTED).tolist())
     config = replace(job.settings.render, view="frame")
-    maker = map_maker(config.transfer, job.bundle(), job.nets)
+    maker = map_maker(config.transfer, job.bundle(), job.nets, subject.face.edits)
     for batch, crops in face_batches(job, subject.track, frames, size, "evaluate"):
         index = np.array([frame.index for frame in batch])
         plain = measure_reconstruction(tally, subject, index, crops, loss)

@@ -40,7 +40,7 @@ class _Tally:
 def inputs_of(job: Job, face: FaceEdits, G: Generator, config: RenderConfig) -> CompositingInputs:
     """What a render has, but for the masks that only a whole clip gives."""
     paster = FacePaster(face.track, config, G.img_resolution)
-    maker = map_maker(config.transfer, job.bundle(), job.nets)
+    maker = map_maker(config.transfer, job.bundle(), job.nets, face.edits)
     if maker is None or not paster.transfers:
         return CompositingInputs(maker=maker)
     source = partial(VideoReader, job.project.source(), **job.project.reading)

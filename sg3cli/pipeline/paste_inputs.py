@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from sg3cli.compositing.occlusion import GRID
 from sg3cli.compositing.user_mask import UserMask
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.files import Chunks, in_chunks
+from sg3cli.latents.edits import Edit
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
@@ -24,6 +25,7 @@ from sg3cli.pipeline.transfer_maps import SteadyTransfers
 from sg3cli.project import content_key, of_face
 from sg3cli.video import Frame, VideoReader
 from sg3cli.weights.bundle import Bundle
+from sg3cli.weights.kept import is_about
 from sg3cli.weights.loaded_nets import LoadedNets
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def prepare(
     paster = FacePaster(face.track, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted)
-    maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets)
+    maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets, face.edits)
     mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0], span)
     seam = seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted
     transfers = None
@@ -63,12 +65,18 @@ def prepare(
     return CompositingInputs(maps, mask, seam, maker, transfers)
 
 
-def map_maker(kind: str, bundle: Bundle, nets: LoadedNets) -> MapMaker | None:
-    """What `--transfer` asks for, or for `auto` the best that the model has; None: no maps are made."""
+def map_maker(kind: str, bundle: Bundle, nets: LoadedNets, edits: Sequence[Edit]) -> MapMaker | None:
+    """What `--transfer` asks for, or for `auto` the best that the model has for these edits; None: no maps are made."""
     if kind in ("paste", "draw"):
         return None
-    learned = kind == "learned" or (kind == "auto" and bundle.has_transfer)
+    served = bundle.has_transfer and any(serves(bundle.transfer_for, edit) for edit in edits)
+    learned = kind == "learned" or (kind == "auto" and served)
     return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load())
+
+
+def serves(attribute: str | None, edit: Edit) -> bool:
+    """Whether a network for the edits of an `attribute`, None: of all, is for this one."""
+    return not edit.is_zero and (attribute is None or is_about(attribute, edit.keeps))
 
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:

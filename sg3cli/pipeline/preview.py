@@ -334,7 +334,8 @@ class Viewer:
         mine = edits_of(edits, self.job.project.faces[0]) if self.reusable.track is not None else list(edits)
         loaded = load_edits(mine, self.bundle, self.job.nets).edits
         face = FaceEdits(shown.track, shown.codes, loaded, restyled=self.adapted is not None)
-        inputs = CompositingInputs(seam=self.adapted, maker=map_maker(config.transfer, self.bundle, self.job.nets))
+        maker = map_maker(config.transfer, self.bundle, self.job.nets, loaded)
+        inputs = CompositingInputs(seam=self.adapted, maker=maker)
         return next(compose(iter([shown.frame]), face, self.G, config, inputs)).rgb
 
 

@@ -159,6 +159,11 @@ class Bundle:
         return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name
 
     @property
+    def transfer_for(self) -> str | None:
+        """The attribute whose edits the transfer network is for, None: all."""
+        return self.meta.get("transfer_for")
+
+    @property
     def has_transfer(self) -> bool:
         """Whether a network for the transfer of edits belongs to the model."""
         return (self.path / TRANSFER_NET).is_file()

@@ -38,6 +38,12 @@ def kept_by_target(label: str, keeps_hue: Collection[str]) -> frozenset[str]:
     return kept if label in keeps_hue else kept - {"hue"}
 
 
+def is_about(label: str, keeps: Collection[str]) -> bool:
+    """Whether an edit that `keeps` these aspects may be one of the attribute: it leaves alone all that the attribute
+    does."""
+    return kept_by_labels([label]).issubset(keeps)
+
+
 def said(kept: Collection[str]) -> dict[str, str]:
     """The header's entries that say it."""
     return {aspect: KEPT[aspect] if aspect in kept else CHANGED[aspect] for aspect in KEPT}

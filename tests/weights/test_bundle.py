@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from composed import composed, inverted_project, settings
 
 from sg3cli.errors import ModelError
 from sg3cli.files import digest_of
+from sg3cli.latents.edits import Edit, Keyframe
 from sg3cli.nets.checkpoint import save_transfer
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 from sg3cli.pipeline import Job, paste_inputs, render_plan
@@ -72,7 +74,23 @@ def test_the_best_that_the_model_has_is_taken(own: Path, tmp_path: Path, talk: P
 def test_no_network_is_read_where_none_is_needed(own: Path) -> None:
     (own / TRANSFER_NET).write_bytes(b"damaged")
     for kind in ("motion", "paste", "draw"):
-        paste_inputs.map_maker(kind, load_model(own), LoadedNets())
+        paste_inputs.map_maker(kind, load_model(own), LoadedNets(), [])
+
+
+def test_a_network_for_the_edits_of_an_attribute_leaves_others_alone(own: Path, tmp_path: Path) -> None:
+    add_transfer(own, tmp_path / "run.safetensors", about="age")
+    bundle, nets = load_model(own), LoadedNets()
+    still = {"age": ("hue", "shade", "eyes", "nose"), "smile": ("hue", "shade")}
+    age, smile = (Edit(name, (Keyframe(0.0, 1.0),), keeps=frozenset(keeps)) for name, keeps in still.items())
+
+    def network(kind: str, *edits: Edit) -> bool:
+        maker = paste_inputs.map_maker(kind, bundle, nets, edits)
+        return maker is not None and maker.net is not None
+
+    assert bundle.transfer_for == "age"
+    assert network("auto", age) and network("auto", smile, age)
+    assert not network("auto", smile) and not network("auto", replace(age, keyframes=(Keyframe(0.0, 0.0),)))
+    assert network("learned", smile) and not network("motion", age)
 
 
 @pytest.mark.parametrize("part", ["generator.safetensors", "encoder.safetensors", "directions/age.safetensors"])

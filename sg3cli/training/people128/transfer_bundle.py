@@ -16,14 +16,18 @@ from sg3cli.nets.checkpoint import load_transfer_file, save_transfer
 from sg3cli.weights.bundle import TRANSFER_NET, load_model
 
 
-def add_transfer(folder: Path, file: Path, words: str = "") -> None:
-    """Copy the network of `file` into the model's `folder`; `words` tell how it was trained. Raises `ModelError`."""
+def add_transfer(folder: Path, file: Path, words: str = "", about: str | None = None) -> None:
+    """Copy the network of `file` into the model's `folder`; `words` tell how it was trained, `about` the attribute
+    whose edits it is for, None: all. Raises `ModelError`."""
     bundle = load_model(folder)
     net, meta = load_transfer_file(file)
     save_transfer(bundle.path / TRANSFER_NET, net, {"name": bundle.name}, dtype=torch.float16)
     card = dict(bundle.meta)
     training = dict(card.get("training") or {})
     training["transfer"] = {"what": words} | meta if words else meta
+    card.pop("transfer_for", None)
+    if about:
+        card["transfer_for"] = about
     if "parts" in card:
         card["parts"] = {**card["parts"], TRANSFER_NET: digest_of(bundle.path / TRANSFER_NET).partition(":")[2]}
     write_json(bundle.path / "model.json", card | {"training": training})
@@ -35,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--transfer", type=Path, required=True, help="transfer.safetensors of a run")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the model")
     parser.add_argument("--record", type=Path, help="text on how it was trained, for model.json")
+    parser.add_argument("--about", help="attribute whose edits it is for; default: all")
     given = parser.parse_args(arguments)
-    add_transfer(given.bundle, given.transfer, given.record.read_text(encoding="utf8").strip() if given.record else "")
+    words = given.record.read_text(encoding="utf8").strip() if given.record else ""
+    add_transfer(given.bundle, given.transfer, words, given.about)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ def test_drawings_of_every_kind_change_where_the_truth_does() -> None:
     seen = set()
     for kind in ({"true": 1.0}, {"true": 0.0, "soft": 1.0}, {"true": 0.0, "soft": 0.0, "tuned": 1.0},
                  {"true": 0.0, "soft": 0.0, "tuned": 0.0}):  # fmt: skip
-        plain, edited = drawings_of(source, truth, drawn, np.random.default_rng(1), ExampleConfig(**kind, left=(1.0, 1.0)))
+        plain, edited = drawings_of(
+            source, truth, drawn, np.random.default_rng(1), ExampleConfig(**kind, left=(1.0, 1.0))
+        )
         change = np.abs(edited - plain).mean(axis=2)
         assert change[55:70, 55:70].min() > 15 and change[:40].max() < 1
         seen.add(round(float(plain.mean() + change.max()), 3))
