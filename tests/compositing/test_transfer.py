@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.compositing.learned_maps import on_source, with_learned
+from sg3cli.compositing.learned_maps import on_source, with_grain, with_learned
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
@@ -296,6 +296,18 @@ def test_what_the_network_adds_is_added_to_the_frame():
     added = transferred(frame, plain, edited, learned).astype(int) - transferred(frame, plain, edited, maps)
     inside = (slice(8, -8), slice(8, -8))
     assert np.abs(learned.residual).mean() > 1 and np.abs(added - learned.residual)[inside].mean() < 1.5
+
+
+def test_the_network_may_add_detail_and_folds_but_not_take_the_finest_detail_away():
+    base = cloth(2 * GRID, 4, grain=2.0)
+    fine = base - cv2.GaussianBlur(base, (0, 0), 1.5)
+    assert np.abs(with_grain(-0.4 * fine, base)).mean() < 0.35 * np.abs(0.4 * fine).mean()
+    assert np.allclose(with_grain(0.4 * fine, base), 0.4 * fine)
+    fold = np.zeros_like(base)
+    fold[100:104, 60:200] = -25
+    kept = with_grain(fold, base)[100:104, 60:200].mean()
+    assert -27 < kept < -20
+    assert not with_grain(np.zeros_like(base), base).any()
 
 
 # ---- around the face -----------------------------------------------------------------------------------------------
