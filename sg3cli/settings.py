@@ -294,7 +294,7 @@ class RenderConfig(StageSettings):
         Literal["auto", "learned", "motion", "paste", "draw"],
         Option(
             "How the edit goes over to the source: by the model's transfer network, by motion and light, as a "
-            "difference that is added, or not at all (the drawn face); auto: the first that the model has."
+            "difference that is added, or not at all (the drawn face); auto: the first that the model has for it."
         ),
     ] = "auto"
     # auto | keep | free: the hue of skin
