@@ -7,7 +7,7 @@ motion and light tell of the two (`compositing.motion_maps`). The answer is a fa
 
 A drawing of 128 pixels tells of a wrinkle as a stain; the network has seen what wrinkles are. The gate is a smooth
 function of |Q - P|: where a drawing does not change, the source stays as it is to the bit. A U-Net (Ronneberger et al.
-2015), about two million parameters; the frame keeps its own resolution, only the factor has 256 pixels a side.
+2015) of 1.5 million parameters; the frame keeps its own resolution, only the factor has 256 pixels a side.
 """
 
 from __future__ import annotations
