@@ -21,7 +21,7 @@ from sg3cli.latents.projection import condition
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.bundle import FLOW, STYLE_STATISTICS, Bundle
 from sg3cli.weights.direction_file import Direction, find_direction, load_direction
-from sg3cli.weights.kept import kept_by_target
+from sg3cli.weights.kept import is_about, kept_by_target
 from sg3cli.weights.mapper_file import MapperFile, mapper_file
 
 if TYPE_CHECKING:
@@ -250,3 +250,12 @@ def only_layers(vector: np.ndarray, rows: np.ndarray, config: GeneratorConfig) -
     """Styles `[channels]` with those of other layers of W+ than `rows` set to 0."""
     of_row = np.repeat(np.arange(config.num_ws), list(config.style_sizes.values()))
     return np.where(np.isin(of_row, rows), vector, 0).astype(np.float32)
+
+
+def wants_network(kind: str, bundle: Bundle, edits: Sequence[Edit]) -> bool:
+    """Whether `--transfer` of this `kind` takes the model's network: asked for, or `auto` and one of the edits, whose
+    directions have been read, is of those that it is for."""
+    if kind != "auto" or not bundle.has_transfer:
+        return kind == "learned"
+    about = bundle.transfer_for
+    return any(not edit.is_zero and (about is None or is_about(about, edit.keeps)) for edit in edits)

@@ -19,13 +19,13 @@ from sg3cli.latents.edits import Edit
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
+from sg3cli.pipeline.load_edits import wants_network
 from sg3cli.pipeline.occlusion_maps import NEAR, VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
 from sg3cli.pipeline.transfer_maps import SteadyTransfers
 from sg3cli.project import content_key, of_face
 from sg3cli.video import Frame, VideoReader
 from sg3cli.weights.bundle import Bundle
-from sg3cli.weights.kept import is_about
 from sg3cli.weights.loaded_nets import LoadedNets
 
 if TYPE_CHECKING:
@@ -69,14 +69,8 @@ def map_maker(kind: str, bundle: Bundle, nets: LoadedNets, edits: Sequence[Edit]
     """What `--transfer` asks for, or for `auto` the best that the model has for these edits; None: no maps are made."""
     if kind in ("paste", "draw"):
         return None
-    served = bundle.has_transfer and any(serves(bundle.transfer_for, edit) for edit in edits)
-    learned = kind == "learned" or (kind == "auto" and served)
+    learned = wants_network(kind, bundle, edits)
     return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load())
-
-
-def serves(attribute: str | None, edit: Edit) -> bool:
-    """Whether a network for the edits of an `attribute`, None: of all, is for this one."""
-    return not edit.is_zero and (attribute is None or is_about(attribute, edit.keeps))
 
 
 def user_mask(job: Job, face: FaceEdits) -> UserMask | None:

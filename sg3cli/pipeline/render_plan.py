@@ -12,7 +12,7 @@ from sg3cli.latents.edits import Edit, edits_of
 from sg3cli.pipeline import provenance
 from sg3cli.pipeline.face_crops import FaceEdits
 from sg3cli.pipeline.face_paster import mask_digest
-from sg3cli.pipeline.load_edits import load_edits
+from sg3cli.pipeline.load_edits import load_edits, wants_network
 from sg3cli.project import content_key
 from sg3cli.weights.bundle import Bundle
 
@@ -51,7 +51,7 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
         drawn["adapted"] = adapted["generator"]
     made_from = content_key(**drawn)
     parts = {"render": config, "encode": job.settings.encode, "tuned": tuned, "mask": mask_digest(config)}
-    transfer = bundle.transfer_digest if config.transfer in ("auto", "learned") else None
+    transfer = bundle.transfer_digest if wants_network(config.transfer, bundle, loaded.edits) else None
     parts["transfer"] = transfer
     key = content_key(**drawn, **parts)
     models = {
