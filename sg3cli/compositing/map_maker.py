@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
+from sg3cli.compositing.optical_flow import Shape
+from sg3cli.compositing.registration import laid
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.geometry import warp_quad
@@ -18,24 +20,32 @@ if TYPE_CHECKING:
 MULTIPLE = 8  # of the grid's sides, for the network
 
 
+class Drawn(NamedTuple):
+    """One frame's drawings without and with the edit `[N, M, 3]` (levels), and how the edit goes over to the source."""
+
+    plain: np.ndarray
+    edited: np.ndarray
+    transfer: Transfer
+
+
 @dataclass(frozen=True)
 class MapMaker:
-    """Makes the maps of single frames. `net` adds what motion and light do not tell; `mesh` says how mouths move,
-    without it dense flow alone does.
+    """Makes the maps of single frames. `net` adds what motion and light do not tell; `mesh` says how mouths move and
+    where in the frame the face of a drawing lies, without it dense flow alone does.
     """
 
     net: TransferNet | None = None
     mesh: DrawnMesh | None = None
 
-    def make(
-        self, rgb: np.ndarray, window: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: tuple[int, int]
-    ) -> Transfer:
-        """Maps for the frame `rgb [H, W, 3]` through `window [4, 2]`; `shape` is the crop's where its square has `GRID`
-        pixels, and is rounded."""
+    def make(self, rgb: np.ndarray, window: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: Shape) -> Drawn:
+        """Drawings `[N, M, 3]` uint8 of the frame `rgb [H, W, 3]` through `window [4, 2]`, laid onto it, with their
+        maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
+        source = warp_quad(rgb, window, (2 * height, 2 * width))
+        plain, edited = laid(self.mesh, source, plain, edited, (height, width))
         maps = motion_maps(plain, edited, (height, width), self.mesh)
-        if self.net is None:
-            return maps
-        from sg3cli.compositing.learned_maps import with_learned  # torch
+        if self.net is not None:
+            from sg3cli.compositing.learned_maps import with_learned  # torch
 
-        return with_learned(self.net, warp_quad(rgb, window, (2 * height, 2 * width)), plain, edited, maps)
+            maps = with_learned(self.net, source, plain, edited, maps)
+        return Drawn(plain, edited, maps)

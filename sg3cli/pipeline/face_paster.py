@@ -11,7 +11,7 @@ import numpy as np
 
 from sg3cli.compositing.face_mask import beyond_face, edge_mask, face_mask, landmarks_in_window, smoothstep
 from sg3cli.compositing.face_parts import part_mask
-from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.compositing.map_maker import Drawn, MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
 from sg3cli.compositing.paste import paste
@@ -123,8 +123,8 @@ class FacePaster:
         """Whether the source's own pixels follow the edit, rather than taking what the drawings differ by."""
         return self.wants_plain and self.config.detail > 0 and self.config.transfer not in ("paste", "draw")
 
-    def single_transfer(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Transfer:
-        """How the edit goes over to one frame, not steadied."""
+    def drawn(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Drawn:
+        """One frame's drawings, laid onto it, and how the edit goes over, not steadied."""
         return maker.make(frame.rgb, self.window(frame.index), plain, edited, self.shape(TRANSFER_GRID))
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:

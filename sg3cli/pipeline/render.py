@@ -256,8 +256,8 @@ def drawings(
     pairs = face.edits.pairs(shown, G, by, paster.config, paster.sides)
     maker, found = face.inputs.maker if paster.transfers else None, {}
     for frame, (before, after) in zip(shown, pairs, strict=True):
-        single = None if maker is None else paster.single_transfer(maker, frame, before, after)
-        found[frame.index] = (before, after, single)
+        alone = (before, after, None)
+        found[frame.index] = alone if maker is None else paster.drawn(maker, frame, before, after)
     return found
 
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.compositing.map_maker import Drawn, MapMaker
 from sg3cli.compositing.occlusion import stretches
-from sg3cli.compositing.transfer import Transfer
 from sg3cli.faces.alignment import ABSENT
 from sg3cli.smoothing import REACH, line_weights
 from sg3cli.video import Frame, VideoReader
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.06  # seconds over which maps and drawings are steadied
 FAR = 50  # frames that are decoded rather than sought past
-
-
-class Drawn(NamedTuple):
-    """One frame's drawings without and with the edit `[N, M, 3]` (levels), and how the edit goes over to the source."""
-
-    plain: np.ndarray
-    edited: np.ndarray
-    transfer: Transfer
 
 
 @dataclass
@@ -97,7 +88,7 @@ class SteadyTransfers:
         shown = [frame for frame in frames if self.face.track.status[frame.index] != ABSENT]
         drawn = self.face.pairs(shown, self.G, self.seam or self.G, self.paster.config, self.paster.sides)
         for frame, (p, q) in zip(shown, drawn, strict=True):
-            yield frame.index, Drawn(p, q, self.paster.single_transfer(self.maker, frame, p, q))
+            yield frame.index, self.paster.drawn(self.maker, frame, p, q)
 
 
 def _mixed(weights: np.ndarray, images: Sequence[np.ndarray]) -> np.ndarray:

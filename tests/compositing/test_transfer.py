@@ -77,7 +77,7 @@ def test_a_drawing_that_does_not_change_gives_the_frame_bit_for_bit(net, centre,
     x = half * np.array([np.cos(turn), np.sin(turn)])
     y = np.array([-x[1], x[0]])
     window = np.asarray(centre) + np.array([-x - y, -x + y, x + y, x - y])
-    transfer = MapMaker(net).make(frame, window, drawing, drawing, (GRID, GRID))
+    transfer = MapMaker(net).make(frame, window, drawing, drawing, (GRID, GRID)).transfer
     assert not transfer.motion.any() and not transfer.gain.any()
     assert np.array_equal(transferred(frame, drawing, drawing, transfer, window, blend=blend), frame)
 
@@ -86,7 +86,7 @@ def test_outside_the_window_nothing_changes():
     frame, drawing = levels(cloth(120)), levels(cloth(GRID, 1))
     edited = levels(np.roll(cloth(GRID, 1), 4, axis=1))
     window = np.array([[30, 30], [30, 80], [80, 80], [80, 30]], np.float64)
-    transfer = MapMaker(untrained()).make(frame, window, drawing, edited, (GRID, GRID))
+    transfer = MapMaker(untrained()).make(frame, window, drawing, edited, (GRID, GRID)).transfer
     result = transferred(frame, drawing, edited, transfer, window)
     inside = np.zeros((120, 120), bool)
     inside[29:81, 29:81] = True
@@ -291,8 +291,8 @@ def test_what_the_network_adds_is_added_to_the_frame():
     frame, plain = levels(cloth(2 * GRID)), levels(cloth(GRID, 1))
     edited, net = levels(plain * np.float32(1.1)), untrained(3)
     torch.nn.init.normal_(net.head.weight, std=0.02)
-    maps = MapMaker().make(frame, whole(2 * GRID), plain, edited, (GRID, GRID))
-    learned = MapMaker(net).make(frame, whole(2 * GRID), plain, edited, (GRID, GRID))
+    maps = MapMaker().make(frame, whole(2 * GRID), plain, edited, (GRID, GRID)).transfer
+    learned = MapMaker(net).make(frame, whole(2 * GRID), plain, edited, (GRID, GRID)).transfer
     added = transferred(frame, plain, edited, learned).astype(int) - transferred(frame, plain, edited, maps)
     inside = (slice(8, -8), slice(8, -8))
     assert np.abs(learned.residual).mean() > 1 and np.abs(added - learned.residual)[inside].mean() < 1.5

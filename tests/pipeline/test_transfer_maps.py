@@ -14,7 +14,7 @@ from composed import composed, inverted_project, settings
 
 from sg3cli.compositing.face_mask import landmarks_in_window
 from sg3cli.compositing.hue import REC601
-from sg3cli.compositing.map_maker import MapMaker
+from sg3cli.compositing.map_maker import Drawn, MapMaker
 from sg3cli.compositing.skin import skin_mask
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import Edit, parse_edit
@@ -23,7 +23,7 @@ from sg3cli.pipeline.face_crops import SMOOTHEST, FaceEdits, with_smooth_landmar
 from sg3cli.pipeline.face_paster import FacePaster
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
-from sg3cli.pipeline.transfer_maps import SMOOTHING, Drawn, SteadyTransfers
+from sg3cli.pipeline.transfer_maps import SMOOTHING, SteadyTransfers
 from sg3cli.project import Project
 from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import smooth_zero_phase

@@ -44,6 +44,15 @@ DARK = 6.0  # levels added before a logarithm
 STEEP = 0.5  # logarithm above which a change counts less and less
 OTHER = 0.42  # logarithm of a change that no fold makes: hair, a rim, a beard; the skin there is not known
 HAIR = 0.75  # logarithm by which hair is darker than skin
+SAGS = 9.0  # pixels: what moves in less is a fold, which flow takes for a lip that is drawn out
+DEEPEST = 0.25  # logarithm of what an area darkens or lightens at most: a fold is a line, a wedge is no fold
+BROAD = 1.5  # pixels: what is wider is an area
+FADES = {
+    "brows": 0.04,
+    "eyes": 0.04,
+    "nose": 0.03,
+    "mouth": 0.1,
+}  # of the face's height, over which a part's surroundings age
 ANCHORS = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0], [0, 0.5], [1, 0.5], [0.5, 1]])  # where nothing moves
 
 
@@ -61,7 +70,7 @@ def ageing_between(young: np.ndarray, old: np.ndarray) -> Ageing:
     grey = [cv2.GaussianBlur(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for i in (young, old)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
-    motion = cv2.GaussianBlur(search.calc(grey[1], grey[0], None), (0, 0), 3.0)
+    motion = cv2.GaussianBlur(search.calc(grey[1], grey[0], None), (0, 0), SAGS)
     size = len(young)
     moved = read_moved(young, motion / np.float32(size), size).clip(0, 255)
     factor = STEEP * np.tanh((np.log(old + np.float32(DARK)) - np.log(moved + DARK)) / STEEP)
@@ -83,18 +92,28 @@ def aged(photo: np.ndarray, landmarks: np.ndarray, onto: np.ndarray, age: Ageing
     factor = cv2.remap(age.factor, *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     light = (factor @ np.array(REC601, np.float32))[..., None]
     factor = (light + COLOURED * (factor - light)) * (GAIN * skin(landmarks, len(photo)))[..., None]
+    factor = held(factor)
     face = smoothstep((0.15 - beyond_face(landmarks, photo.shape[:2])) / 0.3).astype(np.float32)
     moved = read_moved(photo, MOVE * face[..., None] * motion / np.float32(len(photo)), len(photo)).clip(0, 255)
     return np.rint(((moved + DARK) * np.exp(factor) - DARK).clip(0, 255)).astype(np.uint8)
 
 
+def held(factor: np.ndarray) -> np.ndarray:
+    """The logarithm `[R, R, 3]` with its areas softly limited; lines stay as deep as they are."""
+    import cv2
+
+    wide = cv2.GaussianBlur(factor, (0, 0), BROAD)
+    result: np.ndarray = factor - wide + DEEPEST * np.tanh(wide / DEEPEST)
+    return result
+
+
 def skin(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """0..1 `[R, R]` float32: the face but for brows, eyes and mouth, from landmarks `[68, 2]` in pixels."""
+    """0..1 `[R, R]` float32: the face but for brows, eyes, nose and mouth, from landmarks `[68, 2]` in pixels."""
     shape = (size, size)
     mask = smoothstep(-beyond_face(landmarks, shape) / 0.06)
     for part, pieces in PARTS.items():
-        for piece in pieces if part != "nose" else ():
-            mask = mask * smoothstep((beyond_part(landmarks, piece, shape) - 0.02) / 0.04)
+        for piece in pieces:
+            mask = mask * smoothstep((beyond_part(landmarks, piece, shape) - 0.02) / FADES[part])
     return mask.astype(np.float32)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from sg3cli.compositing.learned_maps import on_source
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID, at_grid
+from sg3cli.compositing.registration import laid
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.training.people128.pair_data import Pairs, PictureSet, made_ahead
 from sg3cli.training.people128.transfer_drawings import Drawings
@@ -84,7 +85,7 @@ class ExampleSource:
         source, truth = (sized(pictures.picture(int(row)), SIZE) for row in pairs.rows[k])
         drawn = drawings.plain[k], drawings.edited[k]
         plain, edited = drawings_of(source, truth if known else None, drawn, rng, self.config)
-        base = base_of(source, plain, edited, self.mesh)
+        plain, edited, base = on_face(source, plain, edited, self.mesh)
         return [source, truth if known else base, base, plain, edited]
 
 
@@ -100,10 +101,15 @@ def both_ways(pairs: Pairs) -> Pairs:
     return Pairs(rows, delta, np.concatenate([pairs.share, pairs.share]))
 
 
-def base_of(source: np.ndarray, plain: np.ndarray, edited: np.ndarray, mesh: DrawnMesh | None) -> np.ndarray:
-    """R0 `[2n, 2n, 3]` float32 of levels: what motion and light make of drawings `[n, n, 3]`."""
+def on_face(
+    source: np.ndarray, plain: np.ndarray, edited: np.ndarray, mesh: DrawnMesh | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Drawings `[n, n, 3]` laid onto the face of `source [2n, 2n, 3]`, and R0 `[2n, 2n, 3]`, what motion and light make
+    of them; levels, float32."""
     whole, p, q = (np.rint(image).clip(0, 255).astype(np.uint8) for image in (source, plain, edited))
-    return on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), mesh)).astype(np.float32)
+    p, q = laid(mesh, whole, p, q, (GRID, GRID))
+    base = on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), mesh))
+    return p.astype(np.float32), q.astype(np.float32), base.astype(np.float32)
 
 
 def drawings_of(

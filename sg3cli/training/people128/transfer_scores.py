@@ -72,11 +72,11 @@ def result(case: Case, method: str, makers: Mapping[str, MapMaker]) -> np.ndarra
         return case.source
     size = len(case.source)
     window = np.array([[0, 0], [0, size], [size, size], [size, 0]], np.float64)
-    transfer = None
+    plain, edited, transfer = case.plain, case.edited, None
     if method in makers:
-        transfer = makers[method].make(case.source, window, case.plain, case.edited, (GRID, GRID))
+        plain, edited, transfer = makers[method].make(case.source, window, plain, edited, (GRID, GRID))
     alpha = np.ones((GRID, GRID), np.float32)
-    return paste(case.source, case.edited, window, alpha, plain=case.plain, transfer=transfer)
+    return paste(case.source, edited, window, alpha, plain=plain, transfer=transfer)
 
 
 def measured(case: Case, image: np.ndarray, perceptual: PerceptualDistance) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.nets.transfer_net import TransferNet
 from sg3cli.training.people128.pair_data import ATTRIBUTES, Pairs, PictureSet, attribute_index
 from sg3cli.training.people128.pair_sheets import choose_pairs, choose_photos, tiled
-from sg3cli.training.people128.transfer_data import SIZE, Example, base_of, sized, stacked
+from sg3cli.training.people128.transfer_data import SIZE, Example, on_face, sized, stacked
 from sg3cli.training.people128.transfer_drawings import Drawings
 from sg3cli.training.people128.transfer_trainer import inputs_of
 
@@ -43,8 +43,9 @@ def examples_of(pictures: PictureSet, pairs: Pairs, drawings: Drawings, mesh: Dr
     examples = []
     for rows, *drawn in zip(pairs.rows, *drawings, strict=True):
         source, truth = (sized(pictures.picture(int(row)), SIZE) for row in rows)
-        plain, edited = (at_grid(image).astype(np.float32) for image in drawn)
-        examples.append([source, truth, base_of(source, plain, edited, mesh), plain, edited])
+        plain, edited = (at_grid(image) for image in drawn)
+        plain, edited, base = on_face(source, plain, edited, mesh)
+        examples.append([source, truth, base, plain, edited])
     return stacked(examples)
 
 
