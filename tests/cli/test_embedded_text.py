@@ -20,6 +20,7 @@ from sg3cli.latents.sampling import GenerateConfig, Sampler
 from sg3cli.latents.text_models import load_text_model
 from sg3cli.nets.checkpoint import load_text_file
 from sg3cli.pipeline.load_edits import load_edits
+from sg3cli.pipeline.text_edits import MOVES, moves_path
 from sg3cli.project import Project
 from sg3cli.weights.bundle import load_model
 from sg3cli.weights.loaded_nets import LoadedNets
@@ -37,6 +38,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = labelled(tiny_generator(), folder)
         assert cli.run(["train", "text", str(table), "--model", str(model), "--steps", "100", "-q"]) == 0
     return model
+
+
+def test_what_the_shipped_model_can_do_was_looked_at_with_the_shipped_directions() -> None:
+    """Otherwise `--text` would look again, for minutes, or take the table for damaged."""
+    bundle = load_model("people-128")
+    assert moves_path(bundle) == bundle.path / MOVES
 
 
 @pytest.fixture
