@@ -64,6 +64,15 @@ class Transfer:
         mixed = {field.name: total(field.name) for field in fields(self) if field.name not in ("side", "skin")}
         return Transfer(**mixed | {"new": mixed["new"].clip(0, 1)}, side=self.side)
 
+    def lit_on(self, face: np.ndarray) -> Transfer:
+        """The transfer with nothing but its motion beyond the `face [h, w]`.
+
+        Where a jaw moves, what flow does not see of it is read as light: hair beside it turned black.
+        """
+        large = sized(face[..., None], self.residual.shape[:2])
+        changes = {name: getattr(self, name) * face[..., None] for name in ("gain", "added", "new", "texture")}
+        return replace(self, **changes, residual=self.residual * large)
+
     def within(self, face: np.ndarray, share: np.ndarray) -> Transfer:
         """The transfer with its motion as it is on the `face [h, w]`, smooth around it, and reduced to `share [h, w]`.
 

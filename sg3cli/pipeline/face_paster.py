@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SOFT = 0.02  # of the crop: what is moved beside something that stays is stretched over so much
 # Shares of the face's height beyond its outline:
 OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
+RIM = (-0.07, 0.01)  # within which light and shade of an edit that keeps to the face's own end
 FOLLOWS = (0.3, 0.8)  # as far as this everything follows; from here on nothing does
 
 
@@ -80,6 +81,7 @@ class FacePaster:
     inputs: CompositingInputs = NO_INPUTS
     parts: frozenset[str] = frozenset()  # of the face, which stay the source's
     skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure
+    shaded: bool = False  # the edit's light and shade end with the face
 
     @property
     def sides(self) -> Sides:
@@ -197,6 +199,8 @@ class FacePaster:
         if seen is not None:
             soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
             share = share * (1 - face * (1 - soft))
+        if self.shaded:
+            transfer = transfer.lit_on(smoothstep((RIM[1] - beyond) / (RIM[1] - RIM[0])).astype(np.float32))
         return replace(transfer.within(face, share), skin=self.skin_map(index, shape, face * share))
 
     def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:

@@ -224,7 +224,8 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     track = face.track
     opacity = presence(track.times, track.status, track.shots)
     kept, skin = face.edits.parts(config), config.skin * face.edits.skin(track.times)
-    paster = FacePaster(track, config, G.img_resolution, face.inputs, kept, skin)
+    shaded = face.edits.keeps("shade", config.shade)
+    paster = FacePaster(track, config, G.img_resolution, face.inputs, kept, skin, shaded)
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         drawn = drawings(batch, face, paster, G)

@@ -327,6 +327,20 @@ def test_around_the_face_motion_is_smooth_and_on_it_as_it_is():
     assert not Transfer(**still(), side=GRID).within(face, share).motion.any()
 
 
+def test_beyond_the_face_nothing_is_left_but_motion():
+    """Hair beside a drawn jaw that moved turned black."""
+    frame, plain, edited = levels(cloth(2 * GRID)), levels(cloth(GRID, 1)), levels(cloth(GRID, 2))
+    face = np.zeros((GRID, GRID), np.float32)
+    face[:, : GRID // 2] = 1
+    maps = MapMaker(untrained()).make(frame, whole(2 * GRID), plain, edited, (GRID, GRID)).transfer
+    result, before = (transferred(frame, plain, edited, t) for t in (maps.lit_on(face), maps))
+    bare = Transfer(**still() | {"motion": maps.motion, "added": 0 * maps.added}, side=GRID)
+    moved = transferred(frame, plain, edited, bare)
+    inside, outside = np.s_[:, : GRID - 12], np.s_[:, GRID + 12 :]
+    assert np.array_equal(result[inside], before[inside]) and np.array_equal(result[outside], moved[outside])
+    assert np.abs(before[outside].astype(int) - moved[outside]).mean() > 5
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["rim", "stubble"])
 def test_what_is_added_in_place_pulls_nothing_along(kind, seed):
