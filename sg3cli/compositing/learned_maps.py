@@ -14,8 +14,6 @@ from sg3cli.compositing.transfer import Transfer
 from sg3cli.levels import HALF, to_signed
 from sg3cli.nets.transfer_net import TransferNet
 
-DEEPER = 1.6  # by which folds count: where it is unsure of a fold, training taught it to draw half of one
-FOLD = 8.0  # pixels of what the network sees: what is wider is light that it puts right, and right once
 FINEST = 1.5  # pixels of what the network sees: detail that is finer is the source's own
 AREA = 4.0  # pixels over which it is judged
 
@@ -35,8 +33,7 @@ def with_learned(
     base = on_source(source, plain, edited, maps)
     residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
     levels = HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
-    wide = cv2.GaussianBlur(levels, (0, 0), FOLD)
-    return replace(maps, residual=with_grain(wide + DEEPER * (levels - wide), base))
+    return replace(maps, residual=with_grain(levels, base))
 
 
 def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -258,4 +258,5 @@ def wants_network(kind: str, bundle: Bundle, edits: Sequence[Edit]) -> bool:
     if kind != "auto" or not bundle.has_transfer:
         return kind == "learned"
     about = bundle.transfer_for
-    return any(not edit.is_zero and (about is None or is_about(about, edit.keeps)) for edit in edits)
+    meant = [not about or any(is_about(label, edit.keeps) for label in about) for edit in edits if not edit.is_zero]
+    return any(meant)

@@ -159,9 +159,9 @@ class Bundle:
         return store.models_dir() / "companions" / self.digest.rpartition(":")[2][:16] / name
 
     @property
-    def transfer_for(self) -> str | None:
-        """The attribute whose edits the transfer network is for, None: all."""
-        return self.meta.get("transfer_for")
+    def transfer_for(self) -> tuple[str, ...]:
+        """The attributes whose edits the transfer network is for; none: all."""
+        return tuple(filter(None, str(self.meta.get("transfer_for", "")).split(",")))
 
     @property
     def has_transfer(self) -> bool:

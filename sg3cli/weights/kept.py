@@ -17,7 +17,7 @@ CHANGED = {"hue": "changed", "shade": "free"} | dict.fromkeys(FACE_PARTS, "chang
 KEEPING = {  # aspect -> attributes that leave it alone
     "hue": frozenset({"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}),
     "shade": frozenset({"age", "smile"}),
-    "eyes": frozenset({"age"}),
+    "eyes": frozenset({"age", "smile"}),
     "nose": frozenset({"age"}),
 }
 

@@ -80,17 +80,20 @@ def test_no_network_is_read_where_none_is_needed(own: Path) -> None:
 def test_a_network_for_the_edits_of_an_attribute_leaves_others_alone(own: Path, tmp_path: Path) -> None:
     add_transfer(own, tmp_path / "run.safetensors", about="age")
     bundle, nets = load_model(own), LoadedNets()
-    still = {"age": ("hue", "shade", "eyes", "nose"), "smile": ("hue", "shade")}
+    still = {"age": ("hue", "shade", "eyes", "nose"), "smile": ("hue", "shade", "eyes")}
     age, smile = (Edit(name, (Keyframe(0.0, 1.0),), keeps=frozenset(keeps)) for name, keeps in still.items())
 
     def network(kind: str, *edits: Edit) -> bool:
         maker = paste_inputs.map_maker(kind, bundle, nets, edits)
         return maker is not None and maker.net is not None
 
-    assert bundle.transfer_for == "age"
+    assert bundle.transfer_for == ("age",)
     assert network("auto", age) and network("auto", smile, age)
     assert not network("auto", smile) and not network("auto", replace(age, keyframes=(Keyframe(0.0, 0.0),)))
     assert network("learned", smile) and not network("motion", age)
+    add_transfer(own, tmp_path / "run.safetensors", about="age,smile")
+    bundle = load_model(own)
+    assert network("auto", smile) and not network("auto", replace(smile, keeps=frozenset({"hue"})))
 
 
 @pytest.mark.parametrize("part", ["generator.safetensors", "encoder.safetensors", "directions/age.safetensors"])

@@ -73,7 +73,9 @@ SHIPPED: dict[str, Shipped] = {
         keeps=("hue", "shade", "eyes", "nose"),
         skin=0.25,
     ),
-    "smile": Shipped("a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade")),
+    "smile": Shipped(
+        "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade", "eyes")
+    ),
     "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), keeps=("hue",)),
     "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), keeps=("hue",)),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),

@@ -17,8 +17,8 @@ from sg3cli.weights.bundle import TRANSFER_NET, load_model
 
 
 def add_transfer(folder: Path, file: Path, words: str = "", about: str | None = None) -> None:
-    """Copy the network of `file` into the model's `folder`; `words` tell how it was trained, `about` the attribute
-    whose edits it is for, None: all. Raises `ModelError`."""
+    """Copy the network of `file` into the model's `folder`; `words` tell how it was trained, `about` the attributes
+    whose edits it is for, with commas, None: all. Raises `ModelError`."""
     bundle = load_model(folder)
     net, meta = load_transfer_file(file)
     save_transfer(bundle.path / TRANSFER_NET, net, {"name": bundle.name}, dtype=torch.float16)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--transfer", type=Path, required=True, help="transfer.safetensors of a run")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the model")
     parser.add_argument("--record", type=Path, help="text on how it was trained, for model.json")
-    parser.add_argument("--about", help="attribute whose edits it is for; default: all")
+    parser.add_argument("--about", help="attributes whose edits it is for, with commas; default: all")
     given = parser.parse_args(arguments)
     words = given.record.read_text(encoding="utf8").strip() if given.record else ""
     add_transfer(given.bundle, given.transfer, words, given.about)
