@@ -115,9 +115,9 @@ def test_eyes_of_somebody_older_are_shown_as_they_were() -> None:
     plain, edited = torch.zeros(2, 3, 32, 32), torch.full((2, 3, 32, 32), 0.2)
     landmarks = torch.full((2, 68, 2), -99.0)
     landmarks[:, list(PARTS["eyes"])] = torch.tensor([20.5, 8.5])
-    older, smiling = as_in_footage(plain, edited, ["age", "smile"], landmarks)
-    assert torch.equal(older[:, 8, 20], plain[0, :, 8, 20]) and not torch.equal(smiling[:, 8, 20], plain[0, :, 8, 20])
-    assert torch.allclose(older[:, 24:], smiling[:, 24:], atol=1e-4) and float(older[:, 24:].abs().min()) > 0.01
+    older, speaking = as_in_footage(plain, edited, ["age", "mouth-open"], landmarks)
+    assert torch.equal(older[:, 8, 20], plain[0, :, 8, 20]) and not torch.equal(speaking[:, 8, 20], plain[0, :, 8, 20])
+    assert torch.allclose(older[:, 24:], speaking[:, 24:], atol=1e-4) and float(older[:, 24:].abs().min()) > 0.01
 
 
 def test_directions_learn_what_is_asked(edits: ReadEdits, monkeypatch: pytest.MonkeyPatch) -> None:
