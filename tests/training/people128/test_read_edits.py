@@ -111,13 +111,15 @@ def test_only_what_is_shaded_is_held_to_the_contrast_of_the_face() -> None:
     assert float((held - plain[0]).abs().mean()) < 0.5 * float((free - plain[1]).abs().mean())
 
 
-def test_eyes_of_somebody_older_are_shown_as_they_were() -> None:
-    plain, edited = torch.zeros(2, 3, 32, 32), torch.full((2, 3, 32, 32), 0.2)
-    landmarks = torch.full((2, 68, 2), -99.0)
+def test_eyes_of_somebody_older_or_smiling_are_shown_as_they_were() -> None:
+    plain, edited = torch.zeros(3, 3, 32, 32), torch.full((3, 3, 32, 32), 0.2)
+    landmarks = torch.full((3, 68, 2), -99.0)
     landmarks[:, list(PARTS["eyes"])] = torch.tensor([20.5, 8.5])
-    older, speaking = as_in_footage(plain, edited, ["age", "mouth-open"], landmarks)
-    assert torch.equal(older[:, 8, 20], plain[0, :, 8, 20]) and not torch.equal(speaking[:, 8, 20], plain[0, :, 8, 20])
-    assert torch.allclose(older[:, 24:], speaking[:, 24:], atol=1e-4) and float(older[:, 24:].abs().min()) > 0.01
+    older, smiling, speaking = as_in_footage(plain, edited, ["age", "smile", "mouth-open"], landmarks)
+    for shown in (older, smiling):
+        assert torch.equal(shown[:, 8, 20], plain[0, :, 8, 20])
+    assert not torch.equal(speaking[:, 8, 20], plain[0, :, 8, 20])
+    assert torch.allclose(older[:, 24:], smiling[:, 24:], atol=1e-4) and float(older[:, 24:].abs().min()) > 0.01
 
 
 def test_directions_learn_what_is_asked(edits: ReadEdits, monkeypatch: pytest.MonkeyPatch) -> None:
