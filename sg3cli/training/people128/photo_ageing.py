@@ -47,12 +47,8 @@ HAIR = 0.75  # logarithm by which hair is darker than skin
 SAGS = 9.0  # pixels: what moves in less is a fold, which flow takes for a lip that is drawn out
 DEEPEST = 0.25  # logarithm of what an area darkens or lightens at most: a fold is a line, a wedge is no fold
 BROAD = 1.5  # pixels: what is wider is an area
-FADES = {
-    "brows": 0.04,
-    "eyes": 0.04,
-    "nose": 0.03,
-    "mouth": 0.1,
-}  # of the face's height, over which a part's surroundings age
+# shares of the face's height over which the surroundings of a part begin to age
+FADES = {"brows": 0.04, "eyes": 0.04, "nose": 0.03, "mouth": 0.1}
 ANCHORS = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0], [0, 0.5], [1, 0.5], [0.5, 1]])  # where nothing moves
 
 
