@@ -83,10 +83,10 @@ class BackgroundRun(ABC):
         total, sums, counted = 60 * pace.minutes, dict[str, float](), dict[str, int]()
         saved, sheet = self.seconds, self.seconds // (60 * pace.sheet_minutes)
         last = None if steps is None else trainer.now + steps
+        began = time.monotonic()  # the wait for a batch counts, saving and drawing do not
         for batch in self.batches(trainer.now):
             if self.stopping or self.seconds >= total or trainer.now == last:
                 break
-            began = time.monotonic()
             threads = float(cores.adapt())
             for name, value in ({"threads": threads} | trainer.step(batch, self.seconds / total)).items():
                 sums[name], counted[name] = sums.get(name, 0.0) + value, counted.get(name, 0) + 1
@@ -100,6 +100,7 @@ class BackgroundRun(ABC):
             if self.seconds // (60 * pace.sheet_minutes) > sheet:
                 self.sheets()
                 sheet = self.seconds // (60 * pace.sheet_minutes)
+            began = time.monotonic()
         self.save()
         if not self.stopping:
             self.sheets()

@@ -200,9 +200,10 @@ class BatchConfig:
 T = TypeVar("T")
 
 
-def made_ahead(make: Callable[[int], T], first: int, ahead: int = 3) -> Iterator[T]:
-    """`make(step)` for the steps from `first` on without end, `ahead` of them made beforehand on a thread."""
-    with ThreadPoolExecutor(1) as pool:
+def made_ahead(make: Callable[[int], T], first: int, workers: int = 1) -> Iterator[T]:
+    """`make(step)` for the steps from `first` on without end, some made beforehand on so many threads."""
+    ahead = workers + 2
+    with ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(make, first + k) for k in range(ahead)]
         step = first + ahead
         try:
@@ -254,9 +255,9 @@ class BatchSource:
         changes = torch.from_numpy(np.array(delta, np.float32).reshape(-1, len(ATTRIBUTES)))
         return Batch(a, second.stacked(), photos, seen, changes, first.points(), second.points(), real.points())
 
-    def stream(self, first: int) -> Iterator[Batch]:
-        """Batches from step `first` on without end, some decoded beforehand."""
-        return made_ahead(self.batch, first)
+    def stream(self, first: int, workers: int = 1) -> Iterator[Batch]:
+        """Batches from step `first` on without end, some decoded beforehand; the same for any number of workers."""
+        return made_ahead(self.batch, first, workers)
 
     def _new_face(self, rng: np.random.Generator, k: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Photograph and landmarks (shares) of one row, made somebody else as the shares of the configuration say."""

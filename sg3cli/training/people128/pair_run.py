@@ -53,6 +53,7 @@ class RunConfig:
     sheet_minutes: float = 20.0
     device: str = "cpu"
     threads: int = 2
+    workers: int = 1  # threads that make batches; a GPU waits for one
     held_out_groups: int = 86
     batch: BatchConfig = field(default_factory=BatchConfig)
     trainer: PairConfig = field(default_factory=PairConfig)
@@ -88,7 +89,7 @@ class PairRun(BackgroundRun):
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Pairs and photographs from step `first` on."""
-        return self.source.stream(first)
+        return self.source.stream(first, self.config.workers)
 
     def keep(self, meta: dict[str, Any]) -> None:
         """The averaged networks."""
@@ -121,7 +122,8 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     parser.add_argument("--sheet-minutes", type=float, default=20.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--workers", type=int, default=1, help="threads that make batches")
+    parser.add_argument("--precision", choices=("auto", "fp32", "tf32", "bf16"), default="auto")
     for options in (BatchConfig(), PairConfig()):
         for entry in fields(options):
             if entry.type in ("int", "float") and entry.name not in ("seed", "size"):
@@ -131,11 +133,12 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
+    torch.set_float32_matmul_precision("highest" if given.precision == "fp32" else "high")
     bf16 = given.precision == "bf16" or (given.precision == "auto" and (given.device != "cpu" or bf16_in_hardware()))
     values = vars(given) | {"bf16": bf16}
     batch = BatchConfig(**{f.name: values[f.name] for f in fields(BatchConfig) if f.name in values})
     trainer = PairConfig(**{f.name: values[f.name] for f in fields(PairConfig) if f.name in values})
-    names = ("start", "backbone", "work", "minutes", "save_minutes", "sheet_minutes", "device", "threads")
+    names = ("start", "backbone", "work", "minutes", "save_minutes", "sheet_minutes", "device", "threads", "workers")
     shares = given.share or [1.0] * len(given.edits)
     if len(shares) != len(given.edits):
         parser.error("give --share as often as --edits, or not at all")

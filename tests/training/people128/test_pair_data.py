@@ -88,6 +88,13 @@ def test_a_batch_follows_from_its_step(edits: PictureSet, photos: PictureSet) ->
     assert first.a.min() >= -1 and first.a.max() <= 1
 
 
+def test_workers_change_nothing_but_the_time(edits: PictureSet, photos: PictureSet) -> None:
+    source = _source(edits, photos)
+    for step, batch in zip(range(3, 9), source.stream(3, workers=3), strict=False):
+        expected = source.batch(step)
+        assert all(torch.equal(x, y) for x, y in zip(batch, expected, strict=True))
+
+
 def test_only_what_the_encoder_sees_is_spoiled(edits: PictureSet, photos: PictureSet) -> None:
     clean = _source(edits, photos, degraded=0.0).batch(0)
     spoiled = _source(edits, photos, degraded=1.0).batch(0)
