@@ -3,10 +3,10 @@
     python -m sg3cli.training.people128.widen --start NARROW --out WIDE --channel-base 6144 --channel-max 192
 
 Each new channel is the copy of an old one, and whoever reads a channel shares its weight out among the copies. What
-StyleGAN3 adds to that: demodulation divides by the length of the weights, which is shorter when they are shared out, so
-a layer's outputs come out larger by a factor. Leaky ReLU and filters pass a factor on; the layer that reads them divides
-it out again. The factor depends on the style a little and is taken at the mean of some codes: the drawing of
-`people-128` stayed within .004 of its own spread, and within .1 with the noise that tells the copies apart.
+StyleGAN3 adds to that: demodulation divides by the length of the weights. That is shorter when they are shared out, and
+the outputs come out larger by a factor. Leaky ReLU and filters pass it on; the layer that reads them divides it out
+again. The factor depends on the style a little and is taken at the mean of some codes: the drawing of `people-128`
+stayed within .004 of its own spread, and within .1 with the noise that tells the copies apart.
 """
 
 from __future__ import annotations
