@@ -152,7 +152,7 @@ def examine(case: BenchCase) -> dict[str, Any]:
         torch.set_num_threads(case.threads)
     on_gpu = case.device != "cpu"
     if on_gpu:
-        torch.cuda.set_device(case.device)
+        torch.cuda.set_device(torch.device(case.device).index or 0)  # `cuda` alone is refused there
     torch.manual_seed(0)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "allocator": _allocator()}
     if case.task == "peak":

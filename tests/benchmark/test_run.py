@@ -177,6 +177,17 @@ def test_on_a_gpu_the_cuda_kernel_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     assert row.split()[6] == "7"  # the memory of the device
 
 
+@pytest.mark.parametrize(("device", "number"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_device_is_set_by_its_number(monkeypatch: pytest.MonkeyPatch, device: str, number: int) -> None:
+    """`cuda` alone is no device that can be set: seen on an H100."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    monkeypatch.setattr(timing, "peak_rate", lambda *_: 1.0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
+    run.examine(BenchCase("peak", device=device))
+    assert seen == [number]
+
+
 @pytest.mark.gpu
 def test_a_case_on_a_gpu() -> None:
     """Times the kernel against plain torch there: `-s` shows both."""
