@@ -52,13 +52,15 @@ LICENCE = "MIT (weights and code); trained on CC0 renders and on photographs und
 class Shipped:
     """A direction of the bundle: what strength 1 is and where it holds.
 
-    `factor` times the direction that pairs taught of `attribute`; without one it is fitted to a reader (`READABLE`).
+    `factor` times the direction that pairs taught of `attribute`; without one it is fitted to a reader (`READABLE`),
+    and `taught` times what pairs say is added: a reader sees years wherever there are some, pairs know where folds lie.
     """
 
     aim: str
     range: tuple[float, float]
     attribute: str | None = None
     factor: float = 1.0
+    taught: float = 0.0
     keeps: tuple[str, ...] = ()  # what it does not mean to change (`weights.kept`)
     skin: float = 0.0  # the share by which skin shows more of its own structure (`compositing.skin`)
 
@@ -69,15 +71,16 @@ SHIPPED: dict[str, Shipped] = {
     "age": Shipped(
         "10 to 20 years older, the hair excepted",
         (-2.0, 2.0),
-        factor=1.15,
+        factor=1.0,
+        taught=1.0,
         keeps=("hue", "shade", "eyes", "nose"),
         skin=0.25,
     ),
     "smile": Shipped(
         "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade", "eyes")
     ),
-    "mouth-open": Shipped("the lips part; 2 opens the mouth", (0.0, 2.0), keeps=("hue",)),
-    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), keeps=("hue",)),
+    "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 1.25, keeps=("hue",)),
+    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), "eyes_closed", 1.25, keeps=("hue",)),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
     "glasses": Shipped("a pair of glasses", (0.0, 1.5), "glasses", 1.5),
@@ -111,8 +114,10 @@ def directions_of(net: PairNet, read: Mapping[str, Tensor]) -> dict[str, np.ndar
     index, trained = attribute_index(), (net.directions * net.free).detach()
     found = {}
     for name, shipped in SHIPPED.items():
-        vector = read[name] if shipped.attribute is None else trained[index[shipped.attribute]]
-        found[name] = (shipped.factor * vector).numpy().astype(np.float32)
+        vector = shipped.factor * (read[name] if shipped.attribute is None else trained[index[shipped.attribute]])
+        if shipped.taught:
+            vector = vector + shipped.taught * trained[index[name.replace("-", "_")]]
+        found[name] = vector.numpy().astype(np.float32)
     return found
 
 

@@ -14,7 +14,7 @@ from tiny import tiny_encoder, tiny_generator
 from sg3cli.errors import ModelError
 from sg3cli.nets.efficientnet_lite import EfficientNetLite
 from sg3cli.nets.face_reader import FaceReader, load_face_reader
-from sg3cli.training.people128.pair_bundle import SHIPPED, Sources, fitted_before, write_pair_bundle
+from sg3cli.training.people128.pair_bundle import SHIPPED, Sources, directions_of, fitted_before, write_pair_bundle
 from sg3cli.training.people128.pair_data import ATTRIBUTES, PictureSet
 from sg3cli.training.people128.pair_net import PairNet, load_start
 from sg3cli.training.people128.read_edits import READABLE, ReadConfig
@@ -58,6 +58,17 @@ def test_a_bundle_holds_its_parts_and_starts_another_run(sources: Sources, tmp_p
     np.testing.assert_array_equal(before["age"].numpy(), model.directions["age"].vector)
     again = load_start(tmp_path / "model", 0)
     torch.testing.assert_close(again.directions, net.directions, atol=5e-3, rtol=1e-2)
+
+
+def test_age_takes_what_pairs_taught_beside_what_a_reader_sees() -> None:
+    G = tiny_generator()
+    net = PairNet(G, tiny_encoder(), torch.randn(len(ATTRIBUTES), G.num_ws, G.w_dim)).eval()
+    read = {name: torch.randn(G.num_ws, G.w_dim) for name in READABLE}
+    found, age = directions_of(net, read), SHIPPED["age"]
+    pairs = (net.directions * net.free).detach().numpy()[list(ATTRIBUTES).index("age")]
+    np.testing.assert_allclose(found["age"], age.factor * read["age"].numpy() + age.taught * pairs, atol=1e-5)
+    np.testing.assert_allclose(found["smile"], SHIPPED["smile"].factor * read["smile"].numpy(), atol=1e-5)
+    assert age.taught and not SHIPPED["smile"].taught
 
 
 def test_a_part_of_a_trained_bundle_that_is_damaged_is_named(sources: Sources, tmp_path: Path) -> None:
