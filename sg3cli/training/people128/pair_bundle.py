@@ -77,7 +77,7 @@ SHIPPED: dict[str, Shipped] = {
         skin=0.25,
     ),
     "smile": Shipped(
-        "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=1.15, keeps=("hue", "shade", "eyes")
+        "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=0.9, keeps=("hue", "shade", "eyes")
     ),
     "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 1.25, keeps=("hue",)),
     "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), "eyes_closed", 1.25, keeps=("hue",)),
