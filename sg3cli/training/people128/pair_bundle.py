@@ -79,7 +79,7 @@ SHIPPED: dict[str, Shipped] = {
     "smile": Shipped(
         "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=0.9, keeps=("hue", "shade", "eyes")
     ),
-    "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 1.25, keeps=("hue",)),
+    "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 0.65, keeps=("hue",)),
     "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), "eyes_closed", 1.25, keeps=("hue",)),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
