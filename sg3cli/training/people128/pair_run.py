@@ -133,7 +133,7 @@ def _parse(arguments: list[str] | None = None) -> RunConfig:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    torch.set_float32_matmul_precision("highest" if given.precision == "fp32" else "high")
+    torch.set_float32_matmul_precision("high" if given.precision == "tf32" else "highest")
     bf16 = given.precision == "bf16" or (given.precision == "auto" and (given.device != "cpu" or bf16_in_hardware()))
     values = vars(given) | {"bf16": bf16}
     batch = BatchConfig(**{f.name: values[f.name] for f in fields(BatchConfig) if f.name in values})
