@@ -87,6 +87,6 @@ class TransferNet(nn.Module):
 def change_gate(plain: Tensor, edited: Tensor) -> Tensor:
     """[N,1,n,n] in 0..1: how much of an answer counts near where two drawings [N,3,n,n] differ; 0 where they agree."""
     change = (edited - plain).abs().mean(1, keepdim=True)
-    near = F.max_pool2d(change, REACH, 1, REACH // 2)
+    near = F.max_pool2d(F.max_pool2d(change, (REACH, 1), 1, (REACH // 2, 0)), (1, REACH), 1, (0, REACH // 2))
     near = F.avg_pool2d(near, REACH, 1, REACH // 2, count_include_pad=False).square()
     return near / (near + LEVEL**2)

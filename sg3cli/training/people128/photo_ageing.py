@@ -157,7 +157,7 @@ class Donors:
 
     def pair(self, k: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
         """Young and old `[R, R, 3]` uint8."""
-        young, old = (_sized(self.pictures.picture(int(row))) for row in self.rows[k])
+        young, old = (as_sized(self.pictures.picture(int(row))) for row in self.rows[k])
         return (np.ascontiguousarray(young[:, ::-1]), np.ascontiguousarray(old[:, ::-1])) if mirrored else (young, old)
 
 
@@ -166,7 +166,7 @@ def write_aged(photos: PictureSet, rows: np.ndarray, donors: Donors, folder: Pat
     writer, rng = PictureWriter(), np.random.default_rng(seed)
     poses = np.stack([photos.column(name) for name in ("yaw", "pitch")], axis=1)
     for group, row in enumerate(rows.tolist()):
-        photo, points = _sized(photos.picture(row)), photos.landmarks[row] * SIZE
+        photo, points = as_sized(photos.picture(row)), photos.landmarks[row] * SIZE
         found = donors.mesh.single(photo, SIZE)
         if found is None:
             continue
@@ -183,7 +183,7 @@ def write_aged(photos: PictureSet, rows: np.ndarray, donors: Donors, folder: Pat
     return writer.write(folder, f"{photos.folder} has no photograph whose head is turned like a render's")
 
 
-def _sized(picture: np.ndarray) -> np.ndarray:
+def as_sized(picture: np.ndarray) -> np.ndarray:
     import cv2
 
     return picture if len(picture) == SIZE else cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)

@@ -39,13 +39,18 @@ class Example(NamedTuple):
 
 
 class PairSource(NamedTuple):
-    """Pairs of one set with their drawings; `share` of all examples. Without `known` the second picture is no truth."""
+    """Pairs of one set with their drawings; `share` of all examples. Without `known` the second picture is no truth.
+
+    `drawn`: the share of the drawn change that belongs to the truth; with less than 1 a network learns to show more
+    than is drawn.
+    """
 
     pictures: PictureSet
     pairs: Pairs
     drawings: Drawings
     share: float
     known: bool = True
+    drawn: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ class ExampleSource:
 
     def _example(self, rng: np.random.Generator) -> list[np.ndarray]:
         n = int(np.searchsorted(self.of_sources, rng.random()))
-        pictures, pairs, drawings, _, known = self.sources[n]
+        pictures, pairs, drawings, _, known, shown = self.sources[n]
         k = int(np.searchsorted(self.of_pairs[n], rng.random()))
         source, truth = (sized(pictures.picture(int(row)), SIZE) for row in pairs.rows[k])
-        drawn = drawings.plain[k], drawings.edited[k]
+        drawn = drawings.plain[k], weaker(drawings.plain[k], drawings.edited[k], shown)
         plain, edited = drawings_of(source, truth if known else None, drawn, rng, self.config)
         plain, edited, base = on_face(source, plain, edited, self.mesh)
         return [source, truth if known else base, base, plain, edited]
@@ -130,6 +135,13 @@ def drawings_of(
         plain = (1 - like) * p + like * softened(sized(source, GRID), 0.7 * sigma)
         return plain, np.clip(plain + rng.uniform(*config.left) * (q - p), 0, 255)
     return p, q
+
+
+def weaker(plain: np.ndarray, edited: np.ndarray, share: float) -> np.ndarray:
+    """A drawing `edited [n, n, 3]` with a share of what differs from `plain`; itself with 1."""
+    if share == 1:
+        return edited
+    return (1 - share) * plain.astype(np.float32) + share * edited
 
 
 def stacked(examples: list[list[np.ndarray]]) -> Example:

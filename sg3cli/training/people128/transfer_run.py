@@ -40,13 +40,15 @@ from sg3cli.weights.efficientnet import load_efficientnet_lite
 
 PHOTO_SHARE = 0.1  # of the examples: photographs under edits whose truth is not known
 ANY_EDIT = (0.6, 2.0)  # strengths of these
+NOT_FIELDS = ("count", "share", "drawn", "edits", "adversarial")  # arguments that are not those of `TransferRunConfig`
 
 
 @dataclass(frozen=True)
 class TransferRunConfig:
-    """Where a run reads and writes, and how long it is. `edits`: sets of pairs of 256 px with the share of each."""
+    """Where a run reads and writes, and how long it is. `edits`: sets of pairs of 256 px with the share of each, and
+    the share of the drawn change that belongs to its truth."""
 
-    edits: tuple[tuple[Path, float], ...]
+    edits: tuple[tuple[Path, float, float], ...]
     photos: Path
     model: str
     backbone: Path
@@ -68,10 +70,11 @@ class TransferRun(BackgroundRun):
         config.work.mkdir(parents=True, exist_ok=True)
         self.drawer, self.mesh = drawer_of(config.model), DrawnMesh.load()
         held, sources = [], []
-        for number, (folder, share) in enumerate(config.edits):
+        for number, (folder, share, drawn) in enumerate(config.edits):
             pictures = PictureSet(folder)
             train, last = split_groups(pictures, config.held_out_groups)
-            sources.append(self._source(f"pairs{number}", pictures, self._known(make_pairs(pictures, train)), share))
+            source = self._source(f"pairs{number}", pictures, self._known(make_pairs(pictures, train)), share)
+            sources.append(source._replace(drawn=drawn))
             few = chosen(self._known(make_pairs(pictures, last)))
             held.append(self._examples(f"held{number}", pictures, few))
         photos = PictureSet(config.photos)
@@ -142,6 +145,8 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
     sets = "pairs of 256 px, several if need be: synthface edits --size 256, photo_ageing"
     parser.add_argument("--edits", type=Path, action="append", required=True, help=sets)
     parser.add_argument("--share", type=float, action="append", help="of the examples, for each --edits")
+    weaker = "of the drawn change, the share that belongs to the truth, for each --edits"
+    parser.add_argument("--drawn", type=float, action="append", help=weaker)
     parser.add_argument("--photos", type=Path, required=True, help="set of photographs")
     parser.add_argument("--model", default="people-128", help="that draws: its name or folder")
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
@@ -152,14 +157,18 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--held-out-groups", type=int, default=24)
     parser.add_argument("--count", type=int, default=6, help="examples of a step")
+    worth = "gradient of a discriminator over that of the perceptual distance; 0: none"
+    parser.add_argument("--adversarial", type=float, default=0.5, help=worth)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     shares = given.share or [1.0] * len(given.edits)
-    if len(shares) != len(given.edits):
-        parser.error("--share is given once for each --edits, or not at all")
-    values = {name: value for name, value in vars(given).items() if name not in ("count", "share", "edits")}
-    edits = tuple(zip(given.edits, shares, strict=True))
-    examples, training = ExampleConfig(count=given.count), TransferTraining(bf16=bf16_in_hardware())
+    drawn = given.drawn or [1.0] * len(given.edits)
+    if not len(shares) == len(drawn) == len(given.edits):
+        parser.error("--share and --drawn are given once for each --edits, or not at all")
+    values = {name: value for name, value in vars(given).items() if name not in NOT_FIELDS}
+    edits = tuple(zip(given.edits, shares, drawn, strict=True))
+    examples = ExampleConfig(count=given.count)
+    training = TransferTraining(bf16=bf16_in_hardware(), adversarial=given.adversarial)
     return TransferRunConfig(**values, edits=edits, examples=examples, training=training)
 
 

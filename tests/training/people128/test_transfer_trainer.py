@@ -41,7 +41,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _run(folder: Path, work: str = "work", **changes: object) -> TransferRun:
     config = TransferRunConfig(
-        edits=((folder / "edits", 0.9),), photos=folder / "photos", model=str(folder / "model"), backbone=folder,
+        edits=((folder / "edits", 0.9, 1.0),), photos=folder / "photos", model=str(folder / "model"), backbone=folder,
         work=folder / work, threads=torch.get_num_threads(), held_out_groups=1, examples=ExampleConfig(count=1),
         training=TransferTraining(warmup=2, lr=3e-3),
     )  # fmt: skip
@@ -72,6 +72,26 @@ def test_training_lowers_the_loss_and_logs_it(folders: Path) -> None:
     assert last < first
     run._log({"total": last})
     assert json.loads((folders / "work" / "log.jsonl").read_text())["total"] == round(last, 4)
+
+
+def test_a_discriminator_is_part_of_the_loss_when_it_has_learned_and_goes_on_exactly(folders: Path) -> None:
+    training = TransferTraining(warmup=2, lr=3e-3, adversarial=0.5)
+    whole, parts = (_run(folders, name, training=training) for name in ("whole", "parts"))
+    for run in (whole, parts):
+        assert run.trainer.critic is not None
+        run.trainer.critic.warmup = 1
+    example = whole.held
+    first, second = (whole.trainer.step(example, 0.0) for _ in range(2))
+    assert "adversarial" not in first and first["told_apart"] > 0
+    gained = second["adversarial_weight"] * second["adversarial"]
+    others = sum(getattr(training, name) * second[name] for name in ("pixel", "perceptual", "edges", "change"))
+    assert second["adversarial_weight"] > 0 and second["total"] == pytest.approx(others + gained, rel=1e-4)
+    parts.trainer.step(example, 0.0)
+    again = _run(folders, "again", training=training)
+    again.trainer.restore(parts.trainer.state())
+    assert again.trainer.critic is not None
+    again.trainer.critic.warmup = 1
+    assert again.trainer.step(example, 0.0) == second
 
 
 def test_an_example_follows_from_the_step_and_its_truth_is_what_is_known(folders: Path) -> None:
