@@ -58,6 +58,7 @@ class TransferRunConfig:
     sheet_minutes: float = 15.0
     threads: int = 2
     held_out_groups: int = 24
+    untaught: tuple[str, ...] = ()  # edits under which a network adds nothing to photographs; none: all but age
     examples: ExampleConfig = field(default_factory=ExampleConfig)
     training: TransferTraining = field(default_factory=TransferTraining)
 
@@ -79,7 +80,7 @@ class TransferRun(BackgroundRun):
             held.append(self._examples(f"held{number}", pictures, few))
         photos = PictureSet(config.photos)
         seen, unseen = photo_rows(photos, first_held_out_person(photos.identity))
-        others = any_edits(seen, self.drawer.knows, config.examples.seed)
+        others = any_edits(seen, self.drawer.knows, config.examples.seed, config.untaught)
         sources.append(self._source("photos", photos, others, PHOTO_SHARE)._replace(known=False))
         self.held = Example(*(torch.cat(parts) for parts in zip(*held, strict=True)))
         self.photos = self._examples("photo_edits", photos, photo_edits(photos, unseen))
@@ -130,10 +131,11 @@ def drawer_of(model: str) -> Drawer:
     return Drawer.of_bundle(bundle, G.requires_grad_(False), encoder.requires_grad_(False))
 
 
-def any_edits(rows: np.ndarray, knows: np.ndarray, seed: int) -> Pairs:
-    """Each picture with itself and one edit drawn at random, other than age."""
+def any_edits(rows: np.ndarray, knows: np.ndarray, seed: int, names: tuple[str, ...] = ()) -> Pairs:
+    """Each picture with itself and one edit drawn at random: of `names`, or any other than age."""
     rng, delta = np.random.default_rng(seed), np.zeros((len(rows), len(knows)), np.float32)
-    other = np.flatnonzero(knows & (np.arange(len(knows)) != attribute_index()["age"]))
+    of = [name in names if names else name != "age" for name in attribute_index()]
+    other = np.flatnonzero(knows & np.array(of))
     for row in delta:
         row[rng.choice(other)] = rng.uniform(*ANY_EDIT)
     return Pairs(np.stack([rows, rows], 1), delta, np.ones(len(rows), np.float32))
@@ -148,6 +150,8 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
     weaker = "of the drawn change, the share that belongs to the truth, for each --edits"
     parser.add_argument("--drawn", type=float, action="append", help=weaker)
     parser.add_argument("--photos", type=Path, required=True, help="set of photographs")
+    few = "an edit under which nothing is added to photographs, several if need be; default: all but age"
+    parser.add_argument("--untaught", action="append", choices=sorted(attribute_index()), default=[], help=few)
     parser.add_argument("--model", default="people-128", help="that draws: its name or folder")
     parser.add_argument("--backbone", type=Path, required=True, help=".pth or wheel of EfficientNet-Lite0")
     parser.add_argument("--work", type=Path, required=True)
@@ -167,6 +171,7 @@ def parse(arguments: list[str] | None = None) -> TransferRunConfig:
         parser.error("--share and --drawn are given once for each --edits, or not at all")
     values = {name: value for name, value in vars(given).items() if name not in NOT_FIELDS}
     edits = tuple(zip(given.edits, shares, drawn, strict=True))
+    values["untaught"] = tuple(given.untaught)
     examples = ExampleConfig(count=given.count)
     training = TransferTraining(bf16=bf16_in_hardware(), adversarial=given.adversarial)
     return TransferRunConfig(**values, edits=edits, examples=examples, training=training)

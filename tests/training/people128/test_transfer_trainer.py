@@ -111,6 +111,19 @@ def test_of_a_photograph_whose_truth_is_not_known_nothing_beyond_the_base_is_ask
     assert torch.equal(batch.truth, batch.base) and not torch.equal(batch.base, batch.source)
     age = list(ATTRIBUTES).index("age")
     assert not any_edits(np.arange(20), np.ones(len(ATTRIBUTES), bool), 0).delta[:, age].any()
+    few = any_edits(np.arange(20), np.ones(len(ATTRIBUTES), bool), 0, ("yaw", "makeup")).delta.any(axis=0)
+    assert [name for name, given in zip(ATTRIBUTES, few, strict=True) if given] == ["yaw", "makeup"]
+
+
+def test_a_truth_that_is_stronger_than_its_drawing_is_learned_from_a_weaker_one(folders: Path) -> None:
+    run = _run(folders, examples=ExampleConfig(count=4, tuned=0.0, true=0.0, soft=0.0))
+    (whole, _) = run.source.sources
+    batches = [
+        type(run.source)([whole._replace(drawn=drawn)], run.config.examples, None).batch(0) for drawn in (1.0, 0.5)
+    ]
+    full, half = (batch.edited - batch.plain for batch in batches)
+    assert torch.equal(batches[0].truth, batches[1].truth) and full.abs().mean() > 0.01
+    assert half.abs().mean() == pytest.approx(0.5 * float(full.abs().mean()), rel=0.15)
 
 
 def test_pairs_are_learned_both_ways_and_only_of_what_the_model_can_change(folders: Path) -> None:
