@@ -18,7 +18,7 @@ from sg3cli.faces.face import MAX_FACES, Face
 from sg3cli.faces.face_mesh import FaceMesh, roi_of_detection, roi_of_mesh
 from sg3cli.faces.landmarks68 import head_axes, landmarks_of_mesh
 from sg3cli.faces.visibility import yaw_of_axes
-from sg3cli.video.shot_detection import JUMP, difference, thumbnail
+from sg3cli.video.shot_detection import NEAR, difference, is_abrupt, thumbnail
 from sg3cli.weights import store
 
 MIN_PRESENCE = 0.5
@@ -51,6 +51,7 @@ class MeshDetector:
         self.frame = 0
         self.searched = self.swept = -math.inf  # times of the last search, and of the last one in the finest tiles
         self.thumb: np.ndarray | None = None  # the frame before
+        self.steps: list[float] = []  # how much the last frames differed from those before them
 
     @classmethod
     def load(cls, allow_pull: bool = False) -> MeshDetector:
@@ -63,11 +64,9 @@ class MeshDetector:
         """Faces of the next frame; see `Detector.update`."""
         time = self.frame / DEFAULT_RATE if time is None else time
         self.frame += 1
-        thumb = thumbnail(rgb)
-        if self.thumb is not None and difference(thumb, self.thumb) >= JUMP:
-            self.tracks.forget()  # a cut, or like one: who is there now is found anew
+        if self._may_be_cut(thumbnail(rgb)):
+            self.tracks.forget()  # who is there now is found anew
             self.swept = -math.inf
-        self.thumb = thumb
         expected = self.tracks.active
         fits = self._follow(rgb, expected)
         missing = len(fits) < max(len(expected), 1) or self.tracks.lost_since(time - SEARCH_FOR)
@@ -78,6 +77,14 @@ class MeshDetector:
         self.tracks.remember({track: fit.roi for track, fit in fits.items()}, time)
         return [face_of(track, fit.mesh, fit.score) for track, fit in sorted(fits.items())]
 
+    def _may_be_cut(self, thumb: np.ndarray) -> bool:
+        step = None if self.thumb is None else float(difference(thumb, self.thumb))
+        self.thumb = thumb
+        if step is None:
+            return False
+        before, self.steps = self.steps, [*self.steps, step][-NEAR:]
+        return is_abrupt(step, before)
+
     def state(self) -> dict[str, Any]:
         """See `Detector.state`."""
         searched, swept = (t if math.isfinite(t) else None for t in (self.searched, self.swept))
@@ -87,6 +94,7 @@ class MeshDetector:
             "searched": searched,
             "swept": swept,
             "thumb": thumb,
+            "steps": self.steps,
             "tracks": self.tracks.state(),
         }
 
@@ -95,6 +103,7 @@ class MeshDetector:
         self.frame = state["frame"]
         self.searched, self.swept = (-math.inf if state[k] is None else state[k] for k in ("searched", "swept"))
         self.thumb = None if state["thumb"] is None else np.array(state["thumb"], np.uint8)
+        self.steps = list(state["steps"])
         self.tracks.restore(state["tracks"])
 
     def _follow(self, rgb: np.ndarray, expected: list[Seen]) -> dict[int, _Fit]:

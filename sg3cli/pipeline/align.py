@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sg3cli.pipeline import Job, Result
 
 FACES = "align/faces"
-FORMAT = 3  # of the chunks; 3: faces upside down are found
+FORMAT = 4  # of the chunks; 4: cuts within a calm scene are found
 CHUNK = 32  # frames between two saves
 APPEARANCE_EVERY = 0.1  # seconds between two appearances taken of a face
 
@@ -106,17 +106,20 @@ def find_clip(job: Job, models: dict[str, str]) -> Clip:
     with VideoReader(project.source(), **project.reading) as reader:
         detect(job, reader, found, embedder)
         job.report("align", reader.notices)
-        size = (reader.info.height, reader.info.width)
-    clip = clip_of(found, embedder, size)
+        size, joins = (reader.info.height, reader.info.width), reader.timeline.breaks
+    clip = clip_of(found, embedder, size, joins)
     if len(clip.pts) == 0:
         raise InputError("no frame could be decoded", "check the file with a player")
     return clip
 
 
-def clip_of(chunks: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int]) -> Clip:
-    """The people in frames of `size` (height, width) that were looked at; see `pack`."""
+def clip_of(
+    chunks: Iterable[dict[str, np.ndarray]], embedder: Embedder, size: tuple[int, int], joins: Sequence[int] = ()
+) -> Clip:
+    """The people in frames of `size` (height, width) that were looked at, see `pack`; `joins`: frames near which the
+    source was joined."""
     seen, pts, times, thumbs = collect(chunks)
-    shots = find_shots(thumbs)
+    shots = find_shots(thumbs, joins)
     return Clip(
         FaceCandidates(find_people(seen, shots, times, embedder.same), seen, times, size, embedder.same), pts, shots
     )

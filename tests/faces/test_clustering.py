@@ -19,7 +19,7 @@ from sg3cli.faces.identity_embedding import PLACES, make_embedder, similarity_to
 from sg3cli.faces.selection import FaceCandidates, choose
 from sg3cli.faces.visibility import hidden, trusted, yaw_of_landmarks
 from sg3cli.training.people128.appearance import fit
-from sg3cli.video.shot_detection import find_shots, thumbnail
+from sg3cli.video.shot_detection import find_shots, is_abrupt, thumbnail
 
 RATE = 25.0
 SIZE = (240, 400)
@@ -124,6 +124,29 @@ def test_a_hard_cut_parts_shots_and_a_flash_or_a_fade_does_not():
     assert find_shots(images(*[60] * 5, 230, 225, *[61] * 5)).max() == 0
     assert find_shots(images(*range(0, 200, 14))).max() == 0
     assert find_shots(images(100)).tolist() == [0]
+
+
+def test_a_jump_within_a_calm_scene_is_a_cut_and_the_same_among_others_like_it_is_none():
+    assert find_shots(images(60, 60, 60.5, 60, 60, 80, 80, 80, 80)).tolist() == [0] * 5 + [1] * 4
+    assert find_shots(images(60, 66, 60, 67, 60, 80, 88, 81, 86)).max() == 0
+    assert find_shots(images(*np.repeat(range(60, 200, 20), 2))).max() == 0  # each frame twice
+    assert find_shots(images(60, 60, 60, 60, 80, 60, 60, 60)).max() == 0  # a flash
+
+
+def test_a_step_is_abrupt_if_it_is_large_or_the_scene_was_calm():
+    assert is_abrupt(10.0, []) and is_abrupt(10.0, [9.0])
+    assert is_abrupt(5.0, [0.2, 0.4]) and not is_abrupt(5.0, [0.2, 0.6])
+    assert not is_abrupt(5.0, []) and not is_abrupt(3.9, [0.0])
+
+
+def test_where_files_were_joined_a_small_step_is_a_cut_and_none_is_none():
+    calm = images(60, 60, 60, 60, 60, 64, 64, 64, 64)
+    assert find_shots(calm).max() == 0
+    for join in (4, 5, 6):
+        assert find_shots(calm, (join,)).tolist() == [0] * 5 + [1] * 4
+    assert find_shots(images(*[60] * 9), (5,)).max() == 0  # a recording whose times start again goes on
+    assert find_shots(images(*range(60, 96, 4)), (5,)).max() == 0  # it moves as before
+    assert find_shots(images(100), (1,)).tolist() == [0]
 
 
 # ---- the choice
