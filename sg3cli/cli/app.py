@@ -172,7 +172,7 @@ def run(
         output = batch_inputs.default_output(given[0], named, session)
     if dry_run:
         for source in given:
-            show_outlook(session, source, "render", output, None if asked is None else edits)
+            show_outlook(session, source, "render", output, None if asked is None else edits, force)
         return None
     planned = batch.entries(session, given, output, out_dir, name, named)
     if planned:
@@ -308,7 +308,7 @@ def render(
     """Write the edited video (runs whatever is missing before it)."""
     target = find_project.find_target(project, session.project, session.console)
     if dry_run:
-        return show_outlook(session, target, "render", output)
+        return show_outlook(session, target, "render", output, force=force)
     if output is None:
         opened_project = find_project.open_target(target, session.project)
         output = batch_inputs.default_output(str(opened_project.source()), opened_project.edits, session)

@@ -24,11 +24,15 @@ def show_outlook(
     last: str,
     output: str | None = None,
     edits: Sequence[Edit] | None = None,
+    force: bool = False,
 ) -> None:
-    """Print what the stages up to `last` would take; nothing is written."""
+    """Print what the stages up to `last` would take; nothing is written. Raises for an `output` that would be
+    refused."""
     from sg3cli.pipeline.dry_run import outlook
 
     job = found_job(session, argument)
+    if output is not None:
+        job.check_output(output, force)
     found = outlook(job, last, output, edits)
     for entry in found:
         session.console.data(entry.describe())

@@ -215,12 +215,18 @@ def parse_edit(text: str, layers: str | None = None, space: str | None = None) -
     direction = whose[2] if whose else direction
     if not equals or not direction or not strength:
         raise UsageError(f"an edit is DIRECTION=STRENGTH or FACE:DIRECTION=STRENGTH, not {text!r}", SYNTAX)
-    return make_edit(direction, strength, layers, space, face=face)
+    try:
+        return make_edit(direction, strength, layers, space, face=face)
+    except UsageError as error:
+        raise error if direction in str(error) else UsageError(f"{text}: {error}", error.hint) from None
 
 
 def parse_target(text: str) -> Edit:
     """`age=70`, `glasses=1@0s..2s`, `age=0s:30,2s:70`, for face 1 alone `1:age=70` -> Edit. Raises `UsageError`."""
-    edit = parse_edit(text)
+    try:
+        edit = parse_edit(text)
+    except UsageError as error:
+        raise UsageError(str(error), TARGET_SYNTAX if error.hint == SYNTAX else error.hint) from None
     if edit.channel is not None:
         raise UsageError(f"{edit.direction} is a channel, which has no value to reach", TARGET_SYNTAX)
     if "@" not in edit.text:

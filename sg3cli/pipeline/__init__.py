@@ -69,6 +69,7 @@ class Job:
         """The whole chain to the video at `out`; `edits` replace those of the project, None leaves them."""
         self.check_output(out, force)
         self.check_device()
+        self.align()  # before anything is stored: a choice of faces that the clip does not have changes nothing
         if edits is not None:
             self.edit(edits)
         else:
@@ -80,9 +81,14 @@ class Job:
     def align(self) -> None:
         """Source -> `align/track.safetensors`: where the face is, frame by frame."""
         from sg3cli.pipeline import align
+        from sg3cli.pipeline.edit import warn_outside
 
+        if "align" in self.stages:
+            return
         parts = self.parts("align")
         self._run("align", parts, partial(align.run, self, parts.models))
+        if self.settings.render.range:
+            warn_outside(self, self.settings.render.range)
 
     def invert(self) -> None:
         """Track -> `invert/ws.npy`, the codes `[T, num_ws, w_dim]`."""
@@ -141,6 +147,8 @@ class Job:
 
         began = time.monotonic()
         facts = render.run(self, plan, out)
+        if out != "-":
+            self.console.notice(f"render: {out} is written")
         provenance.record(self.project, out, plan.key, facts, time.monotonic() - began)
         render.clear(self.project)
         self.stages["render"] = {"status": "done", "key": plan.key, "seconds": round(time.monotonic() - began, 2)}

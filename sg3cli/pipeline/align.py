@@ -17,7 +17,7 @@ from sg3cli.faces.clustering import Person, Sightings, find_people
 from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.face import Detector, Face
 from sg3cli.faces.identity_embedding import Embedder, make_embedder
-from sg3cli.faces.selection import FaceCandidates, check_choice, choose, is_image_file, split_choice
+from sg3cli.faces.selection import NOBODY, FaceCandidates, check_choice, choose, is_image_file, split_choice
 from sg3cli.faces.visibility import hidden, trusted
 from sg3cli.files import Chunks, digest_of, in_chunks, read_arrays, write_arrays
 from sg3cli.project import TRACK, Project, content_key, of_face
@@ -79,6 +79,8 @@ def run(job: Job, models: dict[str, str], key: str) -> Result:
     """Detect, choose the faces, build their tracks; returns the stage's files and facts."""
     config, project = job.settings.align, job.project
     clip = find_clip(job, models)
+    if not clip.candidates.people:
+        raise InputError(f"{project.source()}: {NOBODY[0]}", NOBODY[1])
     chosen = choose(clip.candidates, config.face, named_appearances(job, config))
     files, faces = [], []
     for k, person in enumerate(chosen):

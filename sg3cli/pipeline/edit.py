@@ -10,6 +10,7 @@ from sg3cli.errors import UsageError
 from sg3cli.latents.edits import Edit, with_edits
 from sg3cli.pipeline.load_edits import check_edits
 from sg3cli.project import Project
+from sg3cli.time_ranges import parse_ranges
 from sg3cli.weights.bundle import Bundle
 from sg3cli.weights.direction_file import Direction
 
@@ -28,9 +29,11 @@ def run(job: Job, edits: Sequence[Edit], onto: Sequence[Edit] = ()) -> None:
     edits = with_edits(onto, named)
     found = check_edits(edits, bundle)
     if project.status("invert") != "done" or beyond_choice(project, edits):
-        job.invert()  # the choice of faces may be another one now
-    check_faces(project, edits)
+        job.align()  # the choice of faces may be another one now
+        check_faces(project, edits)
+        job.invert()
     warn_beyond_range(job, edits, found)
+    warn_beyond_clip(job, edits)
     if [edit.to_dict() for edit in edits] != project.stored_edits:
         project.remember_edits()
     project.edits = list(edits)
@@ -48,9 +51,30 @@ def beyond_choice(project: Project, edits: Sequence[Edit]) -> list[Edit]:
 def check_faces(project: Project, edits: Sequence[Edit]) -> None:
     """Raise for an edit of a face that was not chosen."""
     for edit in beyond_choice(project, edits):
+        assert edit.face is not None
+        people = int(project.record("align").facts.get("people", 1))
         what = f"{edit.title}: face {edit.face} is not among those that the project edits: "
         hint = f"choose it too: sg3 align {project.path} --face all"
+        if edit.face >= people:
+            hint = f"the clip shows {people} {'person' if people == 1 else 'people'}: sg3 faces {project.path}"
         raise UsageError(what + ", ".join(map(str, project.faces)), hint)
+
+
+def warn_outside(job: Job, text: str) -> None:
+    """Say when ranges all lie beyond the end of the clip, which must be aligned."""
+    times = job.project.track().times
+    if all(start > times[-1] for start, _ in parse_ranges(text)):
+        what = f"{text} lies beyond the clip, whose last frame is at {times[-1]:.2f} s"
+        job.console.notice(f"--range: {what}: nothing of it is edited")
+
+
+def warn_beyond_clip(job: Job, edits: Sequence[Edit]) -> None:
+    """Say which edits do nothing while the clip lasts."""
+    times = job.project.track().times
+    for edit in edits:
+        if not edit.is_zero and not edit.strength_at(times).any():
+            what = f"{edit.title} = {edit.text} does nothing while the clip lasts"
+            job.console.notice(f"edit: {what}, whose last frame is at {times[-1]:.2f} s")
 
 
 def warn_beyond_range(job: Job, edits: Sequence[Edit], directions: Mapping[str, Direction]) -> None:

@@ -23,7 +23,7 @@ from sg3cli.faces.detectors import make_detector
 from sg3cli.faces.face import Detector
 from sg3cli.faces.frame_quality import frame_quality
 from sg3cli.faces.identity_embedding import make_embedder
-from sg3cli.faces.selection import choose
+from sg3cli.faces.selection import NOBODY, choose
 from sg3cli.files import ArrayRows, RowFile
 from sg3cli.geometry import warp_quad
 from sg3cli.latents import inversion
@@ -164,7 +164,7 @@ class Viewer:
             track, thumbs = self._aligned_faces(first, last)
             if track is not None and (track.status != ABSENT).any():
                 return first + int(np.argmax(frame_quality(track, thumbs)))
-        raise InputError("no face was found in the clip", "give a clip in which a face is seen from the front")
+        raise InputError(f"{self.reader.info.path}: {NOBODY[0]}", NOBODY[1])
 
     def _aligned_faces(self, first: int, last: int) -> tuple[Track | None, list[np.ndarray | None]]:
         """Track of a stretch of frames, and the small aligned face of each."""

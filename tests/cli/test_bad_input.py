@@ -291,3 +291,53 @@ def test_no_room_for_the_project(here: Path, talk: Path, tiny_bundle: Path, caps
 def test_a_project_in_use_names_its_owner(here: Path, refuses: Refuses) -> None:
     with Project.open(here / "talk.sg3").lock("render"):
         assert f"process {os.getpid()}" in refuses(INPUT, "invert", "talk.sg3")
+
+
+def test_a_dry_run_refuses_an_output_that_the_run_would(refuses: Refuses) -> None:
+    for out in ("x.txt", "nowhere/x.mp4"):
+        first = refuses(
+            USAGE if out == "x.txt" else INPUT, "run", "talk.mp4", "-o", out, "--edit", "age=1", "--dry-run"
+        )
+        assert Path(out).name in first or "nowhere" in first
+
+
+def test_an_edit_that_cannot_be_read_is_named_with_its_direction(refuses: Refuses) -> None:
+    assert "smile=abc" in refuses(USAGE, "edit", "talk.sg3", "--edit", "age=1", "--edit", "smile=abc")
+    assert "age=x" in refuses(USAGE, "edit", "talk.sg3", "--target", "age=x")
+
+
+def test_a_face_that_is_not_there_is_refused_before_the_work_and_says_who_is(
+    here: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fresh := here / "fresh").mkdir()
+    shutil.copy(here / "talk.mp4", fresh)
+    line = ["run", "fresh/talk.mp4", "-o", "o.mp4", "--project", "fresh/t.sg3", "--edit", "5:age=1"]
+    assert cli.run([*line, "--model", str(tiny_bundle)]) == USAGE
+    said = capsys.readouterr().err
+    assert "face 5" in said and "sg3 faces" in said
+    assert not (fresh / "t.sg3" / "invert").exists()
+
+
+def test_a_run_that_fails_leaves_the_edits_that_the_project_has(refuses: Refuses, here: Path) -> None:
+    before = read_manifest(here / "talk.sg3")["edits"]
+    line = ("run", "talk.mp4", "-o", "o.mp4", "--edit", "age=1", "--face", "7")
+    refuses(INPUT, *line, changes=True)
+    assert read_manifest(here / "talk.sg3")["edits"] == before
+
+
+def test_who_asks_for_what_lies_beyond_the_clip_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["edit", "talk.sg3", "--edit", "age=1@50s..60s"]) == 0
+    assert "age = 1@50s..60s does nothing while the clip lasts" in capsys.readouterr().err
+    assert cli.run(["align", "talk.sg3"]) == 0
+    assert "lies beyond" not in capsys.readouterr().err
+
+
+def test_a_clip_without_a_face_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], talk: Path) -> None:
+    with VideoReader(talk) as reader:
+        info = replace(reader.info, path=tmp_path / "wall.mp4")
+        frames = [replace(frame, rgb=np.full_like(frame.rgb, 90)) for frame in reader]
+    with VideoWriter(tmp_path / "wall.mp4", replace(info, path=talk), EncodeConfig()) as writer:
+        for frame in frames:
+            writer.write(frame)
+    assert cli.run(["align", str(tmp_path / "wall.mp4"), "--project", str(tmp_path / "p.sg3")]) == INPUT
+    assert "wall.mp4: no face was found" in capsys.readouterr().err

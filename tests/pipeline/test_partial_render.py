@@ -147,10 +147,15 @@ def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(c
     assert all((a == b).all() for a, b in zip(part, chunks, strict=True))
 
 
-def test_a_range_of_everything_is_the_whole_edit_and_one_beyond_the_end_none(clip: Path) -> None:
+def test_a_range_of_everything_is_the_whole_edit_and_one_beyond_the_end_none(
+    clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
     assert all((a == b).all() for a, b in zip(rendered("all.mkv", "--range", "0.."), whole, strict=True))
     assert all((a == b).all() for a, b in zip(rendered("none.mkv", "--range", "1:00-"), source, strict=True))
+    capsys.readouterr()
+    assert cli.run(["render", "talk.sg3", "-o", "none2.mkv", "--codec", "ffv1", "--range", "1:00-"]) == 0
+    assert "--range: 1:00- lies beyond the clip, whose last frame is at 0.44 s" in capsys.readouterr().err
 
 
 def test_an_unreadable_range_ends_before_any_work(
