@@ -102,12 +102,14 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def write_error(path: Path, error: OSError) -> InputError:
+def write_error(
+    path: Path, error: OSError, hint: str = "check the folder's permissions, or choose another place"
+) -> InputError:
     """The error of a place that cannot be written: full, read-only, forbidden."""
     if error.errno in NO_ROOM:
         return InputError(f"no space left while writing {path}", "free some space; the same command continues")
     reason = error.strerror or str(error)
-    return InputError(f"cannot write {path}: {reason}", "check the folder's permissions, or choose another place")
+    return InputError(f"cannot write {path}: {reason}", hint)
 
 
 @contextlib.contextmanager

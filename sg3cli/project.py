@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sg3cli import __version__
 from sg3cli.errors import InputError, UsageError
-from sg3cli.files import NO_ROOM, RowFile, digest_of, read_arrays, write_error, write_json
+from sg3cli.files import RowFile, digest_of, read_arrays, write_error, write_json
 from sg3cli.latents.edits import Edit
 from sg3cli.manifest import MANIFEST, SCHEMA, StageRecord, how_to_mend, read_manifest, write_manifest
 from sg3cli.process_memory import peak_rss
@@ -380,10 +380,7 @@ class Project:
                 "wait until it ends, or work in another project with --project PATH",
             ) from error
         except OSError as error:
-            failed = write_error(self.path, error)
-            if error.errno not in NO_ROOM:
-                failed.hint = "choose another place for the project: --project DIR"
-            raise failed from error
+            raise write_error(self.path, error, "choose another place for the project: --project DIR") from error
         try:
             self._refresh()
             owner = {"pid": os.getpid(), "host": platform.node(), "command": command, "since": time.time()}
