@@ -17,7 +17,7 @@ from sg3cli.nets.transfer_net import TransferNet
 FINEST = 1.5  # pixels of what the network sees: detail that is finer is the source's own
 AREA = 4.0  # pixels over which it is judged
 FOREHEAD = (0.33, 0.40)  # of the window's height: all forehead above, none of it below
-LINES = 0.6  # share of new lines that is shown there
+LINES = 0.5  # share of new lines that is shown there
 
 
 @torch.inference_mode()

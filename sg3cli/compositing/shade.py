@@ -19,7 +19,7 @@ from sg3cli.compositing.hue import DARK, REC601, as_large_as, blurred, in_the_hu
 from sg3cli.levels import HALF, tensor_to_signed, tensor_to_uint8
 
 AREA = 1 / 64  # standard deviation of an area, as a share of the face square
-CONTRAST = 0.9  # of the face's own, what an edit may add to one place
+CONTRAST = 0.65  # of the face's own, what an edit may add to one place
 LEAST = 0.03  # of that contrast: a picture without any is not held to the bit
 
 
