@@ -34,12 +34,16 @@ def darker(plain: torch.Tensor, factor: float, radius: float = 0.08) -> torch.Te
     return ((plain + 1 + DARK / HALF) * torch.exp(math.log(factor) * spot)) - 1 - DARK / HALF
 
 
+def depths(x: torch.Tensor) -> torch.Tensor:
+    """[1,1,side,side]: logarithm of the lightness over areas."""
+    luma = torch.tensor(REC601)[:, None, None]
+    return blurred((((x + 1) * HALF + DARK) * luma).sum(1, keepdim=True), AREA * x.shape[-1]).log()
+
+
 def depth(before: torch.Tensor, after: torch.Tensor) -> float:
     """Logarithm of the change of lightness in the middle, over an area."""
-    luma = torch.tensor(REC601)[:, None, None]
-    side = before.shape[-1]
-    of = [blurred((((x + 1) * HALF + DARK) * luma).sum(1, keepdim=True), AREA * side).log() for x in (before, after)]
-    return float((of[1] - of[0])[0, 0, side // 2, side // 2])
+    middle = before.shape[-1] // 2
+    return float((depths(after) - depths(before))[0, 0, middle, middle])
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -52,9 +56,12 @@ def test_equal_drawings_come_back_to_the_bit(side: int) -> None:
 @pytest.mark.parametrize("contrast", [0.1, 0.2])
 def test_a_smear_is_held_to_the_contrast_of_the_face(factor: float, contrast: float) -> None:
     plain = face(128, contrast)
-    held = in_the_shade_of(plain, darker(plain, factor))
-    found = abs(depth(plain, held))
-    assert 0.8 * CONTRAST * contrast < found < 1.4 * CONTRAST * contrast < 0.5 * abs(math.log(factor))
+    smear = darker(plain, factor)
+    held = in_the_shade_of(plain, smear)
+    limit = CONTRAST * float(face_contrast(depths(plain), 128))
+    finer = abs(math.log(factor)) - abs(depth(plain, smear))  # of the spot's middle than an area: that stays
+    assert abs(depth(plain, held)) == pytest.approx(limit + finer, abs=0.008)
+    assert limit + finer < 0.25 * abs(math.log(factor))
     assert (depth(plain, held) < 0) == (factor < 1)
 
 
