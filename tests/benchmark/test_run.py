@@ -101,8 +101,8 @@ def test_forward_keeps_no_graph_and_backward_reaches_codes_and_all_weights(monke
 def test_the_peak_of_the_machine_is_in_gflop_per_second() -> None:
     began = time.perf_counter()
     found = run.examine(BenchCase("peak", repeats=1))["gflops"]
-    longest = time.perf_counter() - began  # of two runs of 31.7 GFLOP
-    assert 2 * 31.7 / longest * 0.9 < found < 1e6
+    longest = time.perf_counter() - began  # for two runs of 31.7 GFLOP, one of which is measured
+    assert 31.7 / longest < found < 1e6
 
 
 def test_layers_can_be_timed_without_the_torch_path_against_a_given_rate() -> None:
