@@ -124,22 +124,11 @@ def places(photo: np.ndarray, render: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-@dataclass
-class Donors:
-    """Rendered people at two ages, of a set of pairs: those with nothing but skin in their faces."""
+class TurnedPairs:
+    """Pairs of renders, `rows [M, 2]` of a set, that are found by how the first one's head is turned."""
 
     pictures: PictureSet
-    mesh: DrawnMesh
-
-    def __post_init__(self) -> None:
-        pairs = make_pairs(self.pictures, np.unique(np.asarray(self.pictures.group))).alone()
-        years, first = pairs.delta[:, 0], pairs.rows[:, 0]
-        bare = (self.pictures.column("glasses")[first] < 0.5) & (self.pictures.column("beard")[first] < 0.15)
-        keep = bare & (np.abs(years) >= YEARS)
-        if not keep.any():
-            raise InputError(f"{self.pictures.folder} has no pairs of different age without glasses and beard", "")
-        self.rows = np.where(years[keep, None] > 0, pairs.rows[keep], pairs.rows[keep][:, ::-1])
-        self.units = np.abs(years[keep])
+    rows: np.ndarray
 
     @cached_property
     def poses(self) -> np.ndarray:
@@ -156,9 +145,29 @@ class Donors:
                     break
 
     def pair(self, k: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Young and old `[R, R, 3]` uint8."""
-        young, old = (as_sized(self.pictures.picture(int(row))) for row in self.rows[k])
-        return (np.ascontiguousarray(young[:, ::-1]), np.ascontiguousarray(old[:, ::-1])) if mirrored else (young, old)
+        """Both pictures `[R, R, 3]` uint8."""
+        first, second = (as_sized(self.pictures.picture(int(row))) for row in self.rows[k])
+        if not mirrored:
+            return first, second
+        return np.ascontiguousarray(first[:, ::-1]), np.ascontiguousarray(second[:, ::-1])
+
+
+@dataclass
+class Donors(TurnedPairs):
+    """Rendered people at two ages, young first, of a set of pairs: those with nothing but skin in their faces."""
+
+    pictures: PictureSet
+    mesh: DrawnMesh
+
+    def __post_init__(self) -> None:
+        pairs = make_pairs(self.pictures, np.unique(np.asarray(self.pictures.group))).alone()
+        years, first = pairs.delta[:, 0], pairs.rows[:, 0]
+        bare = (self.pictures.column("glasses")[first] < 0.5) & (self.pictures.column("beard")[first] < 0.15)
+        keep = bare & (np.abs(years) >= YEARS)
+        if not keep.any():
+            raise InputError(f"{self.pictures.folder} has no pairs of different age without glasses and beard", "")
+        self.rows = np.where(years[keep, None] > 0, pairs.rows[keep], pairs.rows[keep][:, ::-1])
+        self.units = np.abs(years[keep])
 
 
 def write_aged(photos: PictureSet, rows: np.ndarray, donors: Donors, folder: Path, seed: int = 0) -> int:
@@ -184,6 +193,7 @@ def write_aged(photos: PictureSet, rows: np.ndarray, donors: Donors, folder: Pat
 
 
 def as_sized(picture: np.ndarray) -> np.ndarray:
+    """A square picture of `SIZE` pixels a side."""
     import cv2
 
     return picture if len(picture) == SIZE else cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from sg3cli.training.people128.pair_data import (
     make_pairs,
     photo_rows,
 )
-from sg3cli.training.people128.photo_ageing import ALIKE, SIZE, as_sized, places
+from sg3cli.training.people128.photo_ageing import SIZE, TurnedPairs, as_sized, places
 from sg3cli.training.people128.picture_writer import PictureWriter
 from sg3cli.training.people128.transfer_data import sized, softened
 from sg3cli.training.people128.transfer_drawings import AT_ONCE, Drawings, draw_pairs
@@ -88,7 +89,7 @@ def around_eyes(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 @dataclass
-class Wearers:
+class Wearers(TurnedPairs):
     """Rendered people without and with one attribute, of a set of pairs."""
 
     pictures: PictureSet
@@ -107,23 +108,6 @@ class Wearers:
         if not keep.any():
             raise InputError(f"{self.pictures.folder} has no pairs that differ in {self.attribute}", "")
         self.rows = rows[keep]
-        self.poses = np.stack([self.pictures.column(name)[self.rows[:, 0]] for name in ("yaw", "pitch")], axis=1)
-
-    def like(self, pose: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[int, bool]]:
-        """Pairs, and whether they are mirrored, whose heads are turned like `pose [2]`, in random order."""
-        for k in rng.permutation(len(self.rows)):
-            for mirrored in rng.permutation(2):
-                turned = self.poses[k] * (-1 if mirrored else 1, 1)
-                if np.abs(turned - pose).max() < ALIKE and self.points(int(k), bool(mirrored)) is not None:
-                    yield int(k), bool(mirrored)
-                    break
-
-    def pair(self, k: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Without and with it `[R, R, 3]` uint8."""
-        without, with_it = (as_sized(self.pictures.picture(int(row))) for row in self.rows[k])
-        if not mirrored:
-            return without, with_it
-        return np.ascontiguousarray(without[:, ::-1]), np.ascontiguousarray(with_it[:, ::-1])
 
     def points(self, k: int, mirrored: bool) -> np.ndarray | None:
         """The mesh `[468, 2]` of the first picture, if it shows a face."""
@@ -141,9 +125,9 @@ def likest(
     if (mesh := wearers.mesh.single(photo, SIZE)) is None:
         return None
     tries = []
-    for _, (k, mirrored) in zip(range(TRIES), wearers.like(pose, rng), strict=False):
-        found = wearers.points(k, mirrored)
-        assert found is not None
+    for k, mirrored in islice(wearers.like(pose, rng), TRIES):
+        if (found := wearers.points(k, mirrored)) is None:
+            continue
         result = worn(photo, landmarks, places(mesh, found, SIZE), wearers.pair(k, mirrored))
         if wearers.attribute == "eyes_closed":
             eyes = around_eyes(landmarks, SIZE)
