@@ -206,9 +206,11 @@ def _source(console: Console, what: str, file: Path | None, offline: bool) -> tu
             return TABLE[what], file
         store.pull(what, offline, _progress(console, what)) if not store.is_pulled(what) else None
         return TABLE[what], store.folder_of(what) / TABLE[what].files[0].name
-    if file is not None:
-        store.model(what)  # raises, naming those that are known
     source = places.expand(what)
+    if file is not None:
+        if source.is_file():
+            raise UsageError(f"{what} is a file already", f"sg3 models import {what} --name NAME, --encoder FILE")
+        store.model(what)  # raises, naming those that are known
     if not source.is_file():
         raise ModelError(f"{what!r} is neither a file nor a name of the table", "see `sg3 models list`")
     rows = (row for row in TABLE.values() if store.is_convertible(row.name) and row.files[0].name == source.name)

@@ -70,6 +70,7 @@ class Job:
         self.check_output(out, force)
         self.check_device()
         self.align()  # before anything is stored: a choice of faces that the clip does not have changes nothing
+        self.check_mask()
         if edits is not None:
             self.edit(edits)
         else:
@@ -125,6 +126,7 @@ class Job:
         """
         from sg3cli.pipeline import render
 
+        self.check_mask()
         self.finetune() if self.settings.finetune.steps > 0 else self.invert()
         plan = self.plan()
         if provenance.is_current(self.project, out, plan.key):
@@ -183,6 +185,15 @@ class Job:
         """Raise before any work when the output could not be written, or would replace what is not ours."""
         provenance.check(self.project, out, self.settings.encode, force, self.console.as_json)
         self.signing(out)
+
+    def check_mask(self) -> None:
+        """Raise before faces are inverted when the user's mask does not fit the source; aligns first."""
+        if self.settings.render.mask is not None:
+            from sg3cli.pipeline.paste_inputs import user_mask
+
+            self.align()
+            if (mask := user_mask(self, len(self.project.tracks()[0].pts))) is not None:
+                mask.close()
 
     def signing(self, out: str) -> credentials.Signing | None:
         """What signs the output, None if nothing does; raises `UsageError` for a certificate that cannot sign.

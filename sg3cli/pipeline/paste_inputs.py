@@ -56,7 +56,7 @@ def prepare(
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted)
     maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets, face.edits)
-    mask, maps = user_mask(job, face), visible_maps(job, face, paster, G, keys[0], span)
+    mask, maps = user_mask(job, len(face.track.pts)), visible_maps(job, face, paster, G, keys[0], span)
     seam = seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted
     transfers = None
     if paster.transfers and maker is not None:
@@ -73,13 +73,13 @@ def map_maker(kind: str, bundle: Bundle, nets: LoadedNets, edits: Sequence[Edit]
     return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load())
 
 
-def user_mask(job: Job, face: FaceEdits) -> UserMask | None:
-    """The mask of `--mask`, checked against the source; None without one."""
+def user_mask(job: Job, frames: int) -> UserMask | None:
+    """The mask of `--mask`, checked against the source of so many `frames`; None without one."""
     path = job.settings.render.mask
     if path is None:
         return None
     with VideoReader(job.project.source(), **job.project.reading) as reader:
-        return UserMask(Path(path), reader.info.width, reader.info.height, len(face.track.pts))
+        return UserMask(Path(path), reader.info.width, reader.info.height, frames)
 
 
 def visible_maps(

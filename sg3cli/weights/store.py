@@ -376,7 +376,7 @@ def _has_size(path: Path, size: int | None) -> bool:
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Be the only one that writes the model `name`. After a failure no lock is left beside nothing."""
+    """Be the only one that writes the model `name`. No lock is left beside nothing."""
     from filelock import FileLock
 
     _make_folder(folder)
@@ -384,10 +384,9 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     with FileLock(path):
         try:
             yield
-        except BaseException:
+        finally:
             if not folder.is_dir() or not any(folder.iterdir()):
                 path.unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from running import cut, ended, environment, example_clip, halved, relocate, sg3
@@ -140,6 +141,15 @@ def composed(job: Job, detail: float = 0.0) -> Iterator[tuple[np.ndarray, np.nda
         frames = list(reader)
     result = render.compose(iter(frames), render_plan.plan(job, bundle, True).of_face(track, codes), G, config)
     yield from ((before.rgb, after.rgb) for before, after in zip(frames, result, strict=True))
+
+
+def test_a_mask_that_does_not_fit_is_refused_before_faces_are_inverted(
+    fresh: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite("small.png", np.zeros((10, 10), np.uint8))
+    assert cli.run([*run_line(tiny_bundle), "--mask", "small.png"]) == 3
+    assert "small.png is 10x10" in capsys.readouterr().err
+    assert list((fresh / "talk.sg3").glob("invert/*")) == []
 
 
 def test_pixels_outside_the_mask_keep_their_bits(done: Path, tiny_bundle: Path) -> None:

@@ -328,7 +328,14 @@ def test_the_command_s_result_and_the_commands_around_it(
         assert result(capsys)["ok"]
     assert cli.run(["models", "remove", "mine", "--json"]) == 0
     assert result(capsys)["removed"] and visible(tmp_path / "models") == []
+    assert not (tmp_path / "models" / ".mine.lock").exists()
     assert cli.run(["models", "path", "mine"]) == 4
+
+
+def test_a_name_behind_a_file_is_told_where_it_goes(generator_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["models", "import", str(generator_file), "mine"]) == 2
+    told = capsys.readouterr().err
+    assert "is a file already" in told and "--name NAME" in told
 
 
 def test_a_file_called_as_a_row_of_the_table_is_known(
