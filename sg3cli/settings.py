@@ -225,7 +225,11 @@ class InvertConfig(StageSettings):
 
     # a name of `sg3 models list` or a folder
     model: Annotated[str, Option("Model: a name of `sg3 models list` or a bundle folder.")] = "people-128"
-    steps: Annotated[int, Option("Refinement steps of the inversion.", above=0)] = 3
+    # ReStyle passes; None: as many as this model's encoder needs
+    steps: Annotated[
+        int | None,
+        Option("Refinement steps of the inversion. [default: what the model names, people-128: 2; else 3]", above=0),
+    ] = None
     # near | average: what the last step of a frame starts from
     start: Annotated[
         Literal["near", "average"],
@@ -442,5 +446,5 @@ CONFIGS: Mapping[str, type] = {
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "draft": {"finetune": {"steps": 0}},  # the untuned generator: seconds instead of minutes, less alike
-    "quality": {"invert": {"steps": 5}, "finetune": {"steps": 1000, "patience": 300}},
+    "quality": {"finetune": {"steps": 1000, "patience": 300}},
 }

@@ -22,7 +22,7 @@ from sg3cli.weights.loaded_nets import LoadedNets
 
 PRESET_HELP = {
     "draft": "Quick: the untuned generator; seconds instead of minutes, less alike.",
-    "quality": "Slow: more steps of inversion and tuning.",
+    "quality": "Slow: many more steps of tuning.",
 }
 
 

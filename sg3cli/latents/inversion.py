@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sg3cli.errors import InputError
-from sg3cli.nets.restyle import average_image, reconstruction, restyle_pass, restyle_steps
+from sg3cli.nets.restyle import STEPS, average_image, reconstruction, restyle_pass, restyle_steps
 from sg3cli.settings import InvertConfig, smoothing_sigma
 from sg3cli.smoothing import smooth_paper, smooth_zero_phase
 
@@ -109,13 +109,14 @@ def invert_led(
     The last pass corrects each frame from its leader's code (`leaders [n]`, see `find_leaders`), so that the
     generator, which takes most of the time, draws leaders only. `average` is `average_image(G, S)`.
     """
+    steps = config.steps or STEPS
     leading, leader_of = np.unique(leaders, return_inverse=True)
     codes, images = [], []
     with torch.inference_mode():
         ws, current = G.mapping.w_avg.expand(1, G.num_ws, -1), average
-        if config.steps > 1:
+        if steps > 1:
             for part in torch.split(x[torch.from_numpy(leading)], config.batch):
-                *_, led = restyle_steps(encoder, G, part, config.steps - 1, average)
+                *_, led = restyle_steps(encoder, G, part, steps - 1, average)
                 codes.append(led)
                 images.append(reconstruction(G, led, encoder.config.input_size))
             chosen = torch.from_numpy(leader_of)

@@ -11,6 +11,8 @@ from torch import Tensor
 from sg3cli.nets.encoder import Encoder
 from sg3cli.nets.generator import Generator
 
+STEPS = 3  # of an encoder that does not say how many it needs; the paper takes five
+
 
 def average_image(G: Generator, size: int) -> Tensor:
     """The image of the mean code, [1, 3, size, size]: what ReStyle starts from."""
@@ -19,7 +21,7 @@ def average_image(G: Generator, size: int) -> Tensor:
 
 
 def restyle_steps(
-    encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None
+    encoder: Encoder, G: Generator, x: Tensor, steps: int = STEPS, avg_image: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Yield the codes [N, num_ws, w_dim] after each of `steps` passes over aligned images x [N, 3, *, *].
 
@@ -47,7 +49,9 @@ def reconstruction(G: Generator, ws: Tensor, size: int) -> Tensor:
     return _pool(_upright(G, ws), size)
 
 
-def restyle_codes(encoder: Encoder, G: Generator, x: Tensor, steps: int = 3, avg_image: Tensor | None = None) -> Tensor:
+def restyle_codes(
+    encoder: Encoder, G: Generator, x: Tensor, steps: int = STEPS, avg_image: Tensor | None = None
+) -> Tensor:
     """The codes [N, num_ws, w_dim] after the last step; no image is made of them."""
     *_, ws = restyle_steps(encoder, G, x, steps, avg_image)
     return ws
@@ -57,7 +61,7 @@ def restyle(
     encoder: Encoder,
     G: Generator,
     x: Tensor,
-    steps: int = 3,
+    steps: int = STEPS,
     avg_image: Tensor | None = None,
     transform: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:

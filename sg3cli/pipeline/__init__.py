@@ -18,7 +18,7 @@ from sg3cli.console import Console
 from sg3cli.latents.edits import Edit
 from sg3cli.pipeline import credentials, provenance
 from sg3cli.project import Project, content_key
-from sg3cli.settings import Settings
+from sg3cli.settings import InvertConfig, Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.loaded_nets import LoadedNets
 
@@ -222,16 +222,23 @@ class Job:
         digests = bundle_digests(self.bundle().origin)
         if stage == "invert":
             params = replace(self.settings.invert, model=stable_model(self.settings.invert.model))
+            named = None if params.steps else self.bundle().origin.restyle_steps
+            more = {"steps": named} if named else {}
             if not (params.refine or params.likeness):
-                return StageParts(params, ("align",), digests, {})
+                return StageParts(params, ("align",), digests, more)
         from sg3cli.metrics.perceptual import make_perceptual
 
         if stage == "invert":
-            return StageParts(params, ("align",), digests, {"loss": make_perceptual("auto", self.pull).name})
+            return StageParts(params, ("align",), digests, {"loss": make_perceptual("auto", self.pull).name, **more})
         loss = loss or make_perceptual(self.settings.finetune.loss, self.pull).name
         if self.settings.finetune.keep:  # what the directions do is part of the result
             digests = {**digests, "directions": self.bundle().directions_digest}
         return StageParts(replace(self.settings.finetune, loss=loss), ("invert",), digests, {"smooth": self.smooth()})
+
+    def inversion(self) -> InvertConfig:
+        """The settings of `invert`, with as many steps as the model needs where none are asked for."""
+        config = self.settings.invert
+        return replace(config, steps=config.steps or self.bundle().origin.restyle_steps)
 
     def key(self, stage: str, parts: StageParts, before: Mapping[str, str] | None = None) -> str:
         """Content key of a stage; raises `KeyError` when one before it has not run.

@@ -92,7 +92,7 @@ def encode(job: Job, bundle: Bundle, track: Track, chunks: Chunks, last: int | N
 
     Chunks are whole blocks, so a resumed run is the same.
     """
-    config, total = job.settings.invert, len(track.pts) if last is None else last
+    config, total = job.inversion(), len(track.pts) if last is None else last
     device = choose_device(job.device, job.console)
     G, encoder = job.nets.generator(bundle).to(device), job.nets.encoder(bundle).to(device)
     whole = inversion.block_frames(G.img_resolution)

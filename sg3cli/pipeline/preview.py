@@ -289,7 +289,7 @@ class Viewer:
 
     def _invert(self, near: list[Frame], track: Track) -> CodeRows:
         """Codes of the frames beside this one, smoothed; the rows of other frames stay empty."""
-        config = self.job.settings.invert
+        config = self.job.inversion()
         if self._models is None:  # gradients do not go through a generator that keeps its images
             own = self.reusable.tuned or config.refine > 0 or config.likeness > 0
             untuned = self.bundle.origin.generator().to(self.device) if own else self.G

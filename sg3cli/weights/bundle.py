@@ -114,6 +114,14 @@ class Bundle:
             raise ModelError(f"{path} is damaged: {cause}", "copy the model again, or import it again") from cause
 
     @property
+    def restyle_steps(self) -> int | None:
+        """After how many passes the encoder's codes are as good as they get; None: the model does not say."""
+        steps = self.meta.get("restyle_steps")
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise ModelError(f"the model {self.name} names {steps!r} passes of its encoder", "correct its model.json")
+        return steps
+
+    @property
     def has_encoder(self) -> bool:
         return (self.path / "encoder.safetensors").is_file()
 

@@ -88,6 +88,7 @@ SHIPPED: dict[str, Shipped] = {
     "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
     "gender": Shipped("half of the way from women to men", (-2.0, 2.0), keeps=("hue",)),
 }
+PASSES = 2  # of the encoder: on held-out photographs a third brings nothing
 RENDERS = 600  # codes of renders beside those of photographs, so that both are read
 
 
@@ -186,6 +187,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
         "schema": 1,
         "name": folder.name,
         "resolution": net.G.img_resolution,
+        "restyle_steps": PASSES,
         "licence": LICENCE if net.encoder.features is None else f"{LICENCE}; {BACKBONE_HELD}",
         "source": "made by this project: sg3 train",
         "credits": list(PHOTO_CREDITS if net.encoder.features is None else MODEL_CREDITS),
