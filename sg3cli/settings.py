@@ -377,7 +377,7 @@ class EncodeConfig(StageSettings):
     """How the output video is written."""
 
     codec: Annotated[str, Option("Video encoder.")] = "libx264"
-    crf: Annotated[float, Option("Quality of the encoder; lower is better and larger.")] = 16.0
+    crf: Annotated[float, Option("Quality of the encoder; lower is better and larger.")] = 14.0  # 16 costs grain
     preset: Annotated[str, Option("Speed of the encoder.")] = "medium"
     # None: as the source where the codec can; 8 bits as yuv420p
     pix_fmt: Annotated[
