@@ -36,7 +36,7 @@ from sg3cli.training.people128.pair_data import (
     split_groups,
 )
 from sg3cli.training.people128.pair_net import PairNet, codes_of, load_start
-from sg3cli.training.people128.read_edits import READABLE, Faces, ReadConfig, ReadEdits, fit_directions
+from sg3cli.training.people128.read_edits import Faces, ReadConfig, ReadEdits, fit_directions
 from sg3cli.weights.bundle import ATTRIBUTE_NET, READER, load_model, noted_parts
 from sg3cli.weights.efficientnet import load_efficientnet_lite
 from sg3cli.weights.kept import said
@@ -92,19 +92,6 @@ PASSES = 2  # of the encoder: on held-out photographs a third brings nothing
 RENDERS = 600  # codes of renders beside those of photographs, so that both are read
 
 
-def taught(net: PairNet) -> dict[str, Tensor]:
-    """Name -> [num_ws,w_dim]: what pairs taught of `READABLE`, zeros where that is nothing."""
-    index, trained = attribute_index(), (net.directions * net.free).detach()
-    rows = {name: index.get(name.replace("-", "_")) for name in READABLE}
-    return {name: torch.zeros_like(trained[0]) if k is None else trained[k] for name, k in rows.items()}
-
-
-def fitted_before(model: str) -> dict[str, Tensor]:
-    """Name -> [num_ws,w_dim]: the directions of `READABLE` of a bundle, from which a fit may go on."""
-    known = load_model(model).directions
-    return {name: torch.from_numpy(known[name].vector.copy()) for name in READABLE if name in known}
-
-
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -148,7 +135,6 @@ class Sources:
     reader: FaceReader
     probe: Path
     config: ReadConfig = field(default_factory=ReadConfig)
-    before: Mapping[str, Tensor] = field(default_factory=dict)  # directions from which the fit of the free ones goes on
 
 
 @torch.no_grad()
@@ -173,9 +159,7 @@ def write_pair_bundle(folder: Path, net: PairNet, given: Sources, record: Mappin
     points = np.concatenate([photos.landmarks[seen], edits.landmarks[plain]]) * net.G.img_resolution
     faces = Faces(torch.cat([codes, rendered]), torch.from_numpy(points).float())
     with torch.enable_grad():
-        read = fit_directions(
-            ReadEdits(given.reader, net.G, given.config), faces, taught(net) | dict(given.before), _say
-        )
+        read = fit_directions(ReadEdits(given.reader, net.G, given.config), faces, _say)
     vectors = directions_of(net, read)
     write_directions(folder / "directions", vectors, digest)
     save_face_reader(folder / READER, given.reader, {})
@@ -206,7 +190,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--edits", type=Path, required=True, help="set of pairs")
     parser.add_argument("--reader", type=Path, required=True, help="heads of a face reader (`reader_fit`)")
     parser.add_argument("--backbone", type=Path, required=True, help="of the reader: EfficientNet-Lite0")
-    parser.add_argument("--from", dest="before", help="bundle from whose directions the fit of the free ones goes on")
     parser.add_argument("--read-steps", type=int, default=ReadConfig().steps)
     parser.add_argument("--probe", default="people-128", help="bundle whose attribute net reads the pictures")
     parser.add_argument("--record", type=Path, help="JSON on how it was trained, for model.json")
@@ -219,8 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reader = load_face_reader(given.reader, load_efficientnet_lite(given.backbone))
     probe = load_model(given.probe).path / ATTRIBUTE_NET
     config = ReadConfig(steps=given.read_steps)
-    before = fitted_before(given.before) if given.before else {}
-    sources = Sources(PictureSet(given.photos), PictureSet(given.edits), reader, probe, config, before)
+    sources = Sources(PictureSet(given.photos), PictureSet(given.edits), reader, probe, config)
     write_pair_bundle(given.out, net, sources, record)
 
 

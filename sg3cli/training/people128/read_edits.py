@@ -47,8 +47,7 @@ from sg3cli.weights.kept import kept_by_labels
 class Readable(NamedTuple):
     """`label` of the reader, its change at strength 1, the values between which it is asked for, and how often.
 
-    `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds;
-    a mouth that opens is dark. `free`: photographs hardly show it, so it is not sought in what their codes differ in.
+    `held`: how much the lightness of areas counts against their hue where it should stay. Years are lines and folds.
     `keeps`: parts of the face that stay as they are. Somebody with thin brows was given thick ones to be younger, one
     thicker than the other, and a nose that ended earlier.
     """
@@ -59,15 +58,12 @@ class Readable(NamedTuple):
     high: float
     share: float = 1.0
     held: float = 0.15
-    free: bool = False
     keeps: tuple[str, ...] = ()
 
 
 READABLE = {
     "age": Readable("age", 20.0, 20.0, 85.0, 2.5, held=1.0, keeps=("brows", "nose", "eyes", "teeth")),
     "smile": Readable("smile", 0.5, -0.3, 1.2, 1.5, held=0.4, keeps=("brows", "nose")),
-    "mouth-open": Readable("mouth_open", 0.1, 0.0, 0.4, held=0.3, keeps=("brows", "nose", "eyes")),
-    "eyes-closed": Readable("eyes_closed", 0.5, -0.1, 1.0, free=True, keeps=("nose", "mouth")),
     "gender": Readable("male", 0.5, -0.2, 1.2, held=0.5),
 }
 PARTS = {  # of a face, by iBUG landmarks
@@ -93,7 +89,6 @@ class ReadConfig:
     steps: int = 600
     edits_per_step: int = 6
     lr: float = 0.2  # standard deviations of a component
-    lr_free: float = 3e-3  # of a code
     components: int = 1000
     size: float = 2e-4
     warmup: int = 20
@@ -293,7 +288,8 @@ class Span:
 
     def place(self, a: Tensor) -> Tensor:
         """Coordinates [r] -> a direction [num_ws,w_dim]. The first code, which places the picture, is left alone."""
-        return _placed(((a * self.deviations) @ self.vectors).view(self.shape))
+        vector = ((a * self.deviations) @ self.vectors).view(self.shape)
+        return torch.cat([torch.zeros_like(vector[:1]), vector[1:]])
 
     def of_people(self, labels: Tensor) -> Tensor:
         """[L,r]: by how much the codes of people differ for each unit of labels [N,L], the other labels being equal."""
@@ -311,33 +307,24 @@ def people_start(edits: ReadEdits, span: Span, ws: Tensor) -> dict[str, Tensor]:
     return {name: slopes[edits.columns[name]] * readable.unit for name, readable in READABLE.items()}
 
 
-def fit_directions(
-    edits: ReadEdits, faces: Faces, free: Directions, say: Callable[[str], None] = lambda line: None
-) -> dict[str, Tensor]:
-    """Directions [num_ws,w_dim] by name, fitted on the codes of faces.
-
-    In the span of the codes, from how people differ; those that are `free` in all of W+, from what is given on.
-    """
+def fit_directions(edits: ReadEdits, faces: Faces, say: Callable[[str], None] = lambda line: None) -> dict[str, Tensor]:
+    """Directions [num_ws,w_dim] by name, fitted on the codes of faces: in the span of the codes, from how people
+    differ."""
     c, span = edits.config, Span(faces.ws, edits.config.components)
-    begun = people_start(edits, span, faces.ws)
-    inside = {name: begun[name].clone().requires_grad_() for name, of in READABLE.items() if not of.free}
-    outside = {name: free[name].clone().requires_grad_() for name, of in READABLE.items() if of.free}
+    found = {name: a.clone().requires_grad_() for name, a in people_start(edits, span, faces.ws).items()}
 
     def directions() -> dict[str, Tensor]:
-        found = {name: span.place(a) for name, a in inside.items()}
-        return found | {name: _placed(vector) for name, vector in outside.items()}
+        return {name: span.place(a) for name, a in found.items()}
 
-    groups = [{"params": [*inside.values()], "lr": c.lr}, {"params": [*outside.values()], "lr": c.lr_free}]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam([*found.values()], betas=(0.9, 0.99))
     sums: dict[str, float] = {}
     for step in range(c.steps):
         rng = torch.Generator().manual_seed(c.seed * 1_000_003 + step)
         chosen = torch.randperm(len(faces.ws), generator=rng)[: c.edits_per_step]
         decay = 1 - 0.95 * max((step / c.steps - c.decay_from) / (1 - c.decay_from), 0.0)
-        for group, lr in zip(optimiser.param_groups, (c.lr, c.lr_free), strict=True):
-            group["lr"] = lr * decay * min(1.0, (step + 1) / c.warmup)
+        optimiser.param_groups[0]["lr"] = c.lr * decay * min(1.0, (step + 1) / c.warmup)
         losses, learn = edits.losses(directions(), Faces(*(of[chosen] for of in faces)), rng)
-        losses["size"] = c.size * torch.stack([a.square().sum() for a in inside.values()]).sum()
+        losses["size"] = c.size * torch.stack([a.square().sum() for a in found.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
         (losses["total"] + losses["size"]).backward()
         optimiser.step()
@@ -348,8 +335,3 @@ def fit_directions(
             say(f"step {step + 1}: " + ", ".join(f"{name} {value / 50:.3f}" for name, value in sums.items()))
             sums = {}
     return {name: vector.detach() for name, vector in directions().items()}
-
-
-def _placed(vector: Tensor) -> Tensor:
-    """The direction without its first code."""
-    return torch.cat([torch.zeros_like(vector[:1]), vector[1:]])

@@ -34,6 +34,7 @@ Figures = dict[str, dict[str, float]]
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 SMILING = 0.3  # half of the way from the neutral to the smiling London pictures
 LABELS = {name: readable.label for name, readable in READABLE.items()} | {
+    "mouth-open": "mouth_open", "eyes-closed": "eyes_closed",
     "yaw": "yaw", "pitch": "pitch", "glasses": "glasses", "beard": "beard", "makeup": "makeup",
 }  # fmt: skip
 UNSURE = ("brow_raise", "makeup")  # not counted as leaks: they can hardly be read
