@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sg3cli.compositing.optical_flow import at_grid
+from sg3cli.compositing.own_lines import beside_own_lines
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.levels import HALF, to_signed
@@ -22,12 +23,17 @@ LINES = 0.5  # share of new lines that is shown there
 
 @torch.inference_mode()
 def with_learned(
-    net: TransferNet, source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: Transfer
+    net: TransferNet,
+    source: np.ndarray,
+    plain: np.ndarray,
+    edited: np.ndarray,
+    maps: Transfer,
+    skin: np.ndarray | None = None,
 ) -> Transfer:
     """The `maps` `[h, w]` of one frame (multiples of 8) with what the network adds to what they make of it.
 
     `source [2h, 2w, 3]` (levels) is the frame through the window, `plain`, `edited` `[N, M, 3]` uint8 the drawings.
-    Nothing is added where these agree.
+    Nothing is added where these agree. `skin [h, w]`: of a face that is made older, whose own lines stay.
     """
     shape = maps.motion.shape[0], maps.motion.shape[1]
     p, q = (_tensor(to_signed(at_grid(image, shape))) for image in (plain, edited))
@@ -35,7 +41,8 @@ def with_learned(
     base = on_source(source, plain, edited, maps)
     residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
     levels = HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
-    return replace(maps, residual=on_forehead(with_grain(levels, base), base))
+    added = on_forehead(with_grain(levels, base), base)
+    return replace(maps, residual=added if skin is None else beside_own_lines(added, source, skin))
 
 
 def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import Shape
+from sg3cli.compositing.own_lines import sagging
 from sg3cli.compositing.registration import laid
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.faces.drawn_mesh import DrawnMesh
@@ -37,15 +38,26 @@ class MapMaker:
     net: TransferNet | None = None
     mesh: DrawnMesh | None = None
 
-    def make(self, rgb: np.ndarray, window: np.ndarray, plain: np.ndarray, edited: np.ndarray, shape: Shape) -> Drawn:
+    def make(
+        self,
+        rgb: np.ndarray,
+        window: np.ndarray,
+        plain: np.ndarray,
+        edited: np.ndarray,
+        shape: Shape,
+        skin: np.ndarray | None = None,
+    ) -> Drawn:
         """Drawings `[N, M, 3]` uint8 of the frame `rgb [H, W, 3]` through `window [4, 2]`, laid onto it, with their
-        maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded."""
+        maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded. `skin [h, w]`: where a face that
+        is made older keeps its own lines (`own_lines`)."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         source = warp_quad(rgb, window, (2 * height, 2 * width))
         plain, edited = laid(self.mesh, source, plain, edited, (height, width))
         maps = motion_maps(plain, edited, (height, width), self.mesh)
+        if skin is not None:
+            maps = replace(maps, motion=sagging(maps.motion))
         if self.net is not None:
             from sg3cli.compositing.learned_maps import with_learned  # torch
 
-            maps = with_learned(self.net, source, plain, edited, maps)
+            maps = with_learned(self.net, source, plain, edited, maps, skin)
         return Drawn(plain, edited, maps)

@@ -30,13 +30,16 @@ FEATURE = 0.035  # how far around eyes, brows, nose and mouth there is none
 SOFT = 0.08
 
 
-def skin_mask(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """0..1 `[h, w]` float32: skin of the face, from landmarks `[68, 2]` in pixels of the crop; 0 where they are nan."""
-    mask = smoothstep((-beyond_face(landmarks, shape) - INSET) / SOFT)
+def skin_mask(landmarks: np.ndarray, shape: tuple[int, int], margin: float = 1.0) -> np.ndarray:
+    """0..1 `[h, w]` float32: skin of the face, from landmarks `[68, 2]` in pixels of the crop; 0 where they are nan.
+
+    `margin`: how far it stays away from the outline, eyes, brows, nose and mouth, as a share of what is usual.
+    """
+    mask = smoothstep((-beyond_face(landmarks, shape) - margin * INSET) / (margin * SOFT))
     if not mask.any():
         return mask.astype(np.float32)
     for feature in chain.from_iterable(PARTS.values()):
-        mask = mask * smoothstep((beyond_part(landmarks, feature, shape) - FEATURE) / SOFT)
+        mask = mask * smoothstep((beyond_part(landmarks, feature, shape) - margin * FEATURE) / (margin * SOFT))
     return mask.astype(np.float32)
 
 

@@ -22,7 +22,7 @@ from sg3cli.faces.alignment import Track
 from sg3cli.geometry import expanded_quad, warp_quad
 from sg3cli.nets.generator import Generator
 from sg3cli.nets.synthesis import Sides
-from sg3cli.pipeline.face_crops import replaces_masks
+from sg3cli.pipeline.face_crops import FaceEdits, replaces_masks
 from sg3cli.pipeline.occlusion_maps import VisibleMaps
 from sg3cli.settings import RenderConfig, parse_sides
 from sg3cli.video import Frame
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SOFT = 0.02  # of the crop: what is moved beside something that stays is stretched over so much
 # Shares of the face's height beyond its outline:
 OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
+CLOSE = 0.4  # of the margins of skin, where it is the face's own lines that count: folds end beside the mouth
 RIM = (-0.07, 0.01)  # within which light and shade of an edit that keeps to the face's own end
 FOLLOWS = (0.3, 0.8)  # as far as this everything follows; from here on nothing does
 
@@ -127,7 +128,11 @@ class FacePaster:
 
     def drawn(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Drawn:
         """One frame's drawings, laid onto it, and how the edit goes over, not steadied."""
-        return maker.make(frame.rgb, self.window(frame.index), plain, edited, self.shape(TRANSFER_GRID))
+        shape, window = self.shape(TRANSFER_GRID), self.window(frame.index)
+        landmarks = landmarks_in_window(self.track.landmarks[frame.index], window, shape)
+        older = self.skin is not None and self.skin[frame.index] > 0
+        skin = skin_mask(landmarks, shape, CLOSE) if older else None
+        return maker.make(frame.rgb, window, plain, edited, shape, skin)
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""
@@ -216,3 +221,13 @@ def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return np.full(shape, values, np.float32)
     result: np.ndarray = cv2.resize(values, shape[::-1], interpolation=cv2.INTER_LINEAR)
     return result
+
+
+def paster_of(
+    face: FaceEdits, config: RenderConfig, resolution: int, inputs: CompositingInputs = NO_INPUTS
+) -> FacePaster:
+    """How the edits of one person go over to the frames, by what they mean to change."""
+    skin = config.skin * face.skin(face.track.times)
+    return FacePaster(
+        face.track, config, resolution, inputs, face.parts(config), skin, face.keeps("shade", config.shade)
+    )

@@ -18,7 +18,7 @@ from sg3cli.files import Chunks, in_chunks
 from sg3cli.latents.edits import Edit
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline.face_crops import FaceEdits
-from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
+from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster, paster_of
 from sg3cli.pipeline.load_edits import wants_network
 from sg3cli.pipeline.occlusion_maps import NEAR, VisibleMaps, mapped_frames
 from sg3cli.pipeline.seam import REVISION, seam_generator
@@ -52,7 +52,7 @@ def prepare(
     `keys` are those of what the faces without and with the edits depend on. `span` are the frames that are rendered,
     None: all. Raises `InputError` when the user's mask does not fit the source.
     """
-    paster = FacePaster(face.track, job.settings.render, G.img_resolution)
+    paster = paster_of(face, job.settings.render, G.img_resolution)
     if paster.config.view == "face":
         return CompositingInputs(seam=seam_generator(job, face, paster, (G, adapted), keys[1]) or adapted)
     maker = map_maker(job.settings.render.transfer, job.bundle(), job.nets, face.edits)

@@ -26,7 +26,7 @@ from sg3cli.pipeline import provenance
 from sg3cli.pipeline.align import load_everybody
 from sg3cli.pipeline.device import choose_device
 from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
-from sg3cli.pipeline.face_paster import NO_INPUTS, CompositingInputs, FacePaster, pixel_sides
+from sg3cli.pipeline.face_paster import NO_INPUTS, CompositingInputs, FacePaster, paster_of, pixel_sides
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.partial_render import chunk_frames, only_inside, opacity, tee
@@ -223,9 +223,7 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
     track = face.track
     opacity = presence(track.times, track.status, track.shots)
-    kept, skin = face.edits.parts(config), config.skin * face.edits.skin(track.times)
-    shaded = face.edits.keeps("shade", config.shade)
-    paster = FacePaster(track, config, G.img_resolution, face.inputs, kept, skin, shaded)
+    paster = paster_of(face.edits, config, G.img_resolution, face.inputs)
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):
         drawn = drawings(batch, face, paster, G)

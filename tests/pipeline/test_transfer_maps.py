@@ -15,12 +15,13 @@ from composed import composed, inverted_project, settings
 from sg3cli.compositing.face_mask import landmarks_in_window
 from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.map_maker import Drawn, MapMaker
+from sg3cli.compositing.own_lines import sagging
 from sg3cli.compositing.skin import skin_mask
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import Edit, parse_edit
 from sg3cli.pipeline import Job, render_plan
 from sg3cli.pipeline.face_crops import SMOOTHEST, FaceEdits, with_smooth_landmarks
-from sg3cli.pipeline.face_paster import FacePaster
+from sg3cli.pipeline.face_paster import FacePaster, paster_of
 from sg3cli.pipeline.finetune import tuned_generator
 from sg3cli.pipeline.invert import smoothed_codes
 from sg3cli.pipeline.transfer_maps import SMOOTHING, SteadyTransfers
@@ -78,6 +79,25 @@ def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, t
         assert np.array_equal(drawn.transfer.motion, whole[k].transfer.motion)
     one.close()
     one.close()
+
+
+def test_only_an_older_face_keeps_its_own_lines(inverted, tiny_bundle):
+    """Where skin shows more of its structure, motion sags as a whole; the paster of a render knows of its edits."""
+    steady = transfers(inverted, tiny_bundle)
+    with VideoReader(inverted.source()) as reader:
+        frame = next(iter(reader))
+    (pair,) = steady.face.pairs([frame], steady.G, steady.G, steady.paster.config)
+
+    def motion(share: float | None) -> np.ndarray:
+        skin = None if share is None else np.full(len(steady.face.track), share, np.float32)
+        return replace(steady.paster, skin=skin).drawn(steady.maker, frame, *pair).transfer.motion
+
+    as_found = motion(None)
+    assert as_found.any() and np.array_equal(motion(0), as_found) and np.array_equal(motion(-0.5), as_found)
+    np.testing.assert_array_equal(motion(0.5), sagging(as_found))
+    older = replace(steady.face, edits=[replace(steady.face.edits[0], skin=0.25)])
+    found = paster_of(older, steady.paster.config, steady.paster.resolution)
+    assert found.skin is not None and (found.skin > 0).all() and not found.shaded
 
 
 def test_hue_is_kept_where_no_edit_is_about_it(inverted, tiny_bundle):
