@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sg3cli.compositing.optical_flow import at_grid
-from sg3cli.compositing.own_lines import beside_own_lines
+from sg3cli.compositing.own_lines import OwnLines, beside_own_lines
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.levels import HALF, to_signed
@@ -28,12 +28,12 @@ def with_learned(
     plain: np.ndarray,
     edited: np.ndarray,
     maps: Transfer,
-    skin: np.ndarray | None = None,
+    kept: OwnLines | None = None,
 ) -> Transfer:
     """The `maps` `[h, w]` of one frame (multiples of 8) with what the network adds to what they make of it.
 
     `source [2h, 2w, 3]` (levels) is the frame through the window, `plain`, `edited` `[N, M, 3]` uint8 the drawings.
-    Nothing is added where these agree. `skin [h, w]`: of a face that is made older, whose own lines stay.
+    Nothing is added where these agree. `kept`: lines of the face that stay.
     """
     shape = maps.motion.shape[0], maps.motion.shape[1]
     p, q = (_tensor(to_signed(at_grid(image, shape))) for image in (plain, edited))
@@ -42,7 +42,7 @@ def with_learned(
     residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
     levels = HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
     added = on_forehead(with_grain(levels, base), base)
-    return replace(maps, residual=added if skin is None else beside_own_lines(added, source, skin))
+    return replace(maps, residual=added if kept is None else beside_own_lines(added, source, kept))
 
 
 def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import Shape
-from sg3cli.compositing.own_lines import sagging
+from sg3cli.compositing.own_lines import OwnLines, sagging
 from sg3cli.compositing.registration import laid
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.faces.drawn_mesh import DrawnMesh
@@ -45,19 +45,19 @@ class MapMaker:
         plain: np.ndarray,
         edited: np.ndarray,
         shape: Shape,
-        skin: np.ndarray | None = None,
+        kept: OwnLines | None = None,
     ) -> Drawn:
         """Drawings `[N, M, 3]` uint8 of the frame `rgb [H, W, 3]` through `window [4, 2]`, laid onto it, with their
-        maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded. `skin [h, w]`: where a face that
-        is made older keeps its own lines (`own_lines`)."""
+        maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded. `kept`: lines that the face
+        keeps."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         source = warp_quad(rgb, window, (2 * height, 2 * width))
         plain, edited = laid(self.mesh, source, plain, edited, (height, width))
         maps = motion_maps(plain, edited, (height, width), self.mesh)
-        if skin is not None:
+        if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
         if self.net is not None:
             from sg3cli.compositing.learned_maps import with_learned  # torch
 
-            maps = with_learned(self.net, source, plain, edited, maps, skin)
+            maps = with_learned(self.net, source, plain, edited, maps, kept)
         return Drawn(plain, edited, maps)

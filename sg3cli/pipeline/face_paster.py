@@ -14,6 +14,7 @@ from sg3cli.compositing.face_parts import part_mask
 from sg3cli.compositing.map_maker import Drawn, MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
+from sg3cli.compositing.own_lines import LINE, RIM, OwnLines
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.skin import skin_mask
 from sg3cli.compositing.transfer import Transfer
@@ -36,7 +37,7 @@ SOFT = 0.02  # of the crop: what is moved beside something that stays is stretch
 # Shares of the face's height beyond its outline:
 OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
 CLOSE = 0.4  # of the margins of skin, where it is the face's own lines that count: folds end beside the mouth
-RIM = (-0.07, 0.01)  # within which light and shade of an edit that keeps to the face's own end
+OUTER = (-0.07, 0.01)  # within which light and shade of an edit that keeps to the face's own end
 FOLLOWS = (0.3, 0.8)  # as far as this everything follows; from here on nothing does
 
 
@@ -129,10 +130,14 @@ class FacePaster:
     def drawn(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Drawn:
         """One frame's drawings, laid onto it, and how the edit goes over, not steadied."""
         shape, window = self.shape(TRANSFER_GRID), self.window(frame.index)
-        landmarks = landmarks_in_window(self.track.landmarks[frame.index], window, shape)
-        older = self.skin is not None and self.skin[frame.index] > 0
-        skin = skin_mask(landmarks, shape, CLOSE) if older else None
-        return maker.make(frame.rgb, window, plain, edited, shape, skin)
+        return maker.make(frame.rgb, window, plain, edited, shape, self.own_lines(frame.index, shape))
+
+    def own_lines(self, index: int, shape: tuple[int, int]) -> OwnLines | None:
+        """Lines that the face keeps as it ages or grows young, on a grid of `shape`; None where it does neither."""
+        if self.skin is None or self.skin[index] == 0:
+            return None
+        skin = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape, CLOSE)
+        return OwnLines(skin, LINE if self.skin[index] > 0 else RIM)
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""
@@ -205,7 +210,7 @@ class FacePaster:
             soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
             share = share * (1 - face * (1 - soft))
         if self.shaded:
-            transfer = transfer.lit_on(smoothstep((RIM[1] - beyond) / (RIM[1] - RIM[0])).astype(np.float32))
+            transfer = transfer.lit_on(smoothstep((OUTER[1] - beyond) / (OUTER[1] - OUTER[0])).astype(np.float32))
         return replace(transfer.within(face, share), skin=self.skin_map(index, shape, face * share))
 
     def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:

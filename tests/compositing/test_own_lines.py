@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sg3cli.compositing.own_lines import beside_own_lines, line_depth, sagging
+from sg3cli.compositing.own_lines import RIM, OwnLines, beside_own_lines, line_depth, sagging
 
 SIZE = 96
 EVERYWHERE = np.ones((SIZE // 2, SIZE // 2), np.float32)
@@ -33,11 +33,11 @@ def fine(image: np.ndarray) -> np.ndarray:
 
 def test_on_smooth_skin_all_stays_to_the_bit(added: np.ndarray) -> None:
     source = np.full((SIZE, SIZE, 3), 170, np.float32) + np.linspace(-30, 30, SIZE, dtype=np.float32)[:, None, None]
-    np.testing.assert_array_equal(beside_own_lines(added, source, EVERYWHERE), added)
+    np.testing.assert_array_equal(beside_own_lines(added, source, OwnLines(EVERYWHERE)), added)
 
 
 def test_where_skin_has_a_line_the_area_alone_changes(added: np.ndarray) -> None:
-    kept = beside_own_lines(added, skin_with_line(), EVERYWHERE)
+    kept = beside_own_lines(added, skin_with_line(), OwnLines(EVERYWHERE))
     line, far = np.s_[20:-20, 44:52], np.s_[20:-20, 5:25]
     assert np.abs(fine(kept)[line]).max() < 0.1 * np.abs(fine(added)[line]).max()
     assert added[line].mean() < kept[line].mean() < 0.7 * added[line].mean()
@@ -46,16 +46,24 @@ def test_where_skin_has_a_line_the_area_alone_changes(added: np.ndarray) -> None
 
 def test_the_deeper_the_line_the_less_is_added_and_a_pore_is_none(added: np.ndarray) -> None:
     def left(depth: float) -> float:
-        return float(np.abs(fine(beside_own_lines(added, skin_with_line(depth), EVERYWHERE)))[30:-30, 44:52].mean())
+        return float(
+            np.abs(fine(beside_own_lines(added, skin_with_line(depth), OwnLines(EVERYWHERE))))[30:-30, 44:52].mean()
+        )
 
     assert left(6) == left(0) > left(25) > left(60)
+
+
+def test_somebody_younger_loses_wrinkles_and_keeps_rims(added: np.ndarray) -> None:
+    wrinkle, rim = (beside_own_lines(added, skin_with_line(d), OwnLines(EVERYWHERE, RIM)) for d in (60, 140))
+    np.testing.assert_array_equal(wrinkle, added)
+    assert np.abs(fine(rim)[20:-20, 45:50]).max() < 0.2 * np.abs(fine(added)[20:-20, 45:50]).max()
 
 
 def test_what_is_no_skin_keeps_what_is_added(added: np.ndarray) -> None:
     """A lip's edge is a line too, and changes with the edit."""
     skin = EVERYWHERE.copy()
     skin[:, 16:32] = 0
-    np.testing.assert_array_equal(beside_own_lines(added, skin_with_line(), skin)[:, 40:56], added[:, 40:56])
+    np.testing.assert_array_equal(beside_own_lines(added, skin_with_line(), OwnLines(skin))[:, 40:56], added[:, 40:56])
 
 
 def test_lines_are_as_deep_in_the_dark_as_in_light() -> None:

@@ -15,7 +15,7 @@ from composed import composed, inverted_project, settings
 from sg3cli.compositing.face_mask import landmarks_in_window
 from sg3cli.compositing.hue import REC601
 from sg3cli.compositing.map_maker import Drawn, MapMaker
-from sg3cli.compositing.own_lines import sagging
+from sg3cli.compositing.own_lines import LINE, RIM, sagging
 from sg3cli.compositing.skin import skin_mask
 from sg3cli.geometry import warp_quad
 from sg3cli.latents.edits import Edit, parse_edit
@@ -81,8 +81,8 @@ def test_what_was_asked_for_before_does_not_count_and_little_is_held(inverted, t
     one.close()
 
 
-def test_only_an_older_face_keeps_its_own_lines(inverted, tiny_bundle):
-    """Where skin shows more of its structure, motion sags as a whole; the paster of a render knows of its edits."""
+def test_an_older_face_sags_as_a_whole_and_keeps_its_wrinkles(inverted, tiny_bundle):
+    """A younger one keeps deeper lines alone; the paster of a render knows of its edits."""
     steady = transfers(inverted, tiny_bundle)
     with VideoReader(inverted.source()) as reader:
         frame = next(iter(reader))
@@ -95,6 +95,8 @@ def test_only_an_older_face_keeps_its_own_lines(inverted, tiny_bundle):
     as_found = motion(None)
     assert as_found.any() and np.array_equal(motion(0), as_found) and np.array_equal(motion(-0.5), as_found)
     np.testing.assert_array_equal(motion(0.5), sagging(as_found))
+    depths = [replace(steady.paster, skin=np.full(12, share)).own_lines(0, (128, 128)) for share in (0.5, -0.5)]
+    assert [own.depth for own in depths if own] == [LINE, RIM] and replace(steady.paster).own_lines(0, (9, 9)) is None
     older = replace(steady.face, edits=[replace(steady.face.edits[0], skin=0.25)])
     found = paster_of(older, steady.paster.config, steady.paster.resolution)
     assert found.skin is not None and (found.skin > 0).all() and not found.shaded
