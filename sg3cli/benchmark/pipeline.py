@@ -22,7 +22,7 @@ from sg3cli.latents.edits import parse_edits
 from sg3cli.pipeline import Job, bench_figures
 from sg3cli.pipeline.open_project import open_project
 from sg3cli.process_memory import peak_rss
-from sg3cli.settings import Settings
+from sg3cli.settings import InvertConfig, Settings
 from sg3cli.weights.bundle import Bundle, load_model
 from sg3cli.weights.loaded_nets import LoadedNets
 
@@ -34,7 +34,7 @@ SWAY = 6  # pixels by which the face moves to both sides
 RATE = 25  # frames a second
 WARM_UP = 8  # frames, and steps, of the clip that is not measured
 CHAIN_FRAMES = 100  # of the clip for which shares are told
-STAGES = ("decode", "align", "invert", "finetune", "render", "encode")
+STAGES = ("decode", "align", "invert", "likeness", "finetune", "render", "encode")
 WITHIN = ("decode", "encode")  # stages that others contain: no share of their own
 EDIT = "age=2"
 
@@ -57,6 +57,8 @@ class StageRate:
         """How often its unit comes in a chain of `CHAIN_FRAMES` frames and `steps` tuning steps."""
         if self.stage in WITHIN:
             return 0
+        if self.stage == "likeness":
+            return InvertConfig.likeness
         return steps if self.unit == "step" else CHAIN_FRAMES
 
 
@@ -87,7 +89,7 @@ def report(rates: list[StageRate], model: str) -> dict[str, Any]:
     rows = []
     for rate in rates:
         share = None if rate.stage in WITHIN else rate.seconds * rate.in_chain(steps) / total
-        rows.append({**asdict(rate), "per_second": 1 / rate.seconds, "share": share})
+        rows.append({**asdict(rate), "per_second": 1 / max(rate.seconds, 1e-9), "share": share})
     chain = {"frames": CHAIN_FRAMES, "steps": steps, "seconds": total, "cpu_seconds": cpu}
     return {"model": model, "threads": torch.get_num_threads(), "size": SIZE, "results": rows, "chain": chain}
 
@@ -98,14 +100,17 @@ def _stages(bundle: Bundle, nets: LoadedNets, clip: Path, frames: int, steps: in
 
     make_clip(clip, nets.generator(bundle), frames)
     settings = Settings().having(invert={"model": str(bundle.path)})
-    job = Job(open_project(clip, clip.with_suffix(".sg3")), settings, Console(quiet=True), device="cpu", nets=nets)
+    quiet: dict[str, Any] = {"console": Console(quiet=True), "device": "cpu", "nets": nets}
+    job = Job(open_project(clip, clip.with_suffix(".sg3")), settings, **quiet)
     with job.project.lock("bench"):
         yield _rate("decode", frames, lambda: _read(clip))
         yield _rate("align", frames, job.align)
-        yield _rate("invert", frames, job.invert)
+        codes = _rate("invert", frames, Job(job.project, settings.having(invert={"likeness": 0}), **quiet).invert)
+        yield codes
+        yield _beyond(codes, _rate("likeness", settings.invert.likeness, job.invert, "step"))
         tuner = make_tuner(job, bundle, make_perceptual(settings.finetune.loss))
         yield _rate("finetune", steps, lambda: list(islice(tuner.run(), steps)), "step")
-        untuned = Job(job.project, settings.having(finetune={"steps": 0}), Console(quiet=True), device="cpu", nets=nets)
+        untuned = Job(job.project, settings.having(finetune={"steps": 0}), **quiet)
         untuned.edit(parse_edits([EDIT]) if EDIT.partition("=")[0] in bundle.direction_names() else [])
         yield _rate("render", frames, lambda: untuned.render(str(clip.with_name(f"edited-{clip.name}"))))
         shown = _read(clip)
@@ -116,6 +121,15 @@ def _rate(stage: str, count: int, work: Callable[[], object], unit: str = "frame
     wall, cpu = perf_counter(), process_time()
     work()
     return StageRate(stage, unit, count, (perf_counter() - wall) / count, (process_time() - cpu) / count, peak_rss())
+
+
+def _beyond(part: StageRate, whole: StageRate) -> StageRate:
+    """The rate of `whole`, which has done what `part` measured as well, without that."""
+    seconds, cpu = (
+        max(getattr(whole, name) - getattr(part, name) * part.count / whole.count, 0.0)
+        for name in ("seconds", "cpu_seconds")
+    )
+    return replace(whole, seconds=seconds, cpu_seconds=cpu)
 
 
 def make_clip(path: Path, G: Generator, frames: int) -> None:

@@ -82,7 +82,7 @@ class FacePaster:
     resolution: int  # the generator's
     inputs: CompositingInputs = NO_INPUTS
     parts: frozenset[str] = frozenset()  # of the face, which stay the source's
-    skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure
+    skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure, by the edits
     shaded: bool = False  # the edit's light and shade end with the face
 
     @property
@@ -215,10 +215,11 @@ class FacePaster:
 
     def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:
         """By how much the structure of skin changes `[h, w]`; None where it does not."""
-        if self.skin is None or self.skin[index] == 0:
+        amount = 0.0 if self.skin is None else self.config.skin * self.skin[index]
+        if amount == 0:
             return None
         mask = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
-        return self.skin[index] * mask * share
+        return amount * mask * share
 
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -232,7 +233,7 @@ def paster_of(
     face: FaceEdits, config: RenderConfig, resolution: int, inputs: CompositingInputs = NO_INPUTS
 ) -> FacePaster:
     """How the edits of one person go over to the frames, by what they mean to change."""
-    skin = config.skin * face.skin(face.track.times)
+    skin = face.skin(face.track.times)
     return FacePaster(
         face.track, config, resolution, inputs, face.parts(config), skin, face.keeps("shade", config.shade)
     )

@@ -16,7 +16,7 @@ from sg3cli import cli
 from sg3cli.benchmark import pipeline
 from sg3cli.benchmark.pipeline import SIZE, STAGES, StageRate, make_clip, measure_stages, report
 from sg3cli.pipeline import bench_figures
-from sg3cli.settings import Settings
+from sg3cli.settings import InvertConfig, Settings
 from sg3cli.video import VideoReader
 from sg3cli.weights.bundle import load_model
 
@@ -53,14 +53,23 @@ def test_every_stage_is_measured_per_frame_or_step(tmp_path: Path, talk: Path, t
     monkeypatch.setattr(pipeline, "perf_counter", lambda: 12.0 * next(ticks))
     rates = list(measure_stages(str(tiny_bundle), 12, 3))
     assert [rate.stage for rate in rates] == list(STAGES)
+    steps = {"finetune": 3, "likeness": InvertConfig.likeness}
     assert [(rate.unit, rate.count) for rate in rates] == [
-        ("step" if s == "finetune" else "frame", 3 if s == "finetune" else 12) for s in STAGES
+        ("step" if s in steps else "frame", steps.get(s, 12)) for s in STAGES
     ]
-    assert [rate.seconds for rate in rates if rate.unit == "frame"] == [1.0] * 5 and rates[3].seconds == 4.0
-    assert all(0 < rate.cpu_seconds < 10 for rate in rates)
+    found = {rate.stage: rate.seconds for rate in rates}
+    assert found == {**dict.fromkeys(STAGES, 1.0), "finetune": 4.0, "likeness": 0.0}  # it took no longer than the codes
+    assert all(0 <= rate.cpu_seconds < 10 for rate in rates)
     kept = bench_figures.known(load_model(str(tiny_bundle)).digest)
     assert kept is not None and kept.seconds == {rate.stage: rate.seconds for rate in rates}
     assert kept.memory["render"] >= kept.memory["decode"] > 50 << 20
+
+
+def test_what_likeness_takes_is_what_it_takes_beyond_the_codes():
+    codes, both = StageRate("invert", "frame", 100, 0.05, 0.08), StageRate("likeness", "step", 30, 0.4, 0.5, 7)
+    found = pipeline._beyond(codes, both)
+    assert (found.stage, found.unit, found.count, found.peak_rss) == ("likeness", "step", 30, 7)
+    assert found.seconds == pytest.approx((12 - 5) / 30) and found.cpu_seconds == pytest.approx((15 - 8) / 30)
 
 
 def test_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -74,10 +83,14 @@ def test_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert cli.run(["bench", "--pipeline", "--frames", "5", "-q"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert asked == [("people-128", 5)] and [line.split()[0] for line in lines[1:-1]] == list(STAGES)
-    assert lines[3].split() == ["invert", "frame", "20.0", "40.0", "50.0", "25", "%"]
+    assert lines[3].split() == ["invert", "frame", "20.0", "40.0", "50.0", "23", "%"]
     assert cli.run(["bench", "some", "--pipeline", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["model"] == "some" and told["results"][2]["per_second"] == 50 and told["chain"]["seconds"] == 8
+    assert (
+        told["model"] == "some"
+        and told["results"][2]["per_second"] == 50
+        and told["chain"]["seconds"] == pytest.approx(8 + 0.02 * InvertConfig.likeness)
+    )
 
 
 @pytest.mark.parametrize("names", [["R-256"], ["people-128", "other"]])
