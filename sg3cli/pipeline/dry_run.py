@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 CHAIN = ("align", "invert", "finetune", "render")
 # Of people-128 on two cores: seconds for each frame (of a tuning: for each step), and bytes at the peak.
-PACE = {"align": 1 / 60, "invert": 1 / 40, "finetune": 0.12, "render": 1 / 8}
+PACE = {"align": 1 / 120, "invert": 1 / 40, "finetune": 0.24, "render": 0.23}
 REFINE = 0.08  # seconds for each frame and step of a refinement, where half of the frames follow others
-LIKENESS = 0.15  # seconds for each step
+LIKENESS = 0.21  # seconds for each step
 PEAK = {"align": 220 << 20, "invert": 700 << 20, "finetune": 1800 << 20, "render": 810 << 20}
 MEASURED = "people-128"
 
