@@ -19,6 +19,7 @@ KEEPING = {  # aspect -> attributes that leave it alone
     "shade": frozenset({"age", "smile"}),
     "eyes": frozenset({"age", "smile"}),
     "nose": frozenset({"age"}),
+    "mouth": frozenset({"age"}),
 }
 
 

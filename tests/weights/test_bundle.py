@@ -80,7 +80,7 @@ def test_no_network_is_read_where_none_is_needed(own: Path) -> None:
 def test_a_network_for_the_edits_of_an_attribute_leaves_others_alone(own: Path, tmp_path: Path) -> None:
     add_transfer(own, tmp_path / "run.safetensors", about="age")
     bundle, nets = load_model(own), LoadedNets()
-    still = {"age": ("hue", "shade", "eyes", "nose"), "smile": ("hue", "shade", "eyes")}
+    still = {"age": ("hue", "shade", "eyes", "nose", "mouth"), "smile": ("hue", "shade", "eyes")}
     age, smile = (Edit(name, (Keyframe(0.0, 1.0),), keeps=frozenset(keeps)) for name, keeps in still.items())
 
     def network(kind: str, *edits: Edit) -> bool:

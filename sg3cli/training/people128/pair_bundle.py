@@ -73,7 +73,7 @@ SHIPPED: dict[str, Shipped] = {
         (-2.0, 2.0),
         factor=1.0,
         taught=1.0,
-        keeps=("hue", "shade", "eyes", "nose"),
+        keeps=("hue", "shade", "eyes", "nose", "mouth"),
         skin=0.25,
     ),
     "smile": Shipped(
