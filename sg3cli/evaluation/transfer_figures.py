@@ -21,7 +21,7 @@ from sg3cli.metrics.sharpness import frame_flow, sharpness, unrest
 from sg3cli.nets.generator import Generator
 from sg3cli.pipeline import Job
 from sg3cli.pipeline.face_crops import FaceEdits, with_smooth_landmarks
-from sg3cli.pipeline.face_paster import CompositingInputs, FacePaster
+from sg3cli.pipeline.face_paster import CompositingInputs, paster_of
 from sg3cli.pipeline.paste_inputs import map_maker
 from sg3cli.pipeline.render import compose
 from sg3cli.pipeline.transfer_maps import SteadyTransfers
@@ -39,7 +39,7 @@ class _Tally:
 
 def inputs_of(job: Job, face: FaceEdits, G: Generator, config: RenderConfig) -> CompositingInputs:
     """What a render has, but for the masks that only a whole clip gives."""
-    paster = FacePaster(face.track, config, G.img_resolution)
+    paster = paster_of(face, config, G.img_resolution)
     maker = map_maker(config.transfer, job.bundle(), job.nets, face.edits)
     if maker is None or not paster.transfers:
         return CompositingInputs(maker=maker)
