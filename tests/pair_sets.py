@@ -19,7 +19,7 @@ CHANGES: tuple[tuple[int, dict[str, float]], ...] = (  # of the colour in the mi
 )
 
 
-def _write(folder: Path, pictures: np.ndarray, **arrays: np.ndarray) -> Path:
+def write_set(folder: Path, pictures: np.ndarray, **arrays: np.ndarray) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     coded = [cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes() for p in pictures]
     lengths = np.array([len(c) for c in coded])
@@ -46,7 +46,7 @@ def make_edits(folder: Path, groups: int = 4, size: int = 32) -> Path:
             labels.append([base.get(c, 0.0) + values.get(c, 0.0) for c in COLUMNS])
             group.append(g + 10)
     altered = np.arange(len(pictures)) % 3 > 0
-    return _write(
+    return write_set(
         folder, np.stack(pictures), columns=np.array(COLUMNS), labels=np.array(labels, np.float32),
         identity=np.array(group), group=np.array(group), altered=altered,
     )  # fmt: skip
@@ -58,6 +58,6 @@ def make_photos(folder: Path, people: int = 10, size: int = 64) -> Path:
     age = np.where(np.arange(people) % 3 == 0, np.nan, 30.0 + np.arange(people))
     source = (np.arange(people) % 5 == 4).astype(float)
     labels = np.stack([age, source], 1).astype(np.float32)
-    return _write(
+    return write_set(
         folder, pictures, columns=np.array(["age", "source"]), labels=labels, identity=np.arange(people) * 7 % 100
     )

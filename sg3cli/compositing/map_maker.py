@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
-from sg3cli.compositing.optical_flow import Shape
+from sg3cli.compositing.mouth_motion import Points
+from sg3cli.compositing.optical_flow import GRID, Shape, at_grid
 from sg3cli.compositing.own_lines import OwnLines, sagging
 from sg3cli.compositing.registration import laid
+from sg3cli.compositing.smiling import Smiling, smiled
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.geometry import warp_quad
@@ -32,11 +34,12 @@ class Drawn(NamedTuple):
 @dataclass(frozen=True)
 class MapMaker:
     """Makes the maps of single frames. `net` adds what motion and light do not tell; `mesh` says how mouths move and
-    where in the frame the face of a drawing lies, without it dense flow alone does.
+    where in the frame the face of a drawing lies, without it dense flow alone does; `smiling` what goes with a smile.
     """
 
     net: TransferNet | None = None
     mesh: DrawnMesh | None = None
+    smiling: Smiling | None = None
 
     def make(
         self,
@@ -46,18 +49,30 @@ class MapMaker:
         edited: np.ndarray,
         shape: Shape,
         kept: OwnLines | None = None,
+        mouth: bool = True,
     ) -> Drawn:
         """Drawings `[N, M, 3]` uint8 of the frame `rgb [H, W, 3]` through `window [4, 2]`, laid onto it, with their
         maps; `shape` is the crop's where its square has `GRID` pixels, and is rounded. `kept`: lines that the face
-        keeps."""
+        keeps; `mouth`: whether its mouth changes, and what goes with that."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         source = warp_quad(rgb, window, (2 * height, 2 * width))
         plain, edited = laid(self.mesh, source, plain, edited, (height, width))
-        maps = motion_maps(plain, edited, (height, width), self.mesh)
+        points = points_of(self.mesh, plain, edited, (height, width))
+        maps = motion_maps(plain, edited, (height, width), points)
         if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
         if self.net is not None:
             from sg3cli.compositing.learned_maps import with_learned  # torch
 
             maps = with_learned(self.net, source, plain, edited, maps, kept)
+        if self.smiling is not None and points is not None and mouth:
+            maps, edited = smiled(maps, edited, points, self.smiling)
         return Drawn(plain, edited, maps)
+
+
+def points_of(mesh: DrawnMesh | None, plain: np.ndarray, edited: np.ndarray, shape: Shape) -> Points | None:
+    """The face mesh of both drawings in pixels of the grid of `shape`; None where they show no face, or agree."""
+    if mesh is None or np.array_equal(plain, edited):
+        return None
+    before, after = (at_grid(image, shape).astype(np.uint8) for image in (plain, edited))
+    return mesh.pair(before, after, GRID)

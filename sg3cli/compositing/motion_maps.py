@@ -11,10 +11,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sg3cli.compositing.mouth_motion import with_mouth
+from sg3cli.compositing.mouth_motion import Points, with_mouth
 from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
 from sg3cli.compositing.transfer import Transfer, read_moved
-from sg3cli.faces.drawn_mesh import DrawnMesh
 
 DARK = 4.0  # levels added before a ratio
 LIGHT = 2.5  # pixels of the grid: a change wider than this is light
@@ -33,14 +32,12 @@ NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; i
 
 
 def motion_maps(
-    plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID), mesh: DrawnMesh | None = None
+    plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID), points: Points | None = None
 ) -> Transfer:
-    """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window; they change nothing where these agree."""
+    """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window, and the face mesh of both in pixels of the
+    grid; they change nothing where these agree."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
     motion = further_motion(p, q, np.zeros((*shape, 2), np.float32))
-    points = None
-    if mesh is not None and not np.array_equal(p, q):
-        points = mesh.pair(p.astype(np.uint8), q.astype(np.uint8), GRID)
     if points is not None:
         motion = further_motion(p, q, with_mouth(motion, points))
         motion = motion * unfolded(motion)[..., None]
@@ -49,6 +46,7 @@ def motion_maps(
     new = novelty(q - (1 + gain) * moved)[..., None]
     return Transfer(
         motion=motion,
+        follows=np.zeros((*shape, 2), np.float32),
         gain=gain,
         added=np.ones((*shape, 1), np.float32),
         new=new,

@@ -18,13 +18,13 @@ REACH = (6.0, 8.0)  # pixels: how far around the lips, to the sides and up and d
 SURE = (1.0, 2.0)  # pixels by which it must differ from the flow's to count; to count in full
 SMOOTH = 2.0  # pixels
 
-Points = tuple[np.ndarray, np.ndarray]  # [468, 2] of the plain and of the edited drawing, pixels of the grid
+Points = tuple[np.ndarray, np.ndarray]  # [468, 2 or 3] of the plain and of the edited drawing, pixels of the grid
 
 
 def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
     """`motion [h, w, 2]` (the edited drawing at x shows the plain one at x + motion, in units of `GRID` pixels) with
     that of the lips; itself where no point moved."""
-    before, after = points
+    before, after = (mesh[:, :2] for mesh in points)
     if np.array_equal(before, after):
         return motion
     shape = motion.shape[:2]
@@ -36,11 +36,11 @@ def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
 
 
 def spread(values: np.ndarray, at: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`values [n, 2]` of points `at [n, 2]` (pixels) as a smooth field `[h, w, 2]`: each place has those near it."""
+    """`values [n, C]` of points `at [n, 2]` (pixels) as a smooth field `[h, w, C]`: each place has those near it."""
     x, y = (np.arange(n, dtype=np.float32) + 0.5 for n in shape[::-1])
     column, row = (np.exp(-0.5 * ((line - at[:, k, None]) / SPREAD) ** 2) for k, line in ((0, x), (1, y)))
     weight = row.T @ column
-    total = np.stack([(row * values[:, k, None]).T @ column for k in (0, 1)], -1)
+    total = np.stack([(row * one[:, None]).T @ column for one in values.T], -1)
     result: np.ndarray = total / (weight[..., None] + 1e-6)
     return result
 

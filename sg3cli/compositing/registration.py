@@ -30,7 +30,7 @@ def laid(
     drawn, seen = (at_grid(image, shape).astype(np.uint8) for image in (plain, source))
     if (points := mesh.pair(drawn, seen, GRID)) is None:
         return plain, edited
-    off = offset(*points, shape)
+    off = offset(points[0][:, :2], points[1][:, :2], shape)
     before, after = (np.rint(read_moved(image, off, GRID)).clip(0, 255).astype(np.uint8) for image in (plain, edited))
     return before, after
 

@@ -38,13 +38,15 @@ Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same 
 class Transfer:
     """Maps of one frame, float32, on grids over one window whose square part has `side` pixels on the motion's grid.
 
-    motion `[h, w, 2]`: u, x before y, in shares of the square's side. gain `[h, w, 1 or 3]`: a factor less 1. added and
+    motion `[h, w, 2]`: u, x before y, in shares of the square's side. follows `[h, w, 2]`: the same, of what moves with
+    the edited part whatever else stays (`compositing.smiling`). gain `[h, w, 1 or 3]`: a factor less 1. added and
     new `[h, w, 1]`: shares. residual `[a h, a w, 3]` in levels, any whole a. texture `[h, w, 1]`: a factor less 1 of
     what is fine. skin `[h, w]`: the share by which the skin's own structure becomes more (`compositing.skin`); None: as
     it is.
     """
 
     motion: np.ndarray
+    follows: np.ndarray
     gain: np.ndarray
     added: np.ndarray
     new: np.ndarray
@@ -64,6 +66,21 @@ class Transfer:
         mixed = {field.name: total(field.name) for field in fields(self) if field.name not in ("side", "skin")}
         return Transfer(**mixed | {"new": mixed["new"].clip(0, 1)}, side=self.side)
 
+    @property
+    def moves(self) -> np.ndarray:
+        """All motion, `[h, w, 2]`."""
+        result: np.ndarray = self.motion + self.follows
+        return result
+
+    def read_at(self, follows: np.ndarray) -> Transfer:
+        """The transfer whose result at x is that of this one at x + follows `[h, w, 2]`, if Q is read there as well."""
+
+        def read(name: str) -> np.ndarray:
+            return _deep(read_moved(getattr(self, name), follows, self.side, cv2.INTER_LINEAR))
+
+        maps = {field.name: read(field.name) for field in fields(self) if field.name not in ("side", "skin")}
+        return Transfer(**maps | {"follows": maps["follows"] + follows}, side=self.side)
+
     def lit_on(self, face: np.ndarray) -> Transfer:
         """The transfer with nothing but its motion beyond the `face [h, w]`.
 
@@ -73,14 +90,17 @@ class Transfer:
         changes = {name: getattr(self, name) * face[..., None] for name in ("gain", "added", "new", "texture")}
         return replace(self, **changes, residual=self.residual * large)
 
-    def within(self, face: np.ndarray, share: np.ndarray) -> Transfer:
-        """The transfer with its motion as it is on the `face [h, w]`, smooth around it, and reduced to `share [h, w]`.
+    def within(self, face: np.ndarray, share: np.ndarray, following: np.ndarray) -> Transfer:
+        """The transfer with its motion as it is on the `face [h, w]`, smooth around it, and reduced to `share [h, w]`;
+        what follows, to `following [h, w]`.
 
         Around the face there is hair and a wall, which a drawing tells little of: what moves there follows the head.
         """
         calm = cv2.GaussianBlur(self.motion, (0, 0), CALM * self.side)
         motion = calm + face[..., None] * (self.motion - calm)
-        return replace(self, motion=motion * share[..., None], texture=self.texture * (face * share)[..., None])
+        texture = self.texture * (face * share)[..., None]
+        follows = self.follows * following[..., None]
+        return replace(self, motion=motion * share[..., None], follows=follows, texture=texture)
 
 
 def moved_frame(
@@ -92,7 +112,7 @@ def moved_frame(
     """
     rows, columns = box
     shape = transfer.motion.shape[:2]
-    motion = warp(transfer.motion * np.float32(transfer.side))
+    motion = warp(transfer.moves * np.float32(transfer.side))
     linear = quad_matrix(window, shape)[:2, :2].astype(np.float32)
     motion = motion @ linear.T  # from pixels of the grid to frame pixels
     x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
@@ -143,7 +163,7 @@ def applied(moved: np.ndarray, plain: np.ndarray, edited: np.ndarray, transfer: 
     """R `[h, w, 3]` float32 from the moved frame `[h, w, 3]` and the drawings `[N, M, 3]`."""
     shape = plain.shape[:2]
     gain, added = sized(transfer.gain, shape), sized(transfer.added, shape)
-    change = added * (edited.astype(np.float32) - (1 + gain) * read_moved(plain, transfer.motion, transfer.side))
+    change = added * (edited.astype(np.float32) - (1 + gain) * read_moved(plain, transfer.moves, transfer.side))
     new = warp(transfer.new)[..., None]
     kept = (1 + _deep(warp(transfer.gain))) * moved + warp(change)
     result: np.ndarray = (1 - new) * kept + new * warp(edited.astype(np.float32)) + warp(transfer.residual)

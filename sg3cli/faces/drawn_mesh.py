@@ -10,6 +10,10 @@ from sg3cli.weights import store
 
 LOWER, SIDE = 0.08, 0.95  # of the window's square: how far below its middle a face lies, and the square to look at
 MIN_PRESENCE = 0.5
+# Points that no expression moves: the nose's bridge, the forehead, the temples and the corners of the eyes.
+STILL = np.array(
+    [10, 151, 9, 8, 168, 6, 109, 338, 67, 297, 103, 332, 54, 284, 21, 251, 162, 389, 127, 356, 33, 263, 133, 362]
+)
 LIPS = np.array([61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409])  # outline
 
 
@@ -27,12 +31,12 @@ class DrawnMesh:
         return cls(FaceMesh(store.folder_of("face-mesh") / "face_landmark.tflite"))
 
     def single(self, image: np.ndarray, side: float) -> np.ndarray | None:
-        """Points `[468, 2]` of a drawing or an aligned photograph `[h, w, 3]` uint8; None where it shows no face."""
+        """Points `[468, 3]` of a drawing or an aligned photograph `[h, w, 3]` uint8; None where it shows no face."""
         points, found = self.mesh(image, self._roi(image, side))
-        return points[:, :2] if found >= MIN_PRESENCE else None
+        return points if found >= MIN_PRESENCE else None
 
     def pair(self, plain: np.ndarray, edited: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Points `[468, 2]` of the drawings `[h, w, 3]` uint8 in their pixels; None where one shows no face.
+        """Points `[468, 3]` of the drawings `[h, w, 3]` uint8 in their pixels; None where one shows no face.
 
         Both are looked at through one square, that of the plain face, so that errors which they share cancel.
         """
@@ -40,10 +44,20 @@ class DrawnMesh:
         (before, found), (after, found_after) = (self.mesh(image, roi) for image in (plain, edited))
         if min(found, found_after) < MIN_PRESENCE:
             return None
-        return before[:, :2], after[:, :2]
+        return before, after
 
     def _roi(self, image: np.ndarray, side: float) -> Roi:
         """The square around the face, from a first look at where it should be."""
         height, width = image.shape[:2]
         first, _ = self.mesh(image, Roi(width / 2, height / 2 + LOWER * side, SIDE * side, 0.0))
         return roi_of_mesh(first)
+
+
+def still_pose(shape: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`[3, 3]`: what turns and scales offsets on a face of the `shape [468, 3]` into those on a mesh `points [468, 3]`
+    (`offset @ result`), by the points that no expression moves (Umeyama 1991, equations 40 to 42)."""
+    a, b = (values[STILL] - values[STILL].mean(axis=0) for values in (shape, points))
+    left, sizes, right = np.linalg.svd(a.T @ b)
+    signs = np.array([1, 1, np.sign(np.linalg.det(left @ right))])
+    result: np.ndarray = (left * signs) @ right * float((sizes * signs).sum() / (a * a).sum())
+    return result

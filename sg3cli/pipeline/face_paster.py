@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,7 +131,8 @@ class FacePaster:
     def drawn(self, maker: MapMaker, frame: Frame, plain: np.ndarray, edited: np.ndarray) -> Drawn:
         """One frame's drawings, laid onto it, and how the edit goes over, not steadied."""
         shape, window = self.shape(TRANSFER_GRID), self.window(frame.index)
-        return maker.make(frame.rgb, window, plain, edited, shape, self.own_lines(frame.index, shape))
+        lines = self.own_lines(frame.index, shape)
+        return maker.make(frame.rgb, window, plain, edited, shape, lines, mouth="mouth" not in self.parts)
 
     def own_lines(self, index: int, shape: tuple[int, int]) -> OwnLines | None:
         """Lines that the face keeps as it ages or grows young, on a grid of `shape`; None where it does neither."""
@@ -170,9 +172,10 @@ class FacePaster:
         `presence` is an opacity, or one for each pixel of the crop `[h, w]`.
         """
         config, mask = self.config, self.inputs.mask
-        seen, presence = self.visible(frame, plain), self.changing(frame.index, presence)
+        seen, shown = self.visible(frame, plain), presence
+        presence = self.changing(frame.index, shown)
         if transfer is not None:
-            transfer = self.within(frame.index, transfer, seen, presence)
+            transfer = self.within(frame.index, transfer, seen, (presence, shown))
         return paste(
             frame.rgb,
             crop,
@@ -198,20 +201,24 @@ class FacePaster:
         result: np.ndarray = np.asarray(presence, np.float32) * (1 - part_mask(landmarks, self.parts, size))
         return result
 
-    def within(self, index: int, transfer: Transfer, seen: np.ndarray | None, presence: float | np.ndarray) -> Transfer:
+    def within(
+        self, index: int, transfer: Transfer, seen: np.ndarray | None, presences: Sequence[float | np.ndarray]
+    ) -> Transfer:
         """The transfer with what may move: the face but for what stands before it, hair, ears and collar near it so
-        that an outline that moves leaves no second one, and nothing at the window's edge."""
+        that an outline that moves leaves no second one, and nothing at the window's edge. `presences`: without the
+        parts that stay, and with them, for what follows an edit there as well."""
         shape = transfer.motion.shape[:2]
         beyond = beyond_face(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
         face = smoothstep(1 - beyond / OUTLINE).astype(np.float32)
         near = smoothstep((FOLLOWS[1] - beyond) / (FOLLOWS[1] - FOLLOWS[0])).astype(np.float32)
-        share = near * edge_mask(shape, self.config.feather) * _resized(np.asarray(presence, np.float32), shape)
+        near = near * edge_mask(shape, self.config.feather)
         if seen is not None:
             soft = cv2.GaussianBlur(_resized(seen.astype(np.float32), shape), (0, 0), SOFT * min(shape))
-            share = share * (1 - face * (1 - soft))
+            near = near * (1 - face * (1 - soft))
+        share, following = (near * _resized(np.asarray(values, np.float32), shape) for values in presences)
         if self.shaded:
             transfer = transfer.lit_on(smoothstep((OUTER[1] - beyond) / (OUTER[1] - OUTER[0])).astype(np.float32))
-        return replace(transfer.within(face, share), skin=self.skin_map(index, shape, face * share))
+        return replace(transfer.within(face, share, following), skin=self.skin_map(index, shape, face * share))
 
     def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:
         """By how much the structure of skin changes `[h, w]`; None where it does not."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.occlusion import GRID
+from sg3cli.compositing.smiling import Smiling
 from sg3cli.compositing.user_mask import UserMask
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.files import Chunks, in_chunks
@@ -70,7 +71,9 @@ def map_maker(kind: str, bundle: Bundle, nets: LoadedNets, edits: Sequence[Edit]
     if kind in ("paste", "draw"):
         return None
     learned = wants_network(kind, bundle, edits)
-    return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load())
+    smile = bundle.smile()
+    smiling = None if smile is None else Smiling(**smile)
+    return MapMaker(nets.transfer(bundle) if learned else None, DrawnMesh.load(), smiling)
 
 
 def user_mask(job: Job, frames: int) -> UserMask | None:

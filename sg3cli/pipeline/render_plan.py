@@ -53,12 +53,14 @@ def plan(job: Job, bundle: Bundle, tuned: bool) -> Plan:
     parts = {"render": config, "encode": job.settings.encode, "tuned": tuned, "mask": mask_digest(config)}
     transfer = bundle.transfer_digest if wants_network(config.transfer, bundle, loaded.edits) else None
     parts["transfer"] = transfer
+    parts["smile"] = smile = bundle.smile_digest if config.transfer not in ("paste", "draw") else None
     key = content_key(**drawn, **parts)
     models = {
         **invert.models,
         "tuned": project.key("finetune") if tuned else None,
         "directions": digests,
         "transfer": transfer,
+        **({} if smile is None else {"smile": smile}),
         **({} if adapted is None else {"adapted": adapted}),
     }
     record = provenance.provenance(project, project.stored_edits, models)

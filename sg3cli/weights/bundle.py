@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sg3cli import places
-from sg3cli.errors import ModelError
-from sg3cli.files import digest_of
+from sg3cli.errors import InputError, ModelError
+from sg3cli.files import digest_of, read_arrays
 from sg3cli.nets.generator_config import GeneratorConfig
 from sg3cli.weights.direction_file import Direction, load_direction
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sg3cli.nets.code_flow import CodeFlow
     from sg3cli.nets.encoder import Encoder
     from sg3cli.nets.generator import Generator
@@ -35,6 +37,8 @@ GENERATOR = "generator.safetensors"
 PARENT = "parent.safetensors"  # of an adapted bundle: the generator whose codes, encoder and directions it takes
 TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the source
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
+SMILE = "smile.safetensors"  # of a bundle: what goes with a smile that its drawings leave to the mouth
+SMILE_SHAPES = {"shape": (468, 3), "motion": (468, 3), "light": (128, 128)}
 FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attributes to values
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
 TEXT = "text.safetensors"  # of a bundle: a small model that puts texts and faces into one space
@@ -190,6 +194,24 @@ class Bundle:
                 f"model {self.name} has no transfer network ({TRANSFER_NET})", "use --transfer motion, or auto"
             )
         return load_transfer_file(self.path / TRANSFER_NET)[0]
+
+    def smile(self) -> dict[str, np.ndarray] | None:
+        """What goes with a smile (`compositing.smiling.Smiling`); None where nothing is added to what drawings tell."""
+        if self.smile_digest is None:
+            return None
+        try:
+            arrays = read_arrays(self.path / SMILE)[0]
+        except InputError as error:
+            raise ModelError(str(error), MAKE_AGAIN) from error
+        found = {name: values.shape for name, values in arrays.items()}
+        if found != SMILE_SHAPES:
+            raise ModelError(f"{self.path / SMILE} does not hold what goes with a smile", MAKE_AGAIN)
+        return arrays
+
+    @cached_property
+    def smile_digest(self) -> str | None:
+        """`sha256:...` of its file; None without one."""
+        return self._digest(SMILE) if (self.path / SMILE).is_file() else None
 
     @property
     def has_flow(self) -> bool:

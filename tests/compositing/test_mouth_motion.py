@@ -9,7 +9,7 @@ import pytest
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.mouth_motion import around_mouth, spread, with_mouth
 from sg3cli.compositing.optical_flow import GRID
-from sg3cli.faces.drawn_mesh import LIPS, DrawnMesh
+from sg3cli.faces.drawn_mesh import LIPS
 
 SHAPE = (GRID, GRID)
 MIDDLE = np.array([64.0, 90.0])
@@ -70,16 +70,6 @@ def test_the_mouth_s_surroundings_fade() -> None:
     assert share[90, 64 + 45] == 0 and share[40, 64] == 0
 
 
-class Told(DrawnMesh):
-    """Says what it was told."""
-
-    def __init__(self, points: tuple[np.ndarray, np.ndarray] | None) -> None:
-        self.points = points
-
-    def pair(self, plain: np.ndarray, edited: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray] | None:
-        return self.points
-
-
 def lips(width: float) -> np.ndarray:
     """A mouth of one colour on a cheek of one colour, `[GRID, GRID, 3]` uint8: nothing that flow could follow."""
     image = np.full((GRID, GRID, 3), (190, 150, 130), np.uint8)
@@ -89,12 +79,12 @@ def lips(width: float) -> np.ndarray:
 
 def test_the_source_s_lips_go_where_the_drawn_ones_went() -> None:
     plain, edited, points = lips(14), lips(20), (face(14), face(20))
-    flow, mesh = (motion_maps(plain, edited, mesh=Told(told)) for told in (None, points))
+    flow, mesh = (motion_maps(plain, edited, points=told) for told in (None, points))
     assert mesh.motion[90, 64 + 17, 0] * GRID < -3
     darker = np.rint(plain * 0.97).astype(np.uint8)
-    wrong = motion_maps(plain, darker, mesh=Told(points))  # who looks sees that they have not
+    wrong = motion_maps(plain, darker, points=points)  # who looks sees that they have not
     assert abs(wrong.motion[90, 64 + 17, 0]) * GRID < 1
-    nothing = motion_maps(plain, plain, mesh=Told((face(14), face(14))))
+    nothing = motion_maps(plain, plain, points=(face(14), face(14)))
     assert not nothing.motion.any() and not nothing.gain.any()
     np.testing.assert_array_equal(motion_maps(plain, edited).motion, flow.motion)
 
@@ -104,5 +94,5 @@ def test_expanded_windows_have_maps_of_their_own_shape(shape: tuple[int, int]) -
     plain, edited = (
         cv2.copyMakeBorder(lips(w), 0, shape[0] - GRID, 0, shape[1] - GRID, cv2.BORDER_REPLICATE) for w in (14, 20)
     )
-    maps = motion_maps(plain, edited, shape, Told((face(14), face(20))))
+    maps = motion_maps(plain, edited, shape, (face(14), face(20)))
     assert maps.motion.shape == (*shape, 2) and maps.motion[90, 64 + 17, 0] * GRID < -3

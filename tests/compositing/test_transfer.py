@@ -48,8 +48,8 @@ def untrained(seed: int = 0) -> TransferNet:
 
 def still(shape=(GRID, GRID)) -> dict[str, np.ndarray]:
     """Maps that add what the drawings differ by."""
-    blank = np.zeros((*shape, 1), np.float32)
-    return {"motion": np.zeros((*shape, 2), np.float32), "gain": blank, "added": blank + 1, "new": blank,
+    blank, nowhere = np.zeros((*shape, 1), np.float32), np.zeros((*shape, 2), np.float32)
+    return {"motion": nowhere, "follows": nowhere, "gain": blank, "added": blank + 1, "new": blank,
             "residual": np.zeros((*shape, 3), np.float32), "texture": blank}  # fmt: skip
 
 
@@ -333,10 +333,10 @@ def test_around_the_face_motion_is_smooth_and_on_it_as_it_is():
     face[40:80, 40:80] = 1
     share = np.ones_like(face)
     share[:10] = 0
-    motion = transfer.within(face, share).motion
+    motion = transfer.within(face, share, share).motion
     assert np.allclose(motion[50:70, 50:70], trembling[50:70, 50:70], atol=1e-6) and not motion[:10].any()
     assert motion[90:].std() < 0.1 * trembling.std() and abs(motion[90:].mean() - 0.02) < 0.002
-    assert not Transfer(**still(), side=GRID).within(face, share).motion.any()
+    assert not Transfer(**still(), side=GRID).within(face, share, share).motion.any()
 
 
 def test_beyond_the_face_nothing_is_left_but_motion():

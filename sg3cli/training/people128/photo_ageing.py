@@ -114,11 +114,12 @@ def skin(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def places(photo: np.ndarray, render: np.ndarray, size: int) -> np.ndarray:
-    """`[R, R, 2]` float32: where in the render a photograph's pixel lies, from the points `[468, 2]` of both."""
+    """`[R, R, 2]` float32: where in the render a photograph's pixel lies, from the points `[468, 2 or 3]` of
+    both."""
     import cv2
 
     corners = ANCHORS * size
-    known = LinearNDInterpolator(np.concatenate([photo, corners]), np.concatenate([render, corners]))
+    known = LinearNDInterpolator(*(np.concatenate([points[:, :2], corners]) for points in (photo, render)))
     y, x = np.mgrid[:size, :size] + 0.5
     result: np.ndarray = cv2.GaussianBlur(known(np.stack([x, y], axis=-1)).astype(np.float32), (0, 0), 2.0)
     return result
