@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from sg3cli.compositing.forehead import on_forehead
 from sg3cli.compositing.optical_flow import at_grid
 from sg3cli.compositing.own_lines import OwnLines, beside_own_lines
 from sg3cli.compositing.paste import paste
@@ -17,8 +18,6 @@ from sg3cli.nets.transfer_net import TransferNet
 
 FINEST = 1.5  # pixels of what the network sees: detail that is finer is the source's own
 AREA = 4.0  # pixels over which it is judged
-FOREHEAD = (0.33, 0.40)  # of the window's height: all forehead above, none of it below
-LINES = 0.5  # share of new lines that is shown there
 
 
 @torch.inference_mode()
@@ -41,7 +40,7 @@ def with_learned(
     base = on_source(source, plain, edited, maps)
     residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
     levels = HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
-    added = on_forehead(with_grain(levels, base), base)
+    added = on_forehead(with_grain(levels, base), base, None if kept is None else kept.person)
     return replace(maps, residual=added if kept is None else beside_own_lines(added, source, kept))
 
 
@@ -54,21 +53,6 @@ def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:
     both, square = (cv2.GaussianBlur((a * own).sum(axis=2), (0, 0), AREA) for a in (fine, own))
     less = np.minimum(both / (square + 1.0), 0)
     result: np.ndarray = added - less[..., None] * own
-    return result
-
-
-def on_forehead(added: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """What is `added [H, W, 3]` (levels) to a picture `base`, fainter where it puts lines on a forehead.
-
-    The network learned them from renders, where everybody has the same ones: as deep as there they look put on. What
-    takes lines away that are there, as for somebody younger, counts in full.
-    """
-    own = base.astype(np.float32) - cv2.GaussianBlur(base.astype(np.float32), (0, 0), 2 * AREA)
-    both, square = (cv2.GaussianBlur((added * other).sum(axis=2), (0, 0), AREA) for other in (own, added))
-    taken = np.clip(-both / (square + 1.0), 0, 1)
-    height = (np.arange(len(added), dtype=np.float32) + 0.5) / len(added)
-    forehead = np.clip((FOREHEAD[1] - height) / (FOREHEAD[1] - FOREHEAD[0]), 0, 1)[:, None]
-    result: np.ndarray = added * (1 - (1 - LINES) * forehead * (1 - taken))[..., None]
     return result
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sg3cli.compositing.face_mask import smooth_landmarks
+from sg3cli.compositing.forehead import character
 from sg3cli.compositing.hue import images_in_the_hue_of
 from sg3cli.compositing.shade import images_in_the_shade_of
-from sg3cli.faces.alignment import Track, shot_slices
+from sg3cli.faces.alignment import ABSENT, Track, shot_slices
 from sg3cli.latents.codes import CodeRows, Codes
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
@@ -33,6 +34,7 @@ def replaces_masks(config: RenderConfig) -> bool:
     return config.mask is not None and config.mask_mode == "replace"
 
 
+SOME = 24  # frames whose codes say whose face it is
 SMOOTHEST = 0.7  # of its structure that skin may lose: none left is wax
 
 
@@ -53,6 +55,13 @@ class FaceEdits:
     def edited_codes(self, index: np.ndarray) -> Codes:
         """Codes of the frames `index [n]`, moved by the edits."""
         return apply_edits(self.codes.take(index), self.track.times[index], self.edits)
+
+    def character(self) -> np.ndarray:
+        """Whose face it is, by the mean of its codes: `[FIELDS]` of `compositing.forehead`."""
+        shown = np.flatnonzero(self.track.status != ABSENT)
+        some = shown[np.linspace(0, len(shown) - 1, min(len(shown), SOME)).round().astype(int)]
+        rows = self.codes.take(some).ws.mean(axis=1)
+        return character(rows[np.isfinite(rows).all(axis=1)].sum(axis=0))
 
     def skin(self, times: np.ndarray) -> np.ndarray:
         """[T] float32: the share by which its skin shows more of its own structure, of all edits together."""

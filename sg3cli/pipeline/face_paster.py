@@ -84,6 +84,7 @@ class FacePaster:
     inputs: CompositingInputs = NO_INPUTS
     parts: frozenset[str] = frozenset()  # of the face, which stay the source's
     skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure, by the edits
+    person: np.ndarray | None = None  # whose face it is, for lines that are new (`compositing.forehead`)
     shaded: bool = False  # the edit's light and shade end with the face
 
     @property
@@ -139,7 +140,7 @@ class FacePaster:
         if self.skin is None or self.skin[index] == 0:
             return None
         skin = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape, CLOSE)
-        return OwnLines(skin, LINE if self.skin[index] > 0 else RIM)
+        return OwnLines(skin, LINE if self.skin[index] > 0 else RIM, self.person)
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""
@@ -242,5 +243,12 @@ def paster_of(
     """How the edits of one person go over to the frames, by what they mean to change."""
     skin = face.skin(face.track.times)
     return FacePaster(
-        face.track, config, resolution, inputs, face.parts(config), skin, face.keeps("shade", config.shade)
+        face.track,
+        config,
+        resolution,
+        inputs,
+        face.parts(config),
+        skin,
+        face.character() if skin.any() else None,
+        face.keeps("shade", config.shade),
     )

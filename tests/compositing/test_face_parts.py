@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sg3cli.compositing.face_parts import PARTS, beyond_part, part_mask
+from sg3cli.compositing.face_parts import PARTS, REACH, SOFT, beyond_part, part_mask
 from sg3cli.settings import FACE_PARTS
 from tests.compositing.test_skin import landmarks
 
@@ -39,6 +39,16 @@ def test_the_mask_is_one_at_every_size_and_moves_smoothly() -> None:
     assert np.abs(cv2.resize(large, (128, 128), interpolation=cv2.INTER_AREA) - small).max() < 0.1
     moved = part_mask(points + 0.1, ["eyes", "nose"], (256, 256))
     assert 0 < np.abs(moved - large).max() < 0.05  # a tenth of a pixel is no flicker
+
+
+def test_a_mouth_ends_sooner_beside_its_corners_than_above_and_below() -> None:
+    """Folds pass close by; of a fold that was cut off there, two smudges were left."""
+    points = landmarks(256)
+    mask = part_mask(points, ["mouth"], (256, 256)) > 0
+    alike = beyond_part(points, PARTS["mouth"][0], (256, 256)) < REACH + SOFT
+    row, column = (points[48:68].min(axis=0) + points[48:68].max(axis=0))[::-1].astype(int) // 2
+    wide, wide_alike = (np.ptp(np.flatnonzero(m[row])) - np.ptp(points[48:68, 0]) for m in (mask, alike))
+    assert 0 < wide < 0.7 * wide_alike and np.array_equal(mask[:, column], alike[:, column])
 
 
 def test_distance_is_in_shares_of_the_face_s_height() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.compositing.learned_maps import LINES, on_forehead, on_source, with_grain, with_learned
+from sg3cli.compositing.learned_maps import on_source, with_grain, with_learned
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
@@ -308,18 +308,6 @@ def test_the_network_may_add_detail_and_folds_but_not_take_the_finest_detail_awa
     kept = with_grain(fold, base)[100:104, 60:200].mean()
     assert -27 < kept < -20
     assert not with_grain(np.zeros_like(base), base).any()
-
-
-def test_new_lines_on_a_forehead_are_fainter_and_old_ones_go_in_full() -> None:
-    lines = np.zeros((256, 256, 3), np.float32)
-    lines[20:240:12, 60:200] = -30.0
-    smooth = np.full((256, 256, 3), 150, np.uint8)
-    shown = on_forehead(lines, smooth)
-    np.testing.assert_allclose(shown[:80], LINES * lines[:80], atol=0.1)
-    np.testing.assert_array_equal(shown[104:], lines[104:])
-    lined = (smooth + lines).astype(np.uint8)
-    assert np.abs(on_forehead(-lines, lined)[:80] + lines[:80]).max() < 1.5  # of 30
-    np.testing.assert_allclose(on_forehead(lines, lined)[30:70], LINES * lines[30:70], atol=0.1)
 
 
 # ---- around the face -----------------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ def test_an_older_face_sags_as_a_whole_and_keeps_its_wrinkles(inverted, tiny_bun
     older = replace(steady.face, edits=[replace(steady.face.edits[0], skin=0.25)])
     found = paster_of(older, steady.paster.config, steady.paster.resolution)
     assert found.skin is not None and (found.skin > 0).all() and not found.shaded
+    np.testing.assert_array_equal(found.person, older.character())
+    assert paster_of(steady.face, found.config, found.resolution).person is None  # nobody ages
     bare = replace(found, config=replace(found.config, skin=0.0))  # --skin 0: its lines do not come out, and stay
     share = np.ones((128, 128), np.float32)
     assert bare.own_lines(0, (128, 128)) is not None and bare.skin_map(0, (128, 128), share) is None
