@@ -43,13 +43,16 @@ def on_forehead(added: np.ndarray, base: np.ndarray, person: np.ndarray | None =
 
     What takes lines away that are there, as for somebody younger, counts in full.
     """
-    own = base.astype(np.float32) - cv2.GaussianBlur(base.astype(np.float32), (0, 0), 2 * AREA)
+    whole, rows = added, int(np.ceil(FOREHEAD[1] * len(added) + 6 * AREA))
+    added, base = added[:rows], base[:rows].astype(np.float32)
+    own = base - cv2.GaussianBlur(base, (0, 0), 2 * AREA)
     both, square = (cv2.GaussianBlur((added * other).sum(axis=2), (0, 0), AREA) for other in (own, added))
     taken = np.clip(-both / (square + 1.0), 0, 1)
-    height = (np.arange(len(added), dtype=np.float32) + 0.5) / len(added)
+    height = (np.arange(len(added), dtype=np.float32) + 0.5) / len(whole)
     forehead = np.clip((FOREHEAD[1] - height) / (FOREHEAD[1] - FOREHEAD[0]), 0, 1)[:, None]
     shown = LINES * added if person is None else uneven(added, forehead, person)
-    result: np.ndarray = added + (forehead * (1 - taken))[..., None] * (shown - added)
+    result = whole.copy()
+    result[:rows] += (forehead * (1 - taken))[..., None] * (shown - added)
     return result
 
 
@@ -66,7 +69,7 @@ def uneven(added: np.ndarray, where: np.ndarray, person: np.ndarray) -> np.ndarr
 @lru_cache(maxsize=4)
 def mixed(person: bytes, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Depth `[H, W]` (deviation 1 or so) and course (pixels) of the fields that a `person [FIELDS]` float32 mixes."""
-    share, scale = np.frombuffer(person, np.float32), min(shape) / 256
+    share, scale = np.frombuffer(person, np.float32), shape[1] / 256
     depth, course = (
         np.tensordot(share, fields(shape, seed, (scale * a, scale * b)), 1)
         for seed, a, b in ((2, ALONG, ACROSS), (3, WIDE, HIGH))

@@ -37,11 +37,13 @@ def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
 
 def spread(values: np.ndarray, at: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """`values [n, C]` of points `at [n, 2]` (pixels) as a smooth field `[h, w, C]`: each place has those near it."""
-    x, y = (np.arange(n, dtype=np.float32) + 0.5 for n in shape[::-1])
+    at, values = at.astype(np.float32), values.astype(np.float32)
+    x, y = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape[::-1])
     column, row = (np.exp(-0.5 * ((line - at[:, k, None]) / SPREAD) ** 2) for k, line in ((0, x), (1, y)))
-    weight = row.T @ column
-    total = np.stack([(row * one[:, None]).T @ column for one in values.T], -1)
-    result: np.ndarray = total / (weight[..., None] + 1e-6)
+    rows = np.concatenate([row * one[:, None] for one in values.T] + [row], axis=1).T
+    # cv2's product: numpy's runs on all cores, and waits for them where other work has them
+    sums = cv2.gemm(rows, column, 1, None, 0).reshape(-1, *shape)
+    result: np.ndarray = np.moveaxis(sums[:-1], 0, -1) / (sums[-1][..., None] + np.float32(1e-6))
     return result
 
 

@@ -82,20 +82,25 @@ def paste(
     if box is None:
         return result
     seam = _warp(alpha, window, box)
-    below, image = frame[box].astype(np.float32), _image(crop, window, box)
+    below = frame[box].astype(np.float32)
     if plain is not None and transfer is not None and detail > 0:
 
         def warp(values: np.ndarray) -> np.ndarray:
             return _image(values, window, box)
 
         below = moved_frame(frame, window, box, transfer, warp)
-        image += detail * (applied(below, plain, crop, transfer, warp) - image)
+        image = applied(below, plain, crop, transfer, warp)
+        if detail != 1:
+            image = detail * image + (1 - detail) * _image(crop, window, box)
         if transfer.skin is not None:
             image = with_structure(image, warp(transfer.skin), pixels_of(window, transfer.skin.shape))
     elif plain is not None and detail > 0:
+        image = _image(crop, window, box)
         lost = 1 - detail * kept_detail(crop, plain)
         base = _image(plain, window, box)
         image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
+    else:
+        image = _image(crop, window, box)
     if match_ring:
         image += match_ring * _ring_difference(below, image, seam[..., None])
     seen = np.float32(1) if visible is None else _warp(visible, window, box)

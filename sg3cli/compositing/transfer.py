@@ -160,14 +160,30 @@ def _energy(grain: np.ndarray) -> np.ndarray:
 
 
 def applied(moved: np.ndarray, plain: np.ndarray, edited: np.ndarray, transfer: Transfer, warp: Warp) -> np.ndarray:
-    """R `[h, w, 3]` float32 from the moved frame `[h, w, 3]` and the drawings `[N, M, 3]`."""
+    """R `[h, w, 3]` float32 from the moved frame `[h, w, 3]` and the drawings `[N, M, 3]`.
+
+    What S' is multiplied by, and what is added to it, are put together on the grids: two images are enlarged, not five.
+    """
     shape = plain.shape[:2]
-    gain, added = sized(transfer.gain, shape), sized(transfer.added, shape)
-    change = added * (edited.astype(np.float32) - (1 + gain) * read_moved(plain, transfer.moves, transfer.side))
-    new = warp(transfer.new)[..., None]
-    kept = (1 + _deep(warp(transfer.gain))) * moved + warp(change)
-    result: np.ndarray = (1 - new) * kept + new * warp(edited.astype(np.float32)) + warp(transfer.residual)
+    gain, added, new = (sized(values, shape) for values in (transfer.gain, transfer.added, transfer.new))
+    q = edited.astype(np.float32)
+    change = added * (q - (1 + gain) * read_moved(plain, transfer.moves, transfer.side))
+    if new.any():
+        change += new * (q - change)
+    factor = transfer.gain - transfer.new * (1 + transfer.gain)
+    result: np.ndarray = moved + _deep(warp(factor)) * moved + warp(_together(change, transfer.residual))
     return result
+
+
+def _together(change: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """The sum of two images `[., ., 3]` of one window, on the finer one's grid."""
+    if not residual.any():
+        return change
+    if len(residual) <= len(change):
+        coarse: np.ndarray = change + sized(residual, (change.shape[0], change.shape[1]))
+        return coarse
+    fine: np.ndarray = residual + cv2.resize(change, residual.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return fine
 
 
 def read_moved(image: np.ndarray, motion: np.ndarray, side: int, how: int = cv2.INTER_CUBIC) -> np.ndarray:
