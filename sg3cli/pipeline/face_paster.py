@@ -250,5 +250,5 @@ def paster_of(
         face.parts(config),
         skin,
         face.character() if skin.any() else None,
-        face.keeps("shade", config.shade),
+        face.keeps("shade", config.shade) or face.keeps("outside", "auto"),
     )

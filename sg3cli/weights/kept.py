@@ -1,6 +1,7 @@
 """What an edit does not mean to change about a face, as files of directions and mappers say it.
 
 `hue`: the colour of skin and hair. `shade`: that shadows are no deeper than the face's own.
+`outside`: what is around the face, whose light stays the source's where an outline moves.
 `eyes`, `nose`, `brows`, `mouth`: a part of the face, which stays the source's.
 """
 
@@ -12,11 +13,12 @@ from typing import Any
 from sg3cli.settings import FACE_PARTS
 
 # aspect -> what a file says that keeps it
-KEPT = {"hue": "kept", "shade": "limited"} | dict.fromkeys(FACE_PARTS, "kept")
-CHANGED = {"hue": "changed", "shade": "free"} | dict.fromkeys(FACE_PARTS, "changed")
+KEPT = {"hue": "kept", "shade": "limited", "outside": "kept"} | dict.fromkeys(FACE_PARTS, "kept")
+CHANGED = {"hue": "changed", "shade": "free", "outside": "changed"} | dict.fromkeys(FACE_PARTS, "changed")
 KEEPING = {  # aspect -> attributes that leave it alone
     "hue": frozenset({"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "yaw", "pitch"}),
     "shade": frozenset({"age", "smile"}),
+    "outside": frozenset({"age", "male", "smile", "mouth_open", "eyes_closed", "brow_raise", "makeup"}),
     "eyes": frozenset({"age", "smile"}),
     "nose": frozenset({"age"}),
     "mouth": frozenset({"age"}),
@@ -41,8 +43,8 @@ def kept_by_target(label: str, keeps_hue: Collection[str]) -> frozenset[str]:
 
 def is_about(label: str, keeps: Collection[str]) -> bool:
     """Whether an edit that `keeps` these aspects may be one of the attribute: it leaves alone all that the attribute
-    does."""
-    return kept_by_labels([label]).issubset(keeps)
+    does. Files that were written before one could say so know nothing of what is `outside`."""
+    return (kept_by_labels([label]) - {"outside"}).issubset(keeps)
 
 
 def said(kept: Collection[str]) -> dict[str, str]:

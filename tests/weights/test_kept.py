@@ -19,9 +19,9 @@ def test_what_is_said_is_read(aspects: list[str]) -> None:
 
 
 def test_attributes_keep_what_none_of_them_concerns() -> None:
-    assert kept_by_labels(["age"]) == {"hue", "shade", "eyes", "nose", "mouth"}
-    assert kept_by_labels(["age", "smile"]) == {"hue", "shade", "eyes"}  # a smile lifts the nose
-    assert kept_by_labels(["age", "mouth_open"]) == {"hue"}  # a mouth that opens is dark
+    assert kept_by_labels(["age"]) == {"hue", "shade", "outside", "eyes", "nose", "mouth"}
+    assert kept_by_labels(["age", "smile"]) == {"hue", "shade", "outside", "eyes"}  # a smile lifts the nose
+    assert kept_by_labels(["age", "mouth_open"]) == {"hue", "outside"}  # a mouth that opens is dark
     assert kept_by_labels(["age", "beard"]) == kept_by_labels([]) == frozenset()
 
 
@@ -47,3 +47,6 @@ def test_the_embedded_model_s_years_and_smiles_have_no_shadows_deeper_than_the_f
         "age", "smile", "mouth-open", "eyes-closed", "gender",
     }  # fmt: skip
     assert {name for name, one in directions.items() if "eyes" in one.keeps} == {"age", "smile"}
+    assert {name for name, one in directions.items() if "outside" not in one.keeps} == {
+        "yaw", "pitch", "glasses", "beard",
+    }  # fmt: skip

@@ -73,20 +73,20 @@ SHIPPED: dict[str, Shipped] = {
         (-2.0, 2.0),
         factor=1.0,
         taught=1.0,
-        keeps=("hue", "shade", "eyes", "nose", "mouth"),
+        keeps=("hue", "shade", "outside", "eyes", "nose", "mouth"),
         skin=0.25,
     ),
     "smile": Shipped(
-        "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=0.9, keeps=("hue", "shade", "eyes")
+        "a smile with closed lips; 2 shows teeth", (-2.0, 2.0), factor=0.9, keeps=("hue", "shade", "outside", "eyes")
     ),
-    "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 0.65, keeps=("hue",)),
-    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), "eyes_closed", 1.25, keeps=("hue",)),
+    "mouth-open": Shipped("the mouth opens; 2 opens it wide", (0.0, 2.0), "mouth_open", 0.65, keeps=("hue", "outside")),
+    "eyes-closed": Shipped("lids half down; 2 closes them", (0.0, 2.0), "eyes_closed", 1.25, keeps=("hue", "outside")),
     "yaw": Shipped("turned 15 degrees to the right of the picture", (-2.0, 2.0), "yaw"),
     "pitch": Shipped("10 degrees further down", (-2.0, 2.0), "pitch"),
     "glasses": Shipped("a pair of glasses", (0.0, 1.5), "glasses", 1.5),
     "beard": Shipped("a short beard; 2 a full one", (-1.0, 2.0), "beard"),
-    "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0),
-    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), keeps=("hue",)),
+    "makeup": Shipped("made-up eyes and lips", (-1.0, 2.0), "makeup", 2.0, keeps=("outside",)),
+    "gender": Shipped("half of the way from women to men", (-2.0, 2.0), keeps=("hue", "outside")),
 }
 PASSES = 2  # of the encoder: on held-out photographs a third brings nothing
 RENDERS = 600  # codes of renders beside those of photographs, so that both are read
