@@ -155,5 +155,5 @@ def test_a_mapper_goes_where_the_model_s_own_text_model_says(model: Path) -> Non
         assert cli.run([*words, "--text", text, "--out", f"{name}.safetensors"]) == 0
     assert changes("yes.safetensors")[0] > 0.1 and changes("red.safetensors")[1] > 0.1
     yes, red = (mapper_file(Path(f"{name}.safetensors")) for name in ("yes", "red"))
-    assert yes is not None and yes.keeps == {"hue", "shade", "eyes"}
+    assert yes is not None and yes.keeps == {"hue", "shade", "outside", "eyes"}
     assert red is not None and not red.keeps
