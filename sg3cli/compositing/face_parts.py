@@ -21,17 +21,17 @@ PARTS: dict[str, tuple[range, ...]] = {  # by iBUG landmarks; each range is one 
 }
 REACH = 0.02  # shares of the face's height: how far a part reaches beyond its landmarks
 SOFT = 0.07  # over which its mask falls to 0
-BESIDE = {"mouth": 2.0}  # how much farther what lies beside a part counts: folds cut off near a mouth were smudges
+NARROW = {"mouth": 3.0}  # by how much less a part reaches at its sides: folds that end near a mouth were smudges
 
 
-def beyond_part(landmarks: np.ndarray, part: range, shape: tuple[int, int], beside: float = 1.0) -> np.ndarray:
+def beyond_part(landmarks: np.ndarray, part: range, shape: tuple[int, int]) -> np.ndarray:
     """How far each pixel `[h, w]` lies outside a part, negative inside, in shares of the face's height.
 
-    `landmarks [68, 2]` are finite, in pixels of the crop. Distances to the left and right count `beside` times.
+    `landmarks [68, 2]` are finite, in pixels of the crop.
     """
     tall = float(np.linalg.norm(landmarks[BROWS].mean(axis=0) - landmarks[CHIN]))
     outline = cv2.convexHull(landmarks[list(part)].astype(np.float32))[:, 0].astype(np.float64)
-    return convex_distance(outline * (beside, 1), pixel_centres(shape) * (beside, 1)) / max(tall, 1e-6)
+    return convex_distance(outline, pixel_centres(shape)) / max(tall, 1e-6)
 
 
 def part_mask(landmarks: np.ndarray, parts: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
@@ -44,6 +44,15 @@ def part_mask(landmarks: np.ndarray, parts: Iterable[str], shape: tuple[int, int
         return mask.astype(np.float32)
     for part in parts:
         for piece in PARTS[part]:
-            beyond = beyond_part(landmarks, piece, shape, BESIDE.get(part, 1.0))
+            beyond = beyond_part(landmarks, piece, shape)
+            if part in NARROW:
+                beyond = beyond * (1 + (NARROW[part] - 1) * aside(landmarks[list(piece), 0], shape[1]))
             mask = np.maximum(mask, smoothstep(1 - (beyond - REACH) / SOFT))
     return mask.astype(np.float32)
+
+
+def aside(x: np.ndarray, width: int) -> np.ndarray:
+    """0..1 `[width]`: 0 in the middle of points at `x [n]`, 1 at the outermost and beyond."""
+    middle, half = (x.max() + x.min()) / 2, max(float(np.ptp(x)) / 2, 1e-6)
+    result: np.ndarray = np.clip(((np.arange(width) + 0.5 - middle) / half) ** 2, 0, 1)
+    return result

@@ -22,9 +22,12 @@ from sg3cli.compositing.optical_flow import GRID, Shape
 from sg3cli.compositing.transfer import Transfer, read_moved, sized
 from sg3cli.faces.drawn_mesh import LIPS, STILL, still_pose
 
+LID_EDGES = (7, 163, 144, 145, 153, 154, 155, 249, 390, 373, 374, 380, 381, 382)  # lower ones, of both eyes
+BELOW_LIDS = (25, 110, 24, 23, 22, 26, 112, 255, 339, 254, 253, 252, 256, 341)
 CORNERS = (61, 291)  # of the mouth, the person's right and left
 MORE = 2.0  # of the motion: a smile for a photographer hardly reaches the eyes, one that is meant does
-LIGHTER = 0.8  # of the light: some of it drawings and the network tell
+LIDS = 1.6  # of that of the lower lids, beyond it
+LIGHTER = 0.3  # of the light: most of it drawings and the network tell, and twice is a stain
 SMILES = (0.2, 0.5)  # of a smile: less is none, or a mesh that trembles; from here on it counts in full
 MOST = 1.8  # smiles
 # Of the picture of a neutral face: where its middle lies, and its part between the eyes' outer corners.
@@ -55,6 +58,7 @@ def smiled(
         return maps, edited
     shape = (maps.motion.shape[0], maps.motion.shape[1])
     moved = MORE * share * turned[:, :2]
+    moved[[*LID_EDGES, *BELOW_LIDS]] *= LIDS
     follows = beside_mouth(spread(-moved, points[0][:, :2] + moved, shape) / GRID, points[1])
     result = maps.read_at(follows)
     lighter = np.exp(seen_from(LIGHTER * share * smiling.light, smiling.shape, points[1], shape))

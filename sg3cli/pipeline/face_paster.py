@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 SOFT = 0.02  # of the crop: what is moved beside something that stays is stretched over so much
+MARGIN = 0.02  # of the crop: along hair nothing ages
 # Shares of the face's height beyond its outline:
 OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
 CLOSE = 0.4  # of the margins of skin, where it is the face's own lines that count: folds end beside the mouth
@@ -147,7 +148,10 @@ class FacePaster:
         if not self.protects:
             return None
         maps = self.inputs.maps
-        return self.visible_map(frame, plain) if maps is None else maps.at(frame.index)
+        seen = self.visible_map(frame, plain) if maps is None else maps.at(frame.index)
+        if self.skin is None or self.skin[frame.index] == 0:
+            return seen
+        return away_from_hair(seen)  # strands are lines, and years change lines
 
     def visible_map(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray:
         """What of the crop may change in one frame, not smoothed: `[h, w]` float32."""
@@ -228,6 +232,14 @@ class FacePaster:
             return None
         mask = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
         return amount * mask * share
+
+
+def away_from_hair(seen: np.ndarray) -> np.ndarray:
+    """What may change `[h, w]` without a margin along what may not."""
+    side = round(MARGIN * min(seen.shape)) * 2 + 1
+    less = cv2.GaussianBlur(cv2.erode(seen, np.ones((side, side), np.uint8)), (0, 0), side / 4)
+    result: np.ndarray = np.minimum(less, seen)
+    return result
 
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

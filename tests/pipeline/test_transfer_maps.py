@@ -210,3 +210,31 @@ def test_every_kind_of_transfer_leaves_the_rest_of_the_frame(inverted, tiny_bund
 def test_a_model_without_a_network_takes_motion(inverted, tiny_bundle):
     pairs = zip(composed(inverted, tiny_bundle), composed(inverted, tiny_bundle, transfer="motion"), strict=True)
     assert all(np.array_equal(auto[1], motion[1]) for auto, motion in pairs)
+
+
+def test_along_hair_nothing_ages(inverted, tiny_bundle):
+    """Strands over a forehead are fine and dark, as lines are: somebody younger had a fog there."""
+    steady = transfers(inverted, tiny_bundle)
+    with VideoReader(inverted.source()) as reader:
+        frame = next(iter(reader))
+    seen = np.ones((96, 96), np.float32)
+    seen[:40] = 0
+    older, as_before = (
+        replace(steady.paster, skin=skin, config=replace(steady.paster.config, protect="all"), inputs=Known(seen))
+        for skin in (np.full(12, 0.5, np.float32), np.zeros(12, np.float32))
+    )
+    assert as_before.visible(frame, None) is seen
+    found = older.visible(frame, None)
+    assert found is not None and found[40, 48] < 0.3 and found[46:].min() > 0.99 and not found[:38].any()
+
+
+class Known:
+    """Inputs of pasting whose maps are `seen`."""
+
+    mask = None
+
+    def __init__(self, seen):
+        self.maps, self.seen = self, seen
+
+    def at(self, index):
+        return self.seen
