@@ -21,7 +21,7 @@ PARTS: dict[str, tuple[range, ...]] = {  # by iBUG landmarks; each range is one 
 }
 REACH = 0.02  # shares of the face's height: how far a part reaches beyond its landmarks
 SOFT = 0.07  # over which its mask falls to 0
-NARROW = {"mouth": 3.0}  # by how much less a part reaches at its sides: folds that end near a mouth were smudges
+NARROW = {"mouth": 3.0, "nose": 1.5}  # by how much less a part reaches at its sides: folds cut off there were smudges
 
 
 def beyond_part(landmarks: np.ndarray, part: range, shape: tuple[int, int]) -> np.ndarray:

@@ -39,6 +39,7 @@ TRANSFER_NET = "transfer.safetensors"  # of a bundle: brings an edit over to the
 ATTRIBUTE_NET = "probe.safetensors"  # of a bundle: reads labels and identity off a face; not used in training
 SMILE = "smile.safetensors"  # of a bundle: what goes with a smile that its drawings leave to the mouth
 SMILE_SHAPES = {"shape": (468, 3), "motion": (468, 3), "light": (128, 128)}
+SMILE_MOST = 10.0  # of all values; a few are the most that a face has
 FLOW = "flow.safetensors"  # of a bundle: a flow on its codes that brings attributes to values
 READER = "reader.safetensors"  # of a bundle: heads of a face reader on a published backbone
 TEXT = "text.safetensors"  # of a bundle: a small model that puts texts and faces into one space
@@ -203,8 +204,10 @@ class Bundle:
             arrays = read_arrays(self.path / SMILE)[0]
         except InputError as error:
             raise ModelError(str(error), MAKE_AGAIN) from error
-        found = {name: values.shape for name, values in arrays.items()}
-        if found != SMILE_SHAPES:
+        whole = {name: values.shape for name, values in arrays.items()} == SMILE_SHAPES and all(
+            values.dtype.name == "float32" and abs(values).max() < SMILE_MOST for values in arrays.values()
+        )
+        if not whole or not arrays["shape"].any():
             raise ModelError(f"{self.path / SMILE} does not hold what goes with a smile", MAKE_AGAIN)
         return arrays
 

@@ -7,6 +7,7 @@ from tiny import RESOLUTION, tiny_generator
 
 from sg3cli.drawing.compare import compare_view
 from sg3cli.latents.rendering import render_crops, to_uint8
+from sg3cli.weights.bundle import load_model
 
 
 def codes(G, count: int) -> np.ndarray:
@@ -33,6 +34,14 @@ def test_slices_at_multiples_of_the_batch_give_the_same_bytes():
     resumed = np.stack(list(render_crops(G, ws[3:], transforms[3:], batch=3)))
     assert np.array_equal(whole[3:], resumed)
     assert np.array_equal(whole, np.stack(list(render_crops(G, ws, transforms, batch=3))))
+
+
+def test_the_batch_does_not_matter_on_the_cpu():
+    """Of the embedded model, whose products over a batch do round otherwise."""
+    G = load_model("people-128").generator()
+    ws = codes(G, 5)
+    alone, two, five = (np.stack(list(render_crops(G, ws, batch=batch))) for batch in (1, 2, 5))
+    assert np.array_equal(alone, two) and np.array_equal(alone, five)
 
 
 def test_inverse_of_a_shift_moves_the_image_by_the_shift():

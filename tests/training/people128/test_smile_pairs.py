@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pair_sets import write_set
+from safetensors.numpy import save_file
 
 from sg3cli.compositing.smiling import Smiling
 from sg3cli.errors import InputError, ModelError
@@ -85,6 +86,13 @@ def test_it_becomes_a_part_of_a_model(smiling: Smiling, tmp_path: Path) -> None:
     arrays = load_model(own).smile()
     assert arrays is not None and np.array_equal(arrays["light"], 2 * smiling.light)
     assert json.loads((own / "model.json").read_text())["training"]["smile"] == "twice"
+    nan = {name: np.full_like(values, np.nan) for name, values in smiling._asdict().items()}
+    half = {name: values.astype(np.float16) for name, values in smiling._asdict().items()}
+    none = {name: 0 * values for name, values in smiling._asdict().items()}
+    for wrong in (nan, half, none, smiling._replace(light=1e5 * smiling.light)._asdict()):
+        save_file(wrong, own / SMILE)
+        with pytest.raises(ModelError, match=SMILE):
+            load_model(own).smile()
     for damage in (
         lambda: (own / SMILE).write_bytes(b"damaged"),
         lambda: write_arrays(own / SMILE, {"light": np.ones(3)}),
