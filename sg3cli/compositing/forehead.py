@@ -3,7 +3,7 @@
 The network learned them from renders, where everybody has the same ones: as many, as deep, from temple to temple. On a
 smooth forehead they looked put on. Real ones are broken, one is deep and the next is not, and nobody's are another's:
 
-    A' = area + (1/2 + d(x)) fine(x + v(x))        A: what a network adds; area, fine: its wide and its narrow part
+    A' = area + (LINES + d(x)) fine(x + v(x))        A: what a network adds; area, fine: its wide and its narrow part
 
 d and v, how much deeper a line is at x and what it is bent by, are smooth fields that a person's code chooses: the same
 in all frames, and nearly the same in another clip of the person.
@@ -19,8 +19,8 @@ import numpy as np
 AREA = 4.0  # pixels over which it is judged whether lines are added or taken
 FINE = 6.0  # pixels: what is narrower is a line
 FOREHEAD = (0.33, 0.40)  # of the window's height: all forehead above, none of it below
-LINES = 0.5  # share of new lines that is shown there by and large
-DEEPER, DEEPEST = 0.5, 1.0  # deviation of that share in a person, and its limit
+LINES = 0.3  # share of new lines that is shown there by and large: on smooth skin more look painted
+DEEPER, DEEPEST = 0.35, 0.7  # deviation of that share in a person, and its limit
 BENT = 2.5  # pixels of 256 by which they are bent, as a deviation
 FIELDS = 12  # that are mixed
 ALONG, ACROSS = 22.0, 4.5  # pixels of 256: over which a line's depth changes

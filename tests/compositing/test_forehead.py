@@ -48,7 +48,7 @@ def test_the_lines_of_a_person_are_uneven_and_stay_what_they_are_elsewhere() -> 
     for code in people(4):
         person = character(code)
         deep = depths(person)
-        assert deep.std() > 0.1 and deep.min() < 0.35 and deep.max() > 0.5
+        assert deep.std() > 0.25 * LINES and deep.min() < 0.6 * LINES and deep.max() > 1.2 * LINES
         shown = on_forehead(lines(), smooth(), person)
         np.testing.assert_array_equal(shown[104:], lines()[104:])
         np.testing.assert_array_equal(shown, on_forehead(lines(), smooth(), person))
