@@ -19,6 +19,7 @@ import numpy as np
 AREA = 4.0  # pixels over which it is judged whether lines are added or taken
 FINE = 6.0  # pixels: what is narrower is a line
 FOREHEAD = (0.33, 0.40)  # of the window's height: all forehead above, none of it below
+WHOLE = 1.1  # what takes away nine tenths of a line counts as taking it
 LINES = 0.3  # share of new lines that is shown there by and large: on smooth skin more look painted
 DEEPER, DEEPEST = 0.35, 0.7  # deviation of that share in a person, and its limit
 BENT = 2.5  # pixels of 256 by which they are bent, as a deviation
@@ -47,7 +48,7 @@ def on_forehead(added: np.ndarray, base: np.ndarray, person: np.ndarray | None =
     added, base = added[:rows], base[:rows].astype(np.float32)
     own = base - cv2.GaussianBlur(base, (0, 0), 2 * AREA)
     both, square = (cv2.GaussianBlur((added * other).sum(axis=2), (0, 0), AREA) for other in (own, added))
-    taken = np.clip(-both / (square + 1.0), 0, 1)
+    taken = np.clip(-WHOLE * both / (square + 1.0), 0, 1)
     height = (np.arange(len(added), dtype=np.float32) + 0.5) / len(whole)
     forehead = np.clip((FOREHEAD[1] - height) / (FOREHEAD[1] - FOREHEAD[0]), 0, 1)[:, None]
     shown = LINES * added if person is None else uneven(added, forehead, person)
