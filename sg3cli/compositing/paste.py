@@ -94,13 +94,11 @@ def paste(
             image = detail * image + (1 - detail) * _image(crop, window, box)
         if transfer.skin is not None:
             image = with_structure(image, warp(transfer.skin), pixels_of(window, transfer.skin.shape))
-    elif plain is not None and detail > 0:
-        image = _image(crop, window, box)
-        lost = 1 - detail * kept_detail(crop, plain)
-        base = _image(plain, window, box)
-        image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
     else:
         image = _image(crop, window, box)
+        if plain is not None and detail > 0:
+            lost, base = 1 - detail * kept_detail(crop, plain), _image(plain, window, box)
+            image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
     if match_ring:
         image += match_ring * _ring_difference(below, image, seam[..., None])
     seen = np.float32(1) if visible is None else _warp(visible, window, box)
