@@ -369,7 +369,7 @@ class RenderConfig(StageSettings):
         str | None, Option("Edit only this part, e.g. 0:10-0:20 or 10s..; the rest passes through.", parse=parse_ranges)
     ] = None
     # on a CPU more frames at once gain nothing and hold hundreds of megabytes; a GPU wants 8
-    batch: Annotated[int, Option("Frames per rendering batch.", above=0)] = 2
+    batch: Annotated[int, Option("Frames per rendering batch; a GPU draws them at once.", above=0)] = 2
 
 
 @dataclass(frozen=True)

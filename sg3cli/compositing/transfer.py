@@ -13,7 +13,7 @@ gives S to the bit. The frame is read once, at its own resolution; only the maps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -30,6 +30,8 @@ STILL = 0.2  # frame pixels: what moves by less is hardly read between pixels
 QUIET = 1.0  # levels of grain that make no difference
 MOST = 1.6  # by which grain is made stronger
 CALM = 0.05  # of the square's side: nothing smaller than this moves on its own around the face
+
+MAPS = ("motion", "follows", "gain", "added", "new", "residual", "texture")  # of a transfer that every frame has
 
 Warp = Callable[[np.ndarray], np.ndarray]  # an image of the window -> the same at the frame's pixels, float32
 
@@ -63,7 +65,7 @@ class Transfer:
             result: np.ndarray = np.tensordot(weights, np.stack([getattr(maps, name) for maps in others]), 1)
             return result
 
-        mixed = {field.name: total(field.name) for field in fields(self) if field.name not in ("side", "skin")}
+        mixed = {name: total(name) for name in MAPS}
         return Transfer(**mixed | {"new": mixed["new"].clip(0, 1)}, side=self.side)
 
     @property
@@ -78,8 +80,8 @@ class Transfer:
         def read(name: str) -> np.ndarray:
             return _deep(read_moved(getattr(self, name), follows, self.side, cv2.INTER_LINEAR))
 
-        maps = {field.name: read(field.name) for field in fields(self) if field.name not in ("side", "skin")}
-        return Transfer(**maps | {"follows": maps["follows"] + follows}, side=self.side)
+        maps = {name: read(name) for name in MAPS}
+        return replace(self, **maps | {"follows": maps["follows"] + follows})
 
     def lit_on(self, face: np.ndarray) -> Transfer:
         """The transfer with nothing but its motion beyond the `face [h, w]`.

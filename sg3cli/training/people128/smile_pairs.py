@@ -20,9 +20,10 @@ from sg3cli.compositing.smiling import Smiling, on_picture
 from sg3cli.errors import InputError
 from sg3cli.faces.drawn_mesh import LIPS, STILL, DrawnMesh, still_pose
 from sg3cli.faces.face_mesh import LEFT_EYE, RIGHT_EYE
-from sg3cli.files import digest_of, write_arrays, write_json
+from sg3cli.files import write_arrays
 from sg3cli.training.people128.pair_data import PictureSet, first_held_out_person
 from sg3cli.training.people128.photo_ageing import DARK, places
+from sg3cli.training.people128.transfer_bundle import note_part
 from sg3cli.weights.bundle import SMILE, load_model
 
 SIDE = 128  # pixels of the mean face's picture
@@ -130,11 +131,7 @@ def add_smile(folder: Path, smiling: Smiling, words: str) -> None:
     """Put it into the model's `folder`, with `words` on how it was made. Raises `ModelError`."""
     bundle = load_model(folder)
     write_arrays(bundle.path / SMILE, smiling._asdict())
-    card = dict(bundle.meta)
-    card["training"] = {**dict(card.get("training") or {}), "smile": words}
-    if "parts" in card:
-        card["parts"] = {**card["parts"], SMILE: digest_of(bundle.path / SMILE).partition(":")[2]}
-    write_json(bundle.path / "model.json", card)
+    note_part(bundle, SMILE, words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from sg3cli.files import digest_of, write_json
 from sg3cli.nets.checkpoint import load_transfer_file, save_transfer
-from sg3cli.weights.bundle import TRANSFER_NET, load_model
+from sg3cli.weights.bundle import TRANSFER_NET, Bundle, load_model
 
 
 def add_transfer(folder: Path, file: Path, words: str = "", about: str | None = None) -> None:
@@ -22,15 +22,20 @@ def add_transfer(folder: Path, file: Path, words: str = "", about: str | None = 
     bundle = load_model(folder)
     net, meta = load_transfer_file(file)
     save_transfer(bundle.path / TRANSFER_NET, net, {"name": bundle.name}, dtype=torch.float16)
-    card = dict(bundle.meta)
-    training = dict(card.get("training") or {})
-    training["transfer"] = {"what": words} | meta if words else meta
-    card.pop("transfer_for", None)
+    bundle.meta.pop("transfer_for", None)
     if about:
-        card["transfer_for"] = about
+        bundle.meta["transfer_for"] = about
+    note_part(bundle, TRANSFER_NET, {"what": words} | meta if words else meta)
+
+
+def note_part(bundle: Bundle, part: str, made: object) -> None:
+    """Write into `model.json` how a part (`NAME.safetensors`) that lies in the model's folder was `made`, and, where
+    parts are noted, its digest."""
+    card = dict(bundle.meta)
+    card["training"] = {**(card.get("training") or {}), part.partition(".")[0]: made}
     if "parts" in card:
-        card["parts"] = {**card["parts"], TRANSFER_NET: digest_of(bundle.path / TRANSFER_NET).partition(":")[2]}
-    write_json(bundle.path / "model.json", card | {"training": training})
+        card["parts"] = {**card["parts"], part: digest_of(bundle.path / part).partition(":")[2]}
+    write_json(bundle.path / "model.json", card)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
