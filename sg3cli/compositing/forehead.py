@@ -16,6 +16,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from sg3cli.compositing.channels import total
+
 AREA = 4.0  # pixels over which it is judged whether lines are added or taken
 FINE = 6.0  # pixels: what is narrower is a line
 FOREHEAD = (0.33, 0.40)  # of the window's height: all forehead above, none of it below
@@ -47,7 +49,7 @@ def on_forehead(added: np.ndarray, base: np.ndarray, person: np.ndarray | None =
     whole, rows = added, int(np.ceil(FOREHEAD[1] * len(added) + 6 * AREA))
     added, base = added[:rows], base[:rows].astype(np.float32)
     own = base - cv2.GaussianBlur(base, (0, 0), 2 * AREA)
-    both, square = (cv2.GaussianBlur((added * other).sum(axis=2), (0, 0), AREA) for other in (own, added))
+    both, square = (cv2.GaussianBlur(total(added * other), (0, 0), AREA) for other in (own, added))
     taken = np.clip(-WHOLE * both / (square + 1.0), 0, 1)
     height = (np.arange(len(added), dtype=np.float32) + 0.5) / len(whole)
     forehead = np.clip((FOREHEAD[1] - height) / (FOREHEAD[1] - FOREHEAD[0]), 0, 1)[:, None]

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from sg3cli.compositing.channels import total
 from sg3cli.compositing.forehead import on_forehead
 from sg3cli.compositing.optical_flow import at_grid
 from sg3cli.compositing.own_lines import OwnLines, beside_own_lines
@@ -50,7 +51,7 @@ def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:
     The share by which it does, in least squares over small areas: a network that is unsure of a pore takes half of it.
     """
     fine, own = (i - cv2.GaussianBlur(i, (0, 0), FINEST) for i in (added, base.astype(np.float32)))
-    both, square = (cv2.GaussianBlur((a * own).sum(axis=2), (0, 0), AREA) for a in (fine, own))
+    both, square = (cv2.GaussianBlur(total(a * own), (0, 0), AREA) for a in (fine, own))
     less = np.minimum(both / (square + 1.0), 0)
     result: np.ndarray = added - less[..., None] * own
     return result

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sg3cli.compositing.motion_maps import motion_maps
-from sg3cli.compositing.mouth_motion import Points
-from sg3cli.compositing.optical_flow import GRID, Shape, at_grid
+from sg3cli.compositing.optical_flow import Shape
 from sg3cli.compositing.own_lines import OwnLines, sagging
 from sg3cli.compositing.registration import laid
 from sg3cli.compositing.smiling import Smiling, smiled
@@ -56,8 +55,7 @@ class MapMaker:
         keeps; `mouth`: whether its mouth changes, and what goes with that."""
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         source = warp_quad(rgb, window, (2 * height, 2 * width))
-        plain, edited = laid(self.mesh, source, plain, edited, (height, width))
-        points = points_of(self.mesh, plain, edited, (height, width))
+        plain, edited, points = laid(self.mesh, source, plain, edited, (height, width))
         maps = motion_maps(plain, edited, (height, width), points)
         if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
@@ -68,11 +66,3 @@ class MapMaker:
         if self.smiling is not None and points is not None and mouth:
             maps, edited = smiled(maps, edited, points, self.smiling)
         return Drawn(plain, edited, maps)
-
-
-def points_of(mesh: DrawnMesh | None, plain: np.ndarray, edited: np.ndarray, shape: Shape) -> Points | None:
-    """The face mesh of both drawings in pixels of the grid of `shape`; None where they show no face, or agree."""
-    if mesh is None or np.array_equal(plain, edited):
-        return None
-    before, after = (at_grid(image, shape).astype(np.uint8) for image in (plain, edited))
-    return mesh.pair(before, after, GRID)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sg3cli.compositing.channels import mean
 from sg3cli.compositing.mouth_motion import Points, with_mouth
 from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
 from sg3cli.compositing.transfer import Transfer, read_moved
+from sg3cli.compositing.wide_blur import wide_blur
 
 DARK = 4.0  # levels added before a ratio
 LIGHT = 2.5  # pixels of the grid: a change wider than this is light
@@ -73,7 +75,7 @@ def explained(plain: np.ndarray, edited: np.ndarray, moved: np.ndarray) -> np.nd
     Much more, and most of all there is: a beard or a rim that comes is a little like what lies beside it, and pulling
     that along explains some of it. What does move, moves with all that is around.
     """
-    left = [np.abs(edited - lit(image, edited)).mean(axis=2) for image in (plain, moved)]
+    left = [mean(np.abs(edited - lit(image, edited))) for image in (plain, moved)]
     still, after = (_around(error) for error in left)
     share = np.clip((still - after - NOISE / 4) / GAINED, 0, 1)
     still, after = (_around(error, REGION) for error in left)
@@ -99,7 +101,7 @@ def lit(image: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def light(moved: np.ndarray, edited: np.ndarray, width: float = LIGHT) -> np.ndarray:
     """The factor less 1 `[n, n, 3]` by which light and colour change over an area."""
-    wide = [np.log(cv2.GaussianBlur(image, (0, 0), width) + DARK) for image in (edited, moved)]
+    wide = [np.log(wide_blur(image, width) + DARK) for image in (edited, moved)]
     result: np.ndarray = np.expm1(np.clip(wide[0] - wide[1], -LARGEST, LARGEST))
     return result
 
@@ -107,7 +109,7 @@ def light(moved: np.ndarray, edited: np.ndarray, width: float = LIGHT) -> np.nda
 def novelty(left: np.ndarray) -> np.ndarray:
     """0..1 `[n, n]`: where edges `[n, n, 3]` (levels) are left over after motion and light."""
     edges = _fine(left)
-    energy = np.sqrt(_around((edges * edges).mean(axis=2)))
+    energy = np.sqrt(_around(mean(edges * edges)))
     share = np.clip((energy - NOVEL[0]) / (NOVEL[1] - NOVEL[0]), 0, 1)
     return _around(share)
 
@@ -117,7 +119,7 @@ def lost_texture(moved: np.ndarray, edited: np.ndarray) -> np.ndarray:
 
     What the drawing gains in structure is added with it; a source cannot make up what it does not have.
     """
-    before, after = (cv2.GaussianBlur((_finest(i) ** 2).mean(axis=2), (0, 0), 2 * PATCH) for i in (moved, edited))
+    before, after = (cv2.GaussianBlur(mean(_finest(i) ** 2), (0, 0), 2 * PATCH) for i in (moved, edited))
     share: np.ndarray = np.sqrt((after + NOISE**2) / (before + NOISE**2)) - 1
     sure = np.clip((-share - SOFTER[0]) / (SOFTER[1] - SOFTER[0]), 0, 1)
     result: np.ndarray = (sure * share).clip(-LOST, 0)

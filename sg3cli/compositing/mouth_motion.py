@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sg3cli.compositing import channels
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.faces.drawn_mesh import LIPS
 
@@ -29,7 +30,7 @@ def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
         return motion
     shape = motion.shape[:2]
     further = around_mouth(after[LIPS], shape)[..., None] * (spread(before - after, after, shape) / GRID - motion)
-    length = np.linalg.norm(further, axis=2, keepdims=True) * GRID
+    length = channels.length(further)[..., None] * GRID
     share = np.clip((length - SURE[0]) / (SURE[1] - SURE[0]), 0, 1)
     result: np.ndarray = motion + cv2.GaussianBlur(_smooth_step(share) * further, (0, 0), SMOOTH)
     return result.astype(np.float32)

@@ -18,6 +18,8 @@ from sg3cli.geometry import quad_matrix
 SHAPE_FINE = 1 / 40  # share of the crop: changes wider than this are shading or colour, not edges that moved
 SHAPE_LEVELS = 20.0  # levels (of 255) of moved edges at which about a third of the detail is left
 
+MOST_ZOOM = 6  # samples of an enlarged crop for one of its pixels: between so many, straight lines are near enough
+
 # The membrane of the gradient blend:
 RIM = 0.9  # opacity at which the colours around are taken: near the face's outline, where there is skin
 COARSEST = 8  # pixels of the smaller side at which it is not made coarser
@@ -160,7 +162,7 @@ def _image(crop: np.ndarray, window: np.ndarray, box: tuple[slice, slice]) -> np
 
 def _prepared(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     """The crop in float32, fit to be read linearly: blurred where the frame has fewer pixels than the crop,
-    enlarged by cubic interpolation to about two samples per frame pixel where it has more.
+    enlarged by cubic interpolation to about two samples per frame pixel where it has more, or as many as matter.
     """
     height, width = crop.shape[:2]
     scale = float(np.linalg.norm(window[3] - window[0])) / width  # frame pixels per crop pixel
@@ -168,7 +170,7 @@ def _prepared(crop: np.ndarray, window: np.ndarray) -> np.ndarray:
     if scale < 1:
         sigma = 0.5 * float(np.sqrt(scale**-2 - 1))
         image = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.01), borderType=cv2.BORDER_REPLICATE)
-    zoom = int(np.clip(np.ceil(2 * scale), 2, 8)) if scale > 1 else 1
+    zoom = int(np.clip(np.ceil(2 * scale), 2, MOST_ZOOM)) if scale > 1 else 1
     if zoom > 1:
         image = cv2.resize(image, (zoom * width, zoom * height), interpolation=cv2.INTER_CUBIC)
     return image

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from sg3cli.compositing.channels import length
 from sg3cli.compositing.wide_blur import wide_blur
 from sg3cli.geometry import quad_matrix
 
@@ -26,6 +27,7 @@ GRAIN = 0.8  # frame pixels: the scale of what interpolation takes
 AREA = 3.0  # frame pixels over which grain is measured
 NEAR = 12  # frame pixels around what is read, so that it is measured alike
 GREEN = np.array([0.25, 0.5, 0.25], np.float32)  # weights by which grain is measured
+LEAST = 1 / 64  # frame pixels: what moves by less is read where it is
 STILL = 0.2  # frame pixels: what moves by less is hardly read between pixels
 QUIET = 1.0  # levels of grain that make no difference
 MOST = 1.6  # by which grain is made stronger
@@ -117,17 +119,23 @@ def moved_frame(
     motion = warp(transfer.moves * np.float32(transfer.side))
     linear = quad_matrix(window, shape)[:2, :2].astype(np.float32)
     motion = motion @ linear.T  # from pixels of the grid to frame pixels
-    x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + motion[..., 0]
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + motion[..., 1]
-    moved: np.ndarray = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    result = moved.astype(np.float32)
-    if motion.any():
-        between = np.clip(np.linalg.norm(motion, axis=2) / STILL, 0, 1)
-        result = as_grainy(result, frame, x, y, between)
+    result = frame[box].astype(np.float32)
+    far = length(motion)
+    if (part := _around(far > LEAST)) is not None:
+        x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, part[1]] + motion[*part, 0]
+        y = np.arange(rows.start, rows.stop, dtype=np.float32)[part[0], None] + motion[*part, 1]
+        moved = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+        result[part] = as_grainy(moved, frame, x, y, np.clip(far[part] / STILL, 0, 1))
     if transfer.texture.any():
         fine = result - wide_blur(result, FINE * pixels_of(window, shape))
         result += _deep(warp(transfer.texture)) * fine
     return result
+
+
+def _around(where: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns that hold all of `where [h, w]` bool; None where it is nowhere."""
+    x, y, width, height = cv2.boundingRect(where.astype(np.uint8))
+    return (slice(y, y + height), slice(x, x + width)) if width else None
 
 
 def pixels_of(window: np.ndarray, shape: tuple[int, int]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sg3cli.faces.association import Roi
@@ -35,16 +37,13 @@ class DrawnMesh:
         points, found = self.mesh(image, self._roi(image, side))
         return points if found >= MIN_PRESENCE else None
 
-    def pair(self, plain: np.ndarray, edited: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """Points `[468, 3]` of the drawings `[h, w, 3]` uint8 in their pixels; None where one shows no face.
+    def alike(self, images: Sequence[np.ndarray], side: float) -> list[np.ndarray | None]:
+        """Points `[468, 3]` of each of the `images [h, w, 3]` uint8 of one window; None for one that shows no face.
 
-        Both are looked at through one square, that of the plain face, so that errors which they share cancel.
+        All are looked at through one square, that of the first one's face, so that errors which they share cancel.
         """
-        roi = self._roi(plain, side)
-        (before, found), (after, found_after) = (self.mesh(image, roi) for image in (plain, edited))
-        if min(found, found_after) < MIN_PRESENCE:
-            return None
-        return before, after
+        roi = self._roi(images[0], side)
+        return [points if found >= MIN_PRESENCE else None for points, found in (self.mesh(i, roi) for i in images)]
 
     def _roi(self, image: np.ndarray, side: float) -> Roi:
         """The square around the face, from a first look at where it should be."""

@@ -26,10 +26,13 @@ def face(low: float = 0.0) -> np.ndarray:
 
 
 class KnownMesh:
-    """Says that the source's mouth lies lower than the drawing's."""
+    """Says that the source's mouth lies lower than the drawings'; or not `seen`, that the source shows none."""
 
-    def pair(self, plain: np.ndarray, edited: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray]:
-        return face(), face(LOW)
+    def __init__(self, seen: bool = True) -> None:
+        self.seen = seen
+
+    def alike(self, images: list[np.ndarray], side: float) -> list[np.ndarray | None]:
+        return [face(), face(LOW) if self.seen else None, face() + np.array([1.0, 0.0])]
 
 
 def drawing(low: float = 0.0, mouth: int = 150) -> np.ndarray:
@@ -65,20 +68,30 @@ def test_a_mesh_that_sees_something_else_moves_little() -> None:
 
 def test_both_drawings_are_moved_alike_and_lie_on_the_source() -> None:
     source, plain, edited = drawing(LOW), drawing(), drawing(mouth=230)
-    before, after = laid(KnownMesh(), source, plain, edited, SHAPE)  # type: ignore[arg-type]
+    before, after, points = laid(KnownMesh(), source, plain, edited, SHAPE)  # type: ignore[arg-type]
     assert middle(plain) == pytest.approx(90, abs=0.6)
     assert middle(before) == pytest.approx(middle(source), abs=0.8)
     assert middle(after) == pytest.approx(middle(source), abs=0.8)
     off = offset(face(), face(LOW), SHAPE)
     for image, moved in ((plain, before), (edited, after)):
         assert np.abs(np.rint(read_moved(image, off, GRID)).clip(0, 255) - moved).max() == 0
+    assert points is not None
+    assert np.abs(points[0][LIPS] - face(LOW)[LIPS]).max() < 0.6  # the mesh lies where the drawing's mouth now is
+    assert np.abs(points[1] - points[0] - np.array([1.0, 0.0]))[LIPS].max() < 0.4
 
 
 def test_without_a_mesh_or_an_edit_drawings_stay_as_they_are() -> None:
     source, plain, edited = drawing(LOW), drawing(), drawing(mouth=230)
-    assert laid(None, source, plain, edited, SHAPE) == (plain, edited)
+    assert laid(None, source, plain, edited, SHAPE) == (plain, edited, None)
     kept = laid(KnownMesh(), source, plain, plain, SHAPE)  # type: ignore[arg-type]
     assert kept[0] is plain and kept[1] is plain
+
+
+def test_where_the_source_shows_no_face_drawings_stay_and_say_what_moves() -> None:
+    source, plain, edited = drawing(LOW), drawing(), drawing(mouth=230)
+    before, after, points = laid(KnownMesh(seen=False), source, plain, edited, SHAPE)  # type: ignore[arg-type]
+    assert before is plain and after is edited and points is not None
+    np.testing.assert_array_equal(points[0], face())
 
 
 def test_light_on_a_drawn_mouth_falls_on_the_mouth_of_the_frame() -> None:

@@ -36,14 +36,12 @@ def widened(image: np.ndarray, middle: np.ndarray, factor: float) -> np.ndarray:
 def test_a_wider_mouth_is_seen(crop: np.ndarray) -> None:
     mesh = DrawnMesh.load()
     assert mesh is not None
-    found = mesh.pair(crop, crop, SIDE)
-    assert found is not None
-    before, same = found
+    before, same = mesh.alike([crop, crop], SIDE)
+    assert before is not None and same is not None
     np.testing.assert_array_equal(before, same)
     assert 0.55 * SIDE < before[LIPS, 1].mean() < 0.85 * SIDE and 0.4 * SIDE < before[LIPS, 0].mean() < 0.6 * SIDE
-    pair = mesh.pair(crop, widened(crop, before[LIPS].mean(0), 1.3), SIDE)
-    assert pair is not None
-    width = [np.ptp(points[LIPS, 0]) for points in pair]
+    pair = mesh.alike([crop, widened(crop, before[LIPS].mean(0), 1.3)], SIDE)
+    width = [np.ptp(points[LIPS, 0]) for points in pair if points is not None]
     assert 1.08 < width[1] / width[0] < 1.35
 
 
@@ -52,7 +50,9 @@ def test_where_there_is_no_face_nothing_is_said(crop: np.ndarray) -> None:
     assert mesh is not None
     noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
     wall = np.full_like(crop, 200)
-    assert mesh.pair(noise, noise, SIDE) is None and mesh.pair(crop, wall, SIDE) is None
+    assert mesh.alike([noise], SIDE) == [None]
+    seen, none = mesh.alike([crop, wall], SIDE)
+    assert seen is not None and none is None
 
 
 def test_without_the_model_there_is_no_mesh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from sg3cli.compositing.learned_maps import on_source
-from sg3cli.compositing.map_maker import points_of
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID, at_grid
 from sg3cli.compositing.registration import laid
@@ -113,8 +112,7 @@ def on_face(
     """Drawings `[n, n, 3]` laid onto the face of `source [2n, 2n, 3]`, and R0 `[2n, 2n, 3]`, what motion and light make
     of them; levels, float32."""
     whole, p, q = (np.rint(image).clip(0, 255).astype(np.uint8) for image in (source, plain, edited))
-    p, q = laid(mesh, whole, p, q, (GRID, GRID))
-    points = points_of(mesh, p, q, (GRID, GRID))
+    p, q, points = laid(mesh, whole, p, q, (GRID, GRID))
     base = on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), points))
     return p.astype(np.float32), q.astype(np.float32), base.astype(np.float32)
 
