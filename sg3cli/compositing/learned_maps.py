@@ -10,6 +10,7 @@ import torch
 
 from sg3cli.compositing.channels import total
 from sg3cli.compositing.forehead import on_forehead
+from sg3cli.compositing.hue import in_the_hue_of
 from sg3cli.compositing.optical_flow import at_grid
 from sg3cli.compositing.own_lines import OwnLines, beside_own_lines
 from sg3cli.compositing.paste import paste
@@ -19,6 +20,7 @@ from sg3cli.nets.transfer_net import TransferNet
 
 FINEST = 1.5  # pixels of what the network sees: detail that is finer is the source's own
 AREA = 4.0  # pixels over which it is judged
+FOLD = 1 / 128  # of the square: over so much the colour of what is added is judged
 
 
 @torch.inference_mode()
@@ -40,9 +42,18 @@ def with_learned(
     source = np.rint(source).clip(0, 255).astype(np.uint8)
     base = on_source(source, plain, edited, maps)
     residual = net(_tensor(to_signed(source)), _tensor(to_signed(base)), p, q)
-    levels = HALF * residual[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
+    levels = _levels(residual)
     added = on_forehead(with_grain(levels, base), base, None if kept is None else kept.person)
-    return replace(maps, residual=added if kept is None else beside_own_lines(added, source, kept))
+    if kept is not None:
+        added = beside_own_lines(as_shade(added, base, 2 * maps.side), source, kept)
+    return replace(maps, residual=added)
+
+
+def as_shade(added: np.ndarray, base: np.ndarray, side: int) -> np.ndarray:
+    """What is `added [H, W, 3]` (levels) to skin `base`, whose square has `side` pixels, in the hue of its shadows."""
+    before, after = (_tensor(to_signed(image)) for image in (base, base + added))
+    shaded = in_the_hue_of(before, after, side, FOLD) - before
+    return _levels(shaded)
 
 
 def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -62,6 +73,12 @@ def on_source(source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: T
     height, width = source.shape[:2]
     window = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
     return paste(source, edited, window, np.ones(maps.motion.shape[:2], np.float32), plain=plain, transfer=maps)
+
+
+def _levels(difference: torch.Tensor) -> np.ndarray:
+    """A difference [1,3,H,W] of images in [-1,1] as levels `[H, W, 3]`."""
+    result: np.ndarray = HALF * difference[0].permute(1, 2, 0).contiguous().float().cpu().numpy()
+    return result
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
