@@ -26,6 +26,9 @@ WIDE = 2.0  # pixels where the face's square has 128
 INSET = 0.03  # shares of the face's height: how far from its outline skin begins
 LINE = (0.2, 0.7)  # coherence of what is no line, and of what is one
 LEAST_LINE = 0.2  # of a spot's relief that comes out
+RIM = (0.2, 0.35)  # relief, as a share of lightness, that skin may have; that is none of skin's
+BESIDE = 2.5  # of the wider Gaussian, as deviations: so far it makes a halo
+DARK = 6.0  # levels added to lightness
 FEATURE = 0.035  # how far around eyes, brows, nose and mouth there is none
 SOFT = 0.08
 
@@ -55,15 +58,25 @@ def lines(relief: np.ndarray, wide: float) -> np.ndarray:
     return result
 
 
+def deeper_than_skin(relief: np.ndarray, wide: float) -> np.ndarray:
+    """0..1 `[h, w]`: where something no deeper than its `relief [h, w]`, as a share of lightness, is no part of skin:
+    the rim of glasses, a strand of hair; and beside it."""
+    side = 2 * round(BESIDE * wide) + 1
+    near = cv2.dilate(np.abs(relief).astype(np.float32), np.ones((side, side), np.uint8))
+    return smoothstep((near - RIM[0]) / (RIM[1] - RIM[0])).astype(np.float32)
+
+
 def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.ndarray:
     """`image [h, w, 3]` float32 with a share `amount [h, w]` more (or less) of its structure.
 
     `pixels`: of the frame, for one of the grid.
     """
     wide = max(WIDE * pixels, 2 * FINE)
-    structure = cv2.GaussianBlur(image, (0, 0), FINE) - wide_blur(image, wide)
+    around = wide_blur(image, wide)
+    structure = cv2.GaussianBlur(image, (0, 0), FINE) - around
+    light = structure @ LIGHT
+    amount = amount * (1 - deeper_than_skin(light / (around @ LIGHT + DARK), wide))
     if (amount > 0).any():
-        light = structure @ LIGHT
         structure = np.where(amount[..., None] > 0, (light * lines(light, wide))[..., None], structure)
     result: np.ndarray = image + amount[..., None] * structure
     return result

@@ -90,3 +90,14 @@ def test_older_skin_has_deeper_lines_and_no_redder_spots() -> None:
     inner = np.s_[:, 16:-16]
     assert np.abs(older - red)[inner].max() < 0.2
     assert (younger - 128)[inner].std() < 0.7 * (red - 128)[inner].std()
+
+
+@pytest.mark.parametrize("amount", [-0.6, 0.5])
+def test_the_rim_of_glasses_is_no_wrinkle(amount: float) -> None:
+    """Nothing is done to it, nor beside it, where its relief would come out as a halo."""
+    image = np.full((64, 256, 3), 150, np.float32)
+    image[:, 60:64] = 25  # a rim
+    image[:, 190:194] = 138  # a wrinkle
+    after = with_structure(image, np.full((64, 256), amount, np.float32), pixels=2.0)
+    assert np.abs(after - image)[:, 52:72].max() < 1.5
+    assert amount * (image - after)[:, 192].mean() > 1  # a level or two, lighter or darker
