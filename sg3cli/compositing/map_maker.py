@@ -56,7 +56,7 @@ class MapMaker:
         height, width = (max(1, round(side / MULTIPLE)) * MULTIPLE for side in shape)
         source = warp_quad(rgb, window, (2 * height, 2 * width))
         plain, edited, points = laid(self.mesh, source, plain, edited, (height, width))
-        maps = motion_maps(plain, edited, (height, width), points)
+        maps = motion_maps(plain, edited, (height, width), points, source)
         if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
         if self.net is not None:

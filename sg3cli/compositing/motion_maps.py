@@ -1,12 +1,15 @@
 """What an edit does to a face, told from its two drawings alone: motion, light, and what is new.
 
-Each place takes what explains it best. Where the drawing moved, the source moves with it, as flow sees it, and around
-the mouth the face mesh; what then differs widely is light and colour, which the source takes as a factor; what differs
-finely is added; and where edges are left over that neither explains, something is new there and the drawing itself is
-shown. Where the drawing loses its finest structure, the source loses what is finer still.
+Each place takes what explains it best. Where the drawing moved, the source moves with it, as flow sees it, around the
+mouth the face mesh, and where a head turns as a solid thing does (`compositing.turning`); what then differs widely is
+light and colour, which the source takes as a factor; what differs finely is added; and where edges are left over that
+neither explains, something is new there and the drawing itself is shown. Where the drawing loses its finest structure,
+the source loses what is finer still.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,6 +18,7 @@ from sg3cli.compositing.channels import mean
 from sg3cli.compositing.mouth_motion import Points, with_mouth
 from sg3cli.compositing.optical_flow import GRID, Shape, at_grid, motion_between
 from sg3cli.compositing.transfer import Transfer, read_moved
+from sg3cli.compositing.turning import FLOW, INSET, told, turn_between
 from sg3cli.compositing.wide_blur import wide_blur
 
 DARK = 4.0  # levels added before a ratio
@@ -34,15 +38,55 @@ NOVEL = (10.0, 28.0)  # levels of edges left over: from here on something new; i
 
 
 def motion_maps(
-    plain: np.ndarray, edited: np.ndarray, shape: Shape = (GRID, GRID), points: Points | None = None
+    plain: np.ndarray,
+    edited: np.ndarray,
+    shape: Shape = (GRID, GRID),
+    points: Points | None = None,
+    source: np.ndarray | None = None,
 ) -> Transfer:
     """The maps of `shape` from the drawings `[N, M, 3]` uint8 of one window, and the face mesh of both in pixels of the
-    grid; they change nothing where these agree."""
+    grid; they change nothing where these agree. `source [H, W, 3]`: what the window shows of the frame, levels."""
     p, q = (at_grid(image, shape).astype(np.float32) for image in (plain, edited))
-    motion = further_motion(p, q, np.zeros((*shape, 2), np.float32))
+    if points is None or (turn := turn_between(points)) is None:
+        return maps_of(p, q, motion_seen(p, q, points))
+    lit_on, flow = (told(turn, source, p, points, inset) for inset in (INSET, FLOW))
+    maps = maps_of(p, q, motion_seen(p, q, points, turn.motion(shape), flow)).lit_on(lit_on)
+    return replace(maps, new=np.maximum(maps.new, turn.exposed(shape)[..., None]))
+
+
+def motion_seen(
+    plain: np.ndarray,
+    edited: np.ndarray,
+    points: Points | None = None,
+    begun: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+) -> np.ndarray:
+    """Motion `[h, w, 2]` between drawings `[h, w, 3]`, as flow sees it, and around the mouth the face mesh.
+
+    `begun [h, w, 2]`: what moves whatever flow says; `counts [h, w]`: how far it is asked beyond that.
+    """
+    shape = (plain.shape[0], plain.shape[1])
+    begun = np.zeros((*shape, 2), np.float32) if begun is None else smooth_where_folded(begun)
+    motion = _partly(begun, further_motion(plain, edited, begun), counts)
     if points is not None:
-        motion = further_motion(p, q, with_mouth(motion, points))
-        motion = motion * unfolded(motion)[..., None]
+        motion = _partly(motion, further_motion(plain, edited, with_mouth(motion, points)), counts)
+        motion = begun + unfolded(motion)[..., None] * (motion - begun)
+    return motion
+
+
+def smooth_where_folded(motion: np.ndarray) -> np.ndarray:
+    """`motion [h, w, 2]` as that of its surroundings where it would fold the picture."""
+    result: np.ndarray = motion + (1 - unfolded(motion)[..., None]) * (_around(motion, REGION) - motion)
+    return result
+
+
+def _partly(motion: np.ndarray, further: np.ndarray, share: np.ndarray | None) -> np.ndarray:
+    return further if share is None else motion + share[..., None] * (further - motion)
+
+
+def maps_of(p: np.ndarray, q: np.ndarray, motion: np.ndarray) -> Transfer:
+    """What drawings `[h, w, 3]` tell beside their `motion [h, w, 2]`."""
+    shape = (p.shape[0], p.shape[1])
     moved = read_moved(p, motion, GRID).clip(0, 255)
     gain = light(moved, q)
     new = novelty(q - (1 + gain) * moved)[..., None]

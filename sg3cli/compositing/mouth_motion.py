@@ -19,7 +19,7 @@ REACH = (6.0, 8.0)  # pixels: how far around the lips, to the sides and up and d
 SURE = (1.0, 2.0)  # pixels by which it must differ from the flow's to count; to count in full
 SMOOTH = 2.0  # pixels
 
-Points = tuple[np.ndarray, np.ndarray]  # [468, 2 or 3] of the plain and of the edited drawing, pixels of the grid
+Points = tuple[np.ndarray, np.ndarray]  # [468, 3] of the plain and of the edited drawing, pixels of the grid
 
 
 def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
@@ -36,11 +36,12 @@ def with_mouth(motion: np.ndarray, points: Points) -> np.ndarray:
     return result.astype(np.float32)
 
 
-def spread(values: np.ndarray, at: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """`values [n, C]` of points `at [n, 2]` (pixels) as a smooth field `[h, w, C]`: each place has those near it."""
+def spread(values: np.ndarray, at: np.ndarray, shape: tuple[int, int], over: float = SPREAD) -> np.ndarray:
+    """`values [n, C]` of points `at [n, 2]` (pixels) as a smooth field `[h, w, C]`: each place has those near it,
+    `over` so many pixels."""
     at, values = at.astype(np.float32), values.astype(np.float32)
     x, y = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape[::-1])
-    column, row = (np.exp(-0.5 * ((line - at[:, k, None]) / SPREAD) ** 2) for k, line in ((0, x), (1, y)))
+    column, row = (np.exp(-0.5 * ((line - at[:, k, None]) / np.float32(over)) ** 2) for k, line in ((0, x), (1, y)))
     rows = np.concatenate([row * one[:, None] for one in values.T] + [row], axis=1).T
     # cv2's product: numpy's runs on all cores, and waits for them where other work has them
     sums = cv2.gemm(rows, column, 1, None, 0).reshape(-1, *shape)

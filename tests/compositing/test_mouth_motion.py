@@ -16,12 +16,12 @@ MIDDLE = np.array([64.0, 90.0])
 
 
 def face(width: float = 14.0, shift: tuple[float, float] = (0.0, 0.0), seed: int = 0) -> np.ndarray:
-    """Points `[468, 2]`: the lips on an ellipse around `MIDDLE`, the others anywhere above it."""
+    """Points `[468, 3]`: the lips on an ellipse around `MIDDLE`, the others anywhere above it."""
     rng = np.random.default_rng(seed)
-    points = rng.uniform([30, 20], [98, 70], (468, 2))
+    points = rng.uniform([30, 20, -20], [98, 70, 20], (468, 3))
     angle = np.linspace(0, 2 * np.pi, len(LIPS), endpoint=False)
-    points[LIPS] = MIDDLE + np.stack([width * np.cos(angle), 5 * np.sin(angle)], 1)
-    return points + shift
+    points[LIPS, :2] = MIDDLE + np.stack([width * np.cos(angle), 5 * np.sin(angle)], 1)
+    return points + np.array([*shift, 0.0])
 
 
 def still() -> np.ndarray:
@@ -43,7 +43,7 @@ def test_a_mouth_that_widens_moves_its_corners_outwards() -> None:
 
 
 def test_a_tremble_is_none() -> None:
-    noise = np.random.default_rng(2).normal(0, 0.3, (468, 2))
+    noise = np.random.default_rng(2).normal(0, 0.3, (468, 3))
     assert np.abs(with_mouth(still(), (face(), face() + noise))).max() * GRID < 0.05
 
 
@@ -64,7 +64,7 @@ def test_a_field_has_at_each_point_what_the_point_says() -> None:
 
 
 def test_the_mouth_s_surroundings_fade() -> None:
-    share = around_mouth(face()[LIPS], SHAPE)
+    share = around_mouth(face()[LIPS, :2], SHAPE)
     assert share[90, 64] == 1 and share[90, 64 + 17] == 1
     assert 0 < share[90, 64 + 30] < 1
     assert share[90, 64 + 45] == 0 and share[40, 64] == 0

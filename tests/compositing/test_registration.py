@@ -18,10 +18,10 @@ LOW = 4.0  # pixels by which the source's mouth is lower than the drawn one
 
 
 def face(low: float = 0.0) -> np.ndarray:
-    """Points `[468, 2]`: lips on an ellipse that lies `low` pixels lower, all others above it."""
-    points = np.random.default_rng(0).uniform([30, 20], [98, 66], (468, 2))
+    """Points `[468, 3]`: lips on an ellipse that lies `low` pixels lower, all others above it."""
+    points = np.random.default_rng(0).uniform([30, 20, -20], [98, 66, 20], (468, 3))
     angle = np.linspace(0, 2 * np.pi, len(LIPS), endpoint=False)
-    points[LIPS] = MOUTH + np.stack([14 * np.cos(angle), 5 * np.sin(angle) + low], 1)
+    points[LIPS, :2] = MOUTH + np.stack([14 * np.cos(angle), 5 * np.sin(angle) + low], 1)
     return points
 
 
@@ -32,7 +32,7 @@ class KnownMesh:
         self.seen = seen
 
     def alike(self, images: list[np.ndarray], side: float) -> list[np.ndarray | None]:
-        return [face(), face(LOW) if self.seen else None, face() + np.array([1.0, 0.0])]
+        return [face(), face(LOW) if self.seen else None, face() + np.array([1.0, 0.0, 0.0])]
 
 
 def drawing(low: float = 0.0, mouth: int = 150) -> np.ndarray:
@@ -49,20 +49,20 @@ def middle(image: np.ndarray) -> float:
 
 
 def test_points_that_lie_together_leave_a_drawing_where_it_is() -> None:
-    assert not offset(face(), face(), SHAPE).any()
+    assert not offset(face()[:, :2], face()[:, :2], SHAPE).any()
     tremble = np.random.default_rng(1).normal(0, 0.3, (468, 2))
-    assert np.abs(offset(face(), face() + tremble, SHAPE)).max() * GRID < 0.1
+    assert np.abs(offset(face()[:, :2], face()[:, :2] + tremble, SHAPE)).max() * GRID < 0.1
 
 
 def test_a_mouth_that_is_drawn_too_high_is_read_from_higher_up() -> None:
-    off = offset(face(), face(LOW), SHAPE) * GRID
+    off = offset(face()[:, :2], face(LOW)[:, :2], SHAPE) * GRID
     assert off.dtype == np.float32
     assert -LOW - 0.3 < off[94, 64, 1] < -0.7 * LOW and abs(off[94, 64, 0]) < 0.3
     assert np.abs(off[:50]).max() < 0.2  # the eyes are where they are
 
 
 def test_a_mesh_that_sees_something_else_moves_little() -> None:
-    off = offset(face(), face() + np.array([40.0, 0.0]), SHAPE) * GRID
+    off = offset(face()[:, :2], face()[:, :2] + np.array([40.0, 0.0]), SHAPE) * GRID
     assert np.linalg.norm(off, axis=2).max() <= FARTHEST + 1e-3
 
 
@@ -72,12 +72,12 @@ def test_both_drawings_are_moved_alike_and_lie_on_the_source() -> None:
     assert middle(plain) == pytest.approx(90, abs=0.6)
     assert middle(before) == pytest.approx(middle(source), abs=0.8)
     assert middle(after) == pytest.approx(middle(source), abs=0.8)
-    off = offset(face(), face(LOW), SHAPE)
+    off = offset(face()[:, :2], face(LOW)[:, :2], SHAPE)
     for image, moved in ((plain, before), (edited, after)):
         assert np.abs(np.rint(read_moved(image, off, GRID)).clip(0, 255) - moved).max() == 0
     assert points is not None
     assert np.abs(points[0][LIPS] - face(LOW)[LIPS]).max() < 0.6  # the mesh lies where the drawing's mouth now is
-    assert np.abs(points[1] - points[0] - np.array([1.0, 0.0]))[LIPS].max() < 0.4
+    assert np.abs(points[1] - points[0] - np.array([1.0, 0.0, 0.0]))[LIPS].max() < 0.4
 
 
 def test_without_a_mesh_or_an_edit_drawings_stay_as_they_are() -> None:

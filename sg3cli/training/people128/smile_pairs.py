@@ -18,7 +18,7 @@ import numpy as np
 
 from sg3cli.compositing.smiling import Smiling, on_picture
 from sg3cli.errors import InputError
-from sg3cli.faces.drawn_mesh import LIPS, STILL, DrawnMesh, still_pose
+from sg3cli.faces.drawn_mesh import LIPS, OVAL, STILL, DrawnMesh, still_pose
 from sg3cli.faces.face_mesh import LEFT_EYE, RIGHT_EYE
 from sg3cli.files import write_arrays
 from sg3cli.training.people128.pair_data import PictureSet, first_held_out_person
@@ -29,11 +29,9 @@ from sg3cli.weights.bundle import SMILE, load_model
 SIDE = 128  # pixels of the mean face's picture
 FINE = 0.8  # pixels: what is finer differs by chance
 OPEN = 3.0  # pixels around eyes and mouth where what is seen is not skin
-# outlines whose inside is no skin, or moves on its own: the eyes, the mouth; and the face's, outside of which is hair
+# outlines whose inside is no skin, or moves on its own: the eyes, beside the mouth
 EYE_OUTLINES = ([33, 160, 158, 133, 153, 144], [263, 387, 385, 362, 380, 373])
-FACE = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152]
-FACE += [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
-EDGE = 5.0  # pixels inside that outline over which light ends
+EDGE = 5.0  # pixels inside the face's outline over which light ends
 
 
 def smile_rows(photos: PictureSet) -> np.ndarray:
@@ -113,7 +111,7 @@ def skin(points: np.ndarray) -> np.ndarray:
         return np.asarray(cv2.fillConvexPoly(np.zeros((SIDE, SIDE), np.float32), outline, 1.0))
 
     width = 2 * round(EDGE) + 1
-    result = cv2.GaussianBlur(cv2.erode(inside(FACE), np.ones((width, width))), (0, 0), EDGE / 2)
+    result = cv2.GaussianBlur(cv2.erode(inside(OVAL), np.ones((width, width))), (0, 0), EDGE / 2)
     for outline in (*EYE_OUTLINES, LIPS):
         around = cv2.dilate(inside(outline), np.ones((round(OPEN) + 1,) * 2))
         result = result * (1 - cv2.GaussianBlur(around, (0, 0), OPEN / 3))

@@ -113,7 +113,7 @@ def on_face(
     of them; levels, float32."""
     whole, p, q = (np.rint(image).clip(0, 255).astype(np.uint8) for image in (source, plain, edited))
     p, q, points = laid(mesh, whole, p, q, (GRID, GRID))
-    base = on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), points))
+    base = on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), points, whole))
     return p.astype(np.float32), q.astype(np.float32), base.astype(np.float32)
 
 
