@@ -13,6 +13,7 @@ from sg3cli.compositing.own_lines import OwnLines, sagging
 from sg3cli.compositing.registration import laid
 from sg3cli.compositing.smiling import Smiling, smiled
 from sg3cli.compositing.transfer import Transfer
+from sg3cli.compositing.turning import turn_share
 from sg3cli.faces.drawn_mesh import DrawnMesh
 from sg3cli.geometry import warp_quad
 
@@ -59,10 +60,13 @@ class MapMaker:
         maps = motion_maps(plain, edited, (height, width), points, source)
         if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
-        if self.net is not None:
+        # It has learned from few heads that turn, and makes those no better; but an older face has its folds from it.
+        adds = 1.0 if kept is not None else 1 - turn_share(points)
+        if self.net is not None and adds > 0:
             from sg3cli.compositing.learned_maps import with_learned  # torch
 
             maps = with_learned(self.net, source, plain, edited, maps, kept)
+            maps = replace(maps, residual=np.float32(adds) * maps.residual)
         if self.smiling is not None and points is not None and mouth:
             maps, edited = smiled(maps, edited, points, self.smiling)
         return Drawn(plain, edited, maps)

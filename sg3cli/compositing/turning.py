@@ -71,15 +71,20 @@ class Turn(NamedTuple):
         return result
 
 
+def turn_share(points: Points | None) -> float:
+    """0..1: how far a head counts as turned between two meshes `[468, 3]`; 0 where none tells."""
+    if points is None:
+        return 0.0
+    angle = degrees(still_pose(*points))
+    return float(smoothstep(np.array((angle - TURNS[0]) / (TURNS[1] - TURNS[0]))))
+
+
 def turn_between(points: Points | None) -> Turn | None:
     """How the head turned between two meshes `[468, 3]` in pixels; None where it did not, or no mesh tells."""
-    if points is None:
+    if points is None or (share := turn_share(points)) == 0:
         return None
     before, after = points
-    middle, there = before[STILL].mean(axis=0), after[STILL].mean(axis=0)
-    pose = still_pose(before, after)
-    if (share := float(smoothstep(np.array((degrees(pose) - TURNS[0]) / (TURNS[1] - TURNS[0]))))) == 0:
-        return None
+    middle, there, pose = before[STILL].mean(axis=0), after[STILL].mean(axis=0), still_pose(before, after)
     around, shares = head_around(before, pose)
     every = np.concatenate([before, around])
     moved = (every - middle) @ pose + there - every
