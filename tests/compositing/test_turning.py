@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID
+from sg3cli.compositing.own_lines import OwnLines
 from sg3cli.compositing.turning import FLOW, INSET, degrees, head_around, hidden, told, turn_between
-from sg3cli.faces.drawn_mesh import OVAL, STILL
+from sg3cli.faces.drawn_mesh import OVAL, STILL, DrawnMesh
+from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 from sg3cli.weights.bundle import load_model
 
 SHAPE = (GRID, GRID)
@@ -113,3 +119,31 @@ def test_hair_that_is_drawn_wrongly_keeps_its_pixels(face: np.ndarray) -> None:
         assert np.abs(values[beside]).max() < 1e-3
     still = motion_maps(plain, edited, points=(face, face + 1e-3), source=source)
     assert np.abs(still.gain[beside]).max() > 0.05
+
+
+class Told(DrawnMesh):
+    """Says what it was told."""
+
+    def __init__(self, points: tuple[np.ndarray, np.ndarray]) -> None:
+        self.points = points
+
+    def alike(self, images: Sequence[np.ndarray], side: float) -> list[np.ndarray | None]:
+        before, after = self.points
+        return [before, before, after]
+
+
+def test_a_network_adds_nothing_to_a_head_that_turned_but_its_age(face: np.ndarray) -> None:
+    torch.manual_seed(0)
+    net = TransferNet(TransferConfig(widths=(4, 8, 8, 8))).eval()
+    torch.nn.init.normal_(net.head.weight, std=0.05)
+    rng = np.random.default_rng(3)
+    frame = rng.integers(0, 256, (2 * GRID, 2 * GRID, 3), dtype=np.uint8)
+    plain, edited = (rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8) for _ in range(2))
+    window = np.array([[0, 0], [0, 2 * GRID], [2 * GRID, 2 * GRID], [2 * GRID, 0]], np.float64)
+
+    def added(yaw: float, kept: OwnLines | None = None) -> float:
+        maker = MapMaker(net, Told((face, turned(face, yaw))))
+        return float(np.abs(maker.make(frame, window, plain, edited, SHAPE, kept).transfer.residual).mean())
+
+    assert added(0) > added(4.5) > 0 == added(12)
+    assert added(12, OwnLines(np.ones(SHAPE, np.float32), person=np.zeros(12, np.float32))) > 0
