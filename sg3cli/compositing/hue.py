@@ -1,11 +1,10 @@
 """The colour that an edit has no business with: an edited drawing in the hue that the face had.
 
-    R = Q + (c - b(Q))        c ~ b(P) (l(Q) / l(P))^k,  l(c) = l(Q)        b: colours over an area, l: their lightness
+    R = Q + (b(P) l(Q) / l(P) - b(Q))        b: colours over an area, l: their lightness
 
-Lightness changes as the drawing says, and colours with it as a shadow or a fold changes those of skin: red least, blue
-most (k), for light goes into skin and red comes out again beside where it fell. With one factor for all, folds were a
-grey green. What is finer than an area, a lip's edge or an iris, stays as drawn. Directions that were fitted on people
-also hold what those people's skin and light had in common, and it came out as orange cheeks and a green jaw.
+Lightness changes as the drawing says, and by one factor for all colours, which is what a shadow or a fold does to
+skin; what is finer than an area, a lip's edge or an iris, stays as drawn. Directions that were fitted on people also
+hold what those people's skin and light had in common, and it came out as orange cheeks and a green jaw.
 """
 
 from __future__ import annotations
@@ -19,10 +18,6 @@ from torch import Tensor
 
 from sg3cli.levels import HALF, tensor_to_signed, tensor_to_uint8
 
-# By how much the logarithm of red, green, blue falls where that of lightness falls by 1: medians of what is dark, and 1
-# to 5 pixels of 256 wide, on the skin of 795 photographs of people over 45.
-IN_SHADE = (0.78, 1.12, 1.31)
-DEEPEST = 0.25  # logarithm: no deeper was measured, and with more a deep fold looks sore
 AREA = 1 / 32  # standard deviation of an area, as a share of the face square
 GRID = 128  # pixels of the square at most; an area needs no more
 DARK = 4.0  # levels added before a ratio
@@ -37,16 +32,10 @@ def in_the_hue_of(plain: Tensor, edited: Tensor, side: int | None = None, area: 
     side = side or plain.shape[-1]
     small, scale = on_grid((plain, edited), side)
     before, after = (_over_areas(x, area * side * scale) for x in small)
-    return edited + as_large_as(edited, (in_shade(before, after) - after) / HALF)
-
-
-def in_shade(colours: Tensor, like: Tensor) -> Tensor:
-    """`colours [N,3,h,w]` of skin (levels, above 0) with the lightness of others, as more or less shade gives it."""
-    luma, k = (colours.new_tensor(weights)[:, None, None] for weights in (REC601, IN_SHADE))
-    lightness = (like * luma).sum(1, keepdim=True)
-    factor = (lightness / (colours * luma).sum(1, keepdim=True)).log().clamp(-DEEPEST, DEEPEST)
-    shaded = colours * ((k - 1) * factor).exp()
-    return shaded * (lightness / (shaded * luma).sum(1, keepdim=True))
+    luma = plain.new_tensor(REC601)[:, None, None]
+    factor = (after * luma).sum(1, keepdim=True) / (before * luma).sum(1, keepdim=True)
+    correction = (before * factor - after) / HALF
+    return edited + as_large_as(edited, correction)
 
 
 def on_grid(images: Sequence[Tensor], side: int) -> tuple[list[Tensor], float]:

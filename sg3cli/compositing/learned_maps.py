@@ -45,15 +45,15 @@ def with_learned(
     levels = _levels(residual)
     added = on_forehead(with_grain(levels, base), base, None if kept is None else kept.person)
     if kept is not None:
-        added = beside_own_lines(as_shade(added, base, 2 * maps.side), source, kept)
+        added = beside_own_lines(in_hue(added, base, 2 * maps.side), source, kept)
     return replace(maps, residual=added)
 
 
-def as_shade(added: np.ndarray, base: np.ndarray, side: int) -> np.ndarray:
-    """What is `added [H, W, 3]` (levels) to skin `base`, whose square has `side` pixels, in the hue of its shadows."""
+def in_hue(added: np.ndarray, base: np.ndarray, side: int) -> np.ndarray:
+    """What is `added [H, W, 3]` (levels) to a picture `base`, whose square has `side` pixels, but for what changes its
+    hue: a network that learned folds from other people's skin makes some green and some orange."""
     before, after = (_tensor(to_signed(image)) for image in (base, base + added))
-    shaded = in_the_hue_of(before, after, side, FOLD) - before
-    return _levels(shaded)
+    return _levels(in_the_hue_of(before, after, side, FOLD) - before)
 
 
 def with_grain(added: np.ndarray, base: np.ndarray) -> np.ndarray:

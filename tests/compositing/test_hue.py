@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sg3cli.compositing.hue import DEEPEST, IN_SHADE, REC601, images_in_the_hue_of, in_shade, in_the_hue_of
+from sg3cli.compositing.hue import REC601, images_in_the_hue_of, in_the_hue_of
 from sg3cli.levels import HALF
 from tests.smooth_images import image
 
@@ -36,26 +36,14 @@ def test_an_area_keeps_its_hue_and_gets_the_edits_lightness(side: int, edited: t
     kept = in_the_hue_of(signed(SKIN, side), signed(edited, side))
     torch.testing.assert_close(lightness(kept), lightness(signed(edited, side)), rtol=0, atol=1e-2)
     colours = (kept[0, :, side // 2, side // 2] + 1) * HALF + 4
-    change = (colours / (torch.tensor(SKIN) + 4)).log()
-    k, across = torch.tensor(IN_SHADE), [1, 2, 0]
-    like_skin = (change - change[across]) / (k - k[across])  # the logarithm of how much lighter it is
-    torch.testing.assert_close(like_skin, like_skin.mean().expand(3), rtol=1e-3, atol=1e-5)
+    ratio = colours / (torch.tensor(SKIN) + 4)
+    torch.testing.assert_close(ratio, ratio.mean().expand(3), rtol=1e-4, atol=0)
 
 
-def test_a_shadow_on_skin_is_left_as_it_was_drawn() -> None:
+def test_a_shadow_is_left_as_it_was_drawn() -> None:
     plain = image(128, seed=3) * 0.4 + 0.3
-    shadow = (in_shade((plain + 1) * HALF + 4, 0.7 * ((plain + 1) * HALF + 4)) - 4) / HALF - 1
-    grey = 0.7 * ((plain + 1) * HALF + 4)
-    assert float((in_the_hue_of(plain, shadow) - shadow).abs().max()) * HALF < 0.6  # blurred before, or after
-    kept = (in_the_hue_of(plain, (grey - 4) / HALF - 1) + 1) * HALF + 4
-    assert float(((kept / grey)[:, 0] - (kept / grey)[:, 2]).min()) > 0.1  # red where it was grey
-
-
-def test_black_is_not_taken_for_a_shadow_on_skin() -> None:
-    """A mouth that opens: as dark as it is drawn, and hardly redder than skin in the deepest shade."""
-    kept = in_the_hue_of(signed(SKIN, 64), signed((12.0, 8.0, 8.0), 64))[0, :, 32, 32]
-    red, _, blue = (((kept + 1) * HALF + 4) / (torch.tensor(SKIN) + 4)).log()
-    torch.testing.assert_close(red - blue, torch.tensor(DEEPEST * (IN_SHADE[2] - IN_SHADE[0])), rtol=1e-3, atol=0)
+    shadow = (((plain + 1) * HALF + 4) * 0.7 - 4) / HALF - 1  # one factor for all colours
+    assert float((in_the_hue_of(plain, shadow) - shadow).abs().max()) * HALF < 1e-2
 
 
 def test_a_thin_line_keeps_its_own_colour() -> None:

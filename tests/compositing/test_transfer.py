@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sg3cli.compositing.learned_maps import as_shade, on_source, with_grain, with_learned
+from sg3cli.compositing.learned_maps import in_hue, on_source, with_grain, with_learned
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
@@ -358,14 +358,14 @@ def test_what_is_added_in_place_pulls_nothing_along(kind, seed):
     assert motion.max() < 0.5, motion.max()
 
 
-def test_a_fold_that_is_added_has_the_hue_of_skin_in_the_shade() -> None:
-    """As dark as the network says, and red where it says grey; nothing where nothing is added."""
+def test_a_fold_that_is_added_has_the_hue_of_the_skin() -> None:
+    """As dark as the network says, in all colours alike; nothing where nothing is added."""
     base = np.full((2 * GRID, 2 * GRID, 3), (200, 150, 120), np.uint8)
-    grey = np.zeros(base.shape, np.float32)
-    grey[100:110] = -0.3 * base[100:110]
-    shaded = as_shade(grey, base, 2 * GRID)
+    orange = np.zeros(base.shape, np.float32)
+    orange[100:110] = np.array([-0.1, -0.3, -0.6], np.float32) * base[100:110]
+    kept = in_hue(orange, base, 2 * GRID)
     weights = np.array([0.299, 0.587, 0.114], np.float32)
-    assert np.abs((shaded - grey) @ weights).max() < 0.5
-    red, _, blue = np.log1p(shaded[105, 128] / base[105, 128])
-    assert red - blue > 0.1  # of the logarithm of lightness, .36
-    np.testing.assert_array_equal(as_shade(np.zeros_like(grey), base, 2 * GRID), 0)
+    assert np.abs((kept - orange) @ weights).max() < 0.5
+    share = kept[105, 128] / base[105, 128]
+    assert np.ptp(share) < 0.03 and share.max() < -0.2
+    np.testing.assert_array_equal(in_hue(np.zeros_like(orange), base, 2 * GRID), 0)
