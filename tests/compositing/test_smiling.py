@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,8 +13,9 @@ from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.smiling import LIDS, MORE, MOST, Smiling, smiled, smiles
 from sg3cli.compositing.transfer import Transfer
-from sg3cli.faces.drawn_mesh import LIPS, STILL, DrawnMesh, still_pose
+from sg3cli.faces.drawn_mesh import LIPS, STILL, still_pose
 from sg3cli.weights.bundle import load_model
+from tests.told_mesh import ToldMesh
 
 SHAPE = (GRID, GRID)
 CHEEKS, LOWER_LIDS, CHIN, JAW = [50, 280], [145, 374], 152, [58, 288]
@@ -118,23 +117,12 @@ def test_without_a_smile_all_stays_as_it_is(smiling: Smiling) -> None:
     assert same[0] is maps and same[1] is edited
 
 
-class Told(DrawnMesh):
-    """Says what it was told."""
-
-    def __init__(self, points: tuple[np.ndarray, np.ndarray]) -> None:
-        self.points = points
-
-    def alike(self, images: Sequence[np.ndarray], side: float) -> list[np.ndarray | None]:
-        before, after = self.points
-        return [before, before, after]
-
-
 def test_a_maker_adds_it_where_the_mouth_may_change(smiling: Smiling) -> None:
     rng, before = np.random.default_rng(1), face(smiling)
     frame = rng.integers(0, 255, (2 * GRID, 2 * GRID, 3), np.uint8)
     plain = np.full((GRID, GRID, 3), 120, np.uint8)
     edited = plain + np.uint8(20)
-    mesh = Told((before, before + one_smile(smiling, before)))
+    mesh = ToldMesh((before, before + one_smile(smiling, before)))
     maker = MapMaker(mesh=mesh, smiling=smiling)
     assert maker.make(frame, WINDOW, plain, edited, SHAPE).transfer.follows.any()
     for other, mouth in ((maker, False), (MapMaker(mesh=mesh), True), (MapMaker(smiling=smiling), True)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import pytest
@@ -14,9 +12,10 @@ from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.own_lines import OwnLines
 from sg3cli.compositing.turning import FLOW, INSET, degrees, head_around, hidden, told, turn_between
-from sg3cli.faces.drawn_mesh import OVAL, STILL, DrawnMesh
+from sg3cli.faces.drawn_mesh import OVAL, STILL
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 from sg3cli.weights.bundle import load_model
+from tests.told_mesh import ToldMesh
 
 SHAPE = (GRID, GRID)
 NECK = np.array([64.0, 70.0, 30.0])  # what the head turns around
@@ -121,17 +120,6 @@ def test_hair_that_is_drawn_wrongly_keeps_its_pixels(face: np.ndarray) -> None:
     assert np.abs(still.gain[beside]).max() > 0.05
 
 
-class Told(DrawnMesh):
-    """Says what it was told."""
-
-    def __init__(self, points: tuple[np.ndarray, np.ndarray]) -> None:
-        self.points = points
-
-    def alike(self, images: Sequence[np.ndarray], side: float) -> list[np.ndarray | None]:
-        before, after = self.points
-        return [before, before, after]
-
-
 def test_a_network_adds_nothing_to_a_head_that_turned_but_its_age(face: np.ndarray) -> None:
     torch.manual_seed(0)
     net = TransferNet(TransferConfig(widths=(4, 8, 8, 8))).eval()
@@ -142,7 +130,7 @@ def test_a_network_adds_nothing_to_a_head_that_turned_but_its_age(face: np.ndarr
     window = np.array([[0, 0], [0, 2 * GRID], [2 * GRID, 2 * GRID], [2 * GRID, 0]], np.float64)
 
     def added(yaw: float, kept: OwnLines | None = None) -> float:
-        maker = MapMaker(net, Told((face, turned(face, yaw))))
+        maker = MapMaker(net, ToldMesh((face, turned(face, yaw))))
         return float(np.abs(maker.make(frame, window, plain, edited, SHAPE, kept).transfer.residual).mean())
 
     assert added(0) > added(4.5) > 0 == added(12)
