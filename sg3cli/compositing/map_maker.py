@@ -62,7 +62,9 @@ class MapMaker:
             maps = replace(maps, motion=sagging(maps.motion))
         # It has learned from few heads that turn, and makes those no better; but an older face has its folds from it.
         adds = 1.0 if kept is not None else 1 - turn_share(points)
-        if self.net is not None and adds > 0:
+        if self.net is not None and adds == 0:  # on its grid all the same: frames are mixed with those beside them
+            maps = replace(maps, residual=np.zeros(source.shape, np.float32))
+        elif self.net is not None:
             from sg3cli.compositing.learned_maps import with_learned  # torch
 
             maps = with_learned(self.net, source, plain, edited, maps, kept)

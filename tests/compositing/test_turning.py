@@ -11,6 +11,7 @@ from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.own_lines import OwnLines
+from sg3cli.compositing.transfer import Transfer
 from sg3cli.compositing.turning import FLOW, INSET, degrees, head_around, hidden, told, turn_between
 from sg3cli.faces.drawn_mesh import OVAL, STILL
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
@@ -129,9 +130,16 @@ def test_a_network_adds_nothing_to_a_head_that_turned_but_its_age(face: np.ndarr
     plain, edited = (rng.integers(0, 256, (*SHAPE, 3), dtype=np.uint8) for _ in range(2))
     window = np.array([[0, 0], [0, 2 * GRID], [2 * GRID, 2 * GRID], [2 * GRID, 0]], np.float64)
 
-    def added(yaw: float, kept: OwnLines | None = None) -> float:
+    def maps(yaw: float, kept: OwnLines | None = None) -> Transfer:
         maker = MapMaker(net, ToldMesh((face, turned(face, yaw))))
-        return float(np.abs(maker.make(frame, window, plain, edited, SHAPE, kept).transfer.residual).mean())
+        return maker.make(frame, window, plain, edited, SHAPE, kept).transfer
 
+    def added(yaw: float, kept: OwnLines | None = None) -> float:
+        return float(np.abs(maps(yaw, kept).residual).mean())
+
+    beside = maps(12).mixed(
+        np.array([0.5, 0.5]), [maps(4.5), maps(12)]
+    )  # neighbours in a clip, before and after 6 degrees
+    np.testing.assert_allclose(beside.residual, maps(4.5).residual / 2, atol=1e-5)
     assert added(0) > added(4.5) > 0 == added(12)
     assert added(12, OwnLines(np.ones(SHAPE, np.float32), person=np.zeros(12, np.float32))) > 0
