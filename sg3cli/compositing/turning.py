@@ -22,6 +22,7 @@ from sg3cli.compositing.optical_flow import GRID, Shape, at_grid
 from sg3cli.faces.drawn_mesh import OVAL, STILL, still_pose
 
 TURNS = (3.0, 6.0)  # degrees: less is none, or a mesh that trembles; from here on it counts in full
+ASIDE = (33.0, 43.0)  # degrees that a face looks aside: up to here its mesh is right; in profile it is not
 NOSE, EYES = 4, (33, 263)  # its tip; the outer corners
 # Rings: how much wider than the outline, how far behind it (in distances of the eyes' outer corners), and the share of
 # the head's motion that is theirs. Beyond the widest nothing moves.
@@ -72,11 +73,13 @@ class Turn(NamedTuple):
 
 
 def turn_share(points: Points | None) -> float:
-    """0..1: how far a head counts as turned between two meshes `[468, 3]`; 0 where none tells."""
+    """0..1: how far a head counts as turned between two meshes `[468, 3]`; 0 where none tells, or in profile."""
     if points is None:
         return 0.0
     angle = degrees(still_pose(*points))
-    return float(smoothstep(np.array((angle - TURNS[0]) / (TURNS[1] - TURNS[0]))))
+    aside = np.degrees(np.arccos(np.clip(frame_of(points[0])[1][2], -1, 1)))
+    shares = [(angle - TURNS[0]) / (TURNS[1] - TURNS[0]), (ASIDE[1] - aside) / (ASIDE[1] - ASIDE[0])]
+    return float(smoothstep(np.array(shares)).prod())
 
 
 def turn_between(points: Points | None) -> Turn | None:

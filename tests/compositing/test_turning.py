@@ -12,7 +12,7 @@ from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID
 from sg3cli.compositing.own_lines import OwnLines
 from sg3cli.compositing.transfer import Transfer
-from sg3cli.compositing.turning import FLOW, INSET, degrees, head_around, hidden, told, turn_between
+from sg3cli.compositing.turning import FLOW, INSET, degrees, head_around, hidden, told, turn_between, turn_share
 from sg3cli.faces.drawn_mesh import OVAL, STILL
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
 from sg3cli.weights.bundle import load_model
@@ -81,16 +81,22 @@ def test_the_head_around_a_face_lies_outside_it_and_behind_it(face: np.ndarray) 
 
 def test_the_side_that_is_turned_away_is_hidden_and_comes_out_as_it_turns_back(face: np.ndarray) -> None:
     assert not hidden(face, face).any()
-    away = turned(face, 40)
+    away = turned(face, 30)
     gone = hidden(away, away)
     right = away[:, 0] > away[STILL, 0].mean()
     assert gone.any() and right[gone].all()
-    back = turn_between((away, turned(face, 15)))
-    further = turn_between((turned(face, 15), away))
+    back = turn_between((away, turned(face, 5)))
+    further = turn_between((turned(face, 5), away))
     assert back is not None and further is not None
     assert back.exposed(SHAPE).max() > 0.9 and not further.exposed(SHAPE).any()
     columns = np.flatnonzero(back.exposed(SHAPE).max(axis=0) > 0.5)
     assert columns.min() > 64
+
+
+def test_a_face_in_profile_is_not_turned_by_its_mesh(face: np.ndarray) -> None:
+    assert turn_between((turned(face, 50), turned(face, 38))) is None
+    shares = [turn_share((turned(face, aside), turned(face, aside - 12))) for aside in (25, 38, 44)]
+    assert shares[0] == 1 > shares[1] > shares[2] == 0
 
 
 def test_drawings_count_on_the_face_and_around_it_where_they_are_right(face: np.ndarray) -> None:
