@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
+import cv2
 from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import OptionType
 
@@ -49,6 +50,10 @@ LOSSLESS = {
     **{name: {} for name in ("ffv1", "png", "tiff", "apng", "huffyuv", "ffvhuff", "utvideo", "qtrle", "rawvideo")},
 }
 MOST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51}  # others: 63
+AVX_512F = 13  # OpenCV's number for it, which its Python package has no name for
+# x264's code for it weighs frames differently from run to run on a busy machine: of 119 encodings of the same frames
+# there were 32 kinds, and one kind with what comes before it, as fast.
+WITHOUT_AVX512 = {"x264-params": "asm=avx2"}
 IMAGE_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 KEEPS_ALPHA = "--codec libvpx-vp9 (.webm), prores_ks (.mov) and ffv1 (.mkv) keep it"
 
@@ -144,6 +149,8 @@ def _options(name: str, encode: EncodeConfig, notices: list[str]) -> dict[str, s
         notices.append(f"{name} has no preset {encode.preset!r}; its default is used")
     if name == "mjpeg":  # its scale is another: 2 is best
         options |= {"qmin": "2", "qmax": "2"}
+    if name.startswith("libx264") and cv2.checkHardwareSupport(AVX_512F):
+        options |= WITHOUT_AVX512
     if name == "libx265" and not encode.lossless:
         options["x265-params"] = "log-level=error"  # it talks past FFmpeg's log
     if name == "libsvtav1":

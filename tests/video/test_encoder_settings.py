@@ -1,7 +1,13 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 import pytest
 from clips import make_clip
 
@@ -9,7 +15,7 @@ from sg3cli.errors import UsageError
 from sg3cli.settings import EncodeConfig
 from sg3cli.video import VideoInfo, VideoReader, VideoWriter
 from sg3cli.video.color import BT709_LIMITED, BT2020, PQ, ColorTags
-from sg3cli.video.encoder_settings import HARDWARE, LOSSLESS, choose
+from sg3cli.video.encoder_settings import AVX_512F, HARDWARE, LOSSLESS, choose
 from sg3cli.video.probe import probe
 
 SIZE = (256, 192)
@@ -114,3 +120,34 @@ def test_tags_that_no_standard_defines_are_not_written(source, tmp_path: Path):
     with VideoReader(source.path) as reader, VideoWriter(tmp_path / "out.mp4", info) as writer:
         for frame in reader:
             writer.write(frame)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx264rgb", "libx265", "ffv1"])
+@pytest.mark.parametrize("avx512", [True, False])
+def test_x264_does_without_avx512_and_is_told_nothing_that_a_processor_does_not_know(source, monkeypatch, codec, avx512):
+    monkeypatch.setattr("cv2.checkHardwareSupport", lambda feature: avx512 and feature == AVX_512F)
+    options = choose(EncodeConfig(codec), source, SIZE).options
+    assert (options.get("x264-params") == "asm=avx2") == (avx512 and codec.startswith("libx264"))
+
+
+@pytest.mark.slow
+def test_the_same_frames_become_the_same_bytes_on_a_busy_machine(source):
+    options = choose(EncodeConfig(), source, SIZE).options
+    noise = np.random.default_rng(0).integers(0, 255, (60, 288, 352, 3), dtype=np.uint8)
+    frames = [cv2.GaussianBlur(np.roll(noise[0], 3 * k, 1) // 2 + noise[k] // 16, (0, 0), 2) for k in range(60)]
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        kinds = {_encoded(frames, options) for _ in range(20)}
+    finally:
+        for process in busy:
+            process.kill()
+    assert len(kinds) == 1
+
+
+def _encoded(frames: list[np.ndarray], options: dict[str, str]) -> bytes:
+    context = av.CodecContext.create("libx264", "w")
+    context.height, context.width = frames[0].shape[:2]
+    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, 25), 0
+    context.options = options
+    packets = [packet for frame in frames for packet in context.encode(av.VideoFrame.from_ndarray(frame))]
+    return b"".join(bytes(packet) for packet in [*packets, *context.encode(None)])
