@@ -124,7 +124,7 @@ def test_tags_that_no_standard_defines_are_not_written(source, tmp_path: Path):
 
 @pytest.mark.parametrize("codec", ["libx264", "libx264rgb", "libx265", "ffv1"])
 @pytest.mark.parametrize("avx512", [True, False])
-def test_x264_does_without_avx512_and_is_told_nothing_that_a_processor_does_not_know(source, monkeypatch, codec, avx512):
+def test_x264_does_without_avx512_where_the_processor_has_it(source, monkeypatch, codec, avx512):
     monkeypatch.setattr("cv2.checkHardwareSupport", lambda feature: avx512 and feature == AVX_512F)
     options = choose(EncodeConfig(codec), source, SIZE).options
     assert (options.get("x264-params") == "asm=avx2") == (avx512 and codec.startswith("libx264"))
