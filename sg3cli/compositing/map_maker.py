@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sg3cli.compositing.drawing_noise import without_noise
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import Shape
 from sg3cli.compositing.own_lines import OwnLines, sagging
@@ -60,6 +61,7 @@ class MapMaker:
         maps = motion_maps(plain, edited, (height, width), points, source)
         if kept is not None and kept.older:
             maps = replace(maps, motion=sagging(maps.motion))
+        edited = without_noise(source, plain, edited, maps)
         # It has learned from few heads that turn, and makes those no better; but an older face has its folds from it.
         adds = 1.0 if kept is not None else 1 - turn_share(points)
         if self.net is not None and adds == 0:  # on its grid all the same: frames are mixed with those beside them

@@ -25,7 +25,7 @@ from sg3cli.weights.loaded_nets import LoadedNets
 if TYPE_CHECKING:
     from sg3cli.pipeline.render_plan import Plan
 
-REVISION = {"align": 3, "invert": 2, "finetune": 2, "render": 7}  # raised when a stage's results change
+REVISION = {"align": 3, "invert": 2, "finetune": 2, "render": 8}  # raised when a stage's results change
 
 Result = tuple[list[str], dict[str, Any]]  # files of a stage, relative to the project, and facts for its record
 
