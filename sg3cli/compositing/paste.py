@@ -10,8 +10,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from sg3cli.compositing.channels import scaled
 from sg3cli.compositing.skin import with_structure
-from sg3cli.compositing.transfer import Transfer, applied, moved_frame, pixels_of
+from sg3cli.compositing.transfer import Transfer, applied, extent, moved_frame, pixels_of
 from sg3cli.geometry import quad_matrix
 
 # What counts as a change of shape, for which the source's fine detail is in the wrong place:
@@ -84,33 +85,52 @@ def paste(
     if box is None:
         return result
     seam = _warp(alpha, window, box)
-    below = frame[box].astype(np.float32)
+    mixed = frame[box].astype(np.float32)
     if plain is not None and transfer is not None and detail > 0:
-
-        def warp(values: np.ndarray) -> np.ndarray:
-            return _image(values, window, box)
-
-        below = moved_frame(frame, window, box, transfer, warp)
-        image = applied(below, plain, crop, transfer, warp)
-        if detail != 1:
-            image = detail * image + (1 - detail) * _image(crop, window, box)
-        if transfer.skin is not None:
-            image = with_structure(image, warp(transfer.skin), pixels_of(window, transfer.skin.shape))
-    else:
-        image = _image(crop, window, box)
-        if plain is not None and detail > 0:
-            lost, base = 1 - detail * kept_detail(crop, plain), _image(plain, window, box)
-            image = below + (image - base) + _image(lost, window, box)[..., None] * (base - below)
-    if match_ring:
-        image += match_ring * _ring_difference(below, image, seam[..., None])
-    seen = np.float32(1) if visible is None else _warp(visible, window, box)
-    if blend == "gradient":  # hair and hands at the edge do not say what colour the face should have
-        image += membrane(below - image, (seam > RIM) | (seen < 0.5))
-    mixed = below + (seam * seen)[..., None] * (image - below)
+        mixed = moved_frame(frame, window, box, transfer, lambda values: _image(values, window, box))
+    if (part := extent(seam > 0)) is not None:
+        inner = _inside(box, part)
+        below, seam = mixed[part], seam[part]
+        image = _over(below, crop, window, inner, plain, detail, transfer)
+        if match_ring:
+            image += match_ring * _ring_difference(below, image, seam[..., None])
+        seen = np.float32(1) if visible is None else _warp(visible, window, inner)
+        if blend == "gradient":  # hair and hands at the edge do not say what colour the face should have
+            image += membrane(below - image, (seam > RIM) | (seen < 0.5))
+        mixed[part] = below + scaled(image - below, seam * seen)
     if user_mask is not None:
         mixed = frame[box] + user_mask[box][..., None] * (mixed - frame[box])
     result[box] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
     return result
+
+
+def _over(
+    below: np.ndarray,
+    crop: np.ndarray,
+    window: np.ndarray,
+    box: tuple[slice, slice],
+    plain: np.ndarray | None,
+    detail: float,
+    transfer: Transfer | None,
+) -> np.ndarray:
+    """The crop at the frame's pixels in `box`, float32, with what it does not draw of those `below [h, w, 3]`, which
+    moved if there is a `transfer`; the rest as `paste` has it."""
+
+    def warp(values: np.ndarray) -> np.ndarray:
+        return _image(values, window, box)
+
+    if plain is None or detail == 0:
+        return warp(crop)
+    if transfer is None:
+        lost, base = 1 - detail * kept_detail(crop, plain), warp(plain)
+        result: np.ndarray = below + (warp(crop) - base) + scaled(base - below, warp(lost))
+        return result
+    result = applied(below, plain, crop, transfer, warp)
+    if detail != 1:
+        result = detail * result + (1 - detail) * warp(crop)
+    if transfer.skin is None:
+        return result
+    return with_structure(result, warp(transfer.skin), pixels_of(window, transfer.skin.shape))
 
 
 def membrane(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -153,6 +173,12 @@ def _bounding_box(window: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, sl
     if (high <= low).any():
         return None
     return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def _inside(box: tuple[slice, slice], part: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Rows and columns of the frame for a `part` of those in `box`."""
+    rows, columns = (slice(own.start + of.start, own.start + of.stop) for own, of in zip(box, part, strict=True))
+    return rows, columns
 
 
 def _image(crop: np.ndarray, window: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:

@@ -16,6 +16,7 @@ from itertools import chain
 import cv2
 import numpy as np
 
+from sg3cli.compositing.channels import scaled, weighted
 from sg3cli.compositing.face_mask import beyond_face, smoothstep
 from sg3cli.compositing.face_parts import PARTS, beyond_part
 from sg3cli.compositing.wide_blur import wide_blur
@@ -74,9 +75,9 @@ def with_structure(image: np.ndarray, amount: np.ndarray, pixels: float) -> np.n
     wide = max(WIDE * pixels, 2 * FINE)
     around = wide_blur(image, wide)
     structure = cv2.GaussianBlur(image, (0, 0), FINE) - around
-    light = structure @ LIGHT
-    amount = amount * (1 - deeper_than_skin(light / (around @ LIGHT + DARK), wide))
+    light = weighted(structure, LIGHT)
+    amount = amount * (1 - deeper_than_skin(light / (weighted(around, LIGHT) + DARK), wide))
     if (amount > 0).any():
         structure = np.where(amount[..., None] > 0, (light * lines(light, wide))[..., None], structure)
-    result: np.ndarray = image + amount[..., None] * structure
+    result: np.ndarray = image + scaled(structure, amount)
     return result

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from sg3cli.compositing.channels import length
+from sg3cli.compositing.channels import length, scaled, weighted
 from sg3cli.compositing.wide_blur import wide_blur
 from sg3cli.geometry import quad_matrix
 
@@ -121,7 +121,7 @@ def moved_frame(
     motion = motion @ linear.T  # from pixels of the grid to frame pixels
     result = frame[box].astype(np.float32)
     far = length(motion)
-    if (part := _around(far > LEAST)) is not None:
+    if (part := extent(far > LEAST)) is not None:
         x = np.arange(columns.start, columns.stop, dtype=np.float32)[None, part[1]] + motion[*part, 0]
         y = np.arange(rows.start, rows.stop, dtype=np.float32)[part[0], None] + motion[*part, 1]
         moved = cv2.remap(frame, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
@@ -132,7 +132,7 @@ def moved_frame(
     return result
 
 
-def _around(where: np.ndarray) -> tuple[slice, slice] | None:
+def extent(where: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns that hold all of `where [h, w]` bool; None where it is nowhere."""
     x, y, width, height = cv2.boundingRect(where.astype(np.uint8))
     return (slice(y, y + height), slice(x, x + width)) if width else None
@@ -151,11 +151,11 @@ def as_grainy(moved: np.ndarray, frame: np.ndarray, x: np.ndarray, y: np.ndarray
     """
     low = [max(0, int(values.min()) - NEAR) for values in (x, y)]
     high = [int(values.max()) + NEAR + 2 for values in (x, y)]
-    around = frame[low[1] : high[1], low[0] : high[0]].astype(np.float32) @ GREEN
+    around = weighted(frame[low[1] : high[1], low[0] : high[0]].astype(np.float32), GREEN)
     has = cv2.remap(_energy(_grain(around)), x - low[0], y - low[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     grain = _grain(moved)
-    share = np.sqrt((has + QUIET**2) / (_energy(grain @ GREEN) + QUIET**2)).clip(1, MOST)
-    result: np.ndarray = moved + (where * (share - 1))[..., None] * grain
+    share = np.sqrt((has + QUIET**2) / (_energy(weighted(grain, GREEN)) + QUIET**2)).clip(1, MOST)
+    result: np.ndarray = moved + scaled(grain, where * (share - 1))
     return result
 
 
