@@ -54,6 +54,24 @@ def joined(parts: Sequence[Codes]) -> Codes:
     return Codes(ws, shift, pose)
 
 
+def between(plain: Codes, edited: Codes, shares: np.ndarray) -> Codes:
+    """The codes on the straight line from `plain` to `edited`, by `shares [n]` of the way; the very ones at 0 and 1.
+
+    What only one of them adds is 0 in the other; a pose is that of `edited`, which no edit changes.
+    """
+
+    def mixed(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+        if a is None and b is None:
+            return None
+        a, b = (np.zeros_like(b) if a is None else a), (np.zeros_like(a) if b is None else b)
+        share = shares.astype(np.float32).reshape(-1, *[1] * (a.ndim - 1))
+        return np.where(share == 1, b, a + share * (b - a))
+
+    ws = mixed(plain.ws, edited.ws)
+    assert ws is not None
+    return Codes(ws, mixed(plain.shift, edited.shift), edited.pose)
+
+
 @dataclass(frozen=True)
 class CodeRows:
     """Codes of a whole clip that stay on disk: rows of each part, read when they are asked for."""

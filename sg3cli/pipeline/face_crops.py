@@ -12,7 +12,7 @@ from sg3cli.compositing.forehead import character
 from sg3cli.compositing.hue import images_in_the_hue_of
 from sg3cli.compositing.shade import images_in_the_shade_of
 from sg3cli.faces.alignment import ABSENT, Track, shot_slices
-from sg3cli.latents.codes import CodeRows, Codes
+from sg3cli.latents.codes import CodeRows, Codes, between
 from sg3cli.latents.edits import Edit, apply_edits
 from sg3cli.latents.rendering import render_crops
 from sg3cli.nets.generator import Generator
@@ -42,7 +42,8 @@ SMOOTHEST = 0.7  # of its structure that skin may lose: none left is wax
 class FaceEdits:
     """One face of the clip and what is done to it: where it is, its codes, its own edits.
 
-    `number` is that of `sg3 faces`; `order` counts the faces that the project edits, and names their files.
+    `number` is that of `sg3 faces`; `order` counts the faces that the project edits, and names their files. `shares
+    [T]`: how much of its edits each frame has; None: all, and what is to be seen of them is left to who pastes.
     """
 
     track: Track
@@ -51,10 +52,13 @@ class FaceEdits:
     number: int = 0
     order: int = 0
     restyled: bool = False  # the edited face is drawn by an adapted generator: its colours are meant
+    shares: np.ndarray | None = None
 
     def edited_codes(self, index: np.ndarray) -> Codes:
         """Codes of the frames `index [n]`, moved by the edits."""
-        return apply_edits(self.codes.take(index), self.track.times[index], self.edits)
+        plain = self.codes.take(index)
+        edited = apply_edits(plain, self.track.times[index], self.edits)
+        return edited if self.shares is None else between(plain, edited, self.shares[index])
 
     def character(self) -> np.ndarray:
         """Whose face it is, by the mean of its codes: `[FIELDS]` of `compositing.forehead`."""
@@ -63,10 +67,12 @@ class FaceEdits:
         rows = self.codes.take(some).ws.mean(axis=1)
         return character(rows[np.isfinite(rows).all(axis=1)].sum(axis=0))
 
-    def skin(self, times: np.ndarray) -> np.ndarray:
+    def skin(self) -> np.ndarray:
         """[T] float32: the share by which its skin shows more of its own structure, of all edits together."""
-        shares = [edit.skin * edit.strength_at(times) for edit in self.edits]
-        return np.maximum(np.sum(shares, axis=0, initial=0.0) + np.zeros(len(times)), -SMOOTHEST).astype(np.float32)
+        times = self.track.times
+        more = np.sum([edit.skin * edit.strength_at(times) for edit in self.edits], axis=0, initial=0.0)
+        more = np.maximum(more + np.zeros(len(times)), -SMOOTHEST)
+        return (more if self.shares is None else more * self.shares).astype(np.float32)
 
     def crops(self, frames: list[Frame], G: Generator, edited: bool, sides: Sides = NO_MARGIN) -> Iterator[np.ndarray]:
         """The face of each frame as seen through its window, `[N, N, 3]` uint8; `sides`: pixels more on each side."""

@@ -253,7 +253,7 @@ def paster_of(
     face: FaceEdits, config: RenderConfig, resolution: int, inputs: CompositingInputs = NO_INPUTS
 ) -> FacePaster:
     """How the edits of one person go over to the frames, by what they mean to change."""
-    skin = face.skin(face.track.times)
+    skin = face.skin()
     return FacePaster(
         face.track,
         config,

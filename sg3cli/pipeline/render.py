@@ -77,8 +77,25 @@ def rendered_faces(
         track = project.track(order)
         codes = smoothed_codes(project, plan.bundle, track, job.smooth(), order, job)
         face = plan.of_face(with_smooth_landmarks(track), codes, number, order)
+        if adapted is None and fades_by_strength(job.settings.render):
+            face = replace(face, shares=shares_of(track, job.settings.render))
         found.append(RenderedFace(face, prepare(job, face, G, (untouched, plan.inputs), adapted, span), everybody))
     return found
+
+
+def fades_by_strength(config: RenderConfig) -> bool:
+    """Whether less of an edit is less of a change, and none of it the source: it then fades by its strength.
+
+    Where it fades by opacity, two heads are seen that are turned differently.
+    """
+    alike = config.view != "face" and config.stitch not in ("none", "tune")
+    return alike and config.transfer != "draw" and config.detail == 1
+
+
+def shares_of(track: Track, config: RenderConfig) -> np.ndarray:
+    """How much of its edits each frame of a face has `[T]`: less towards frames without it, and at a range's ends."""
+    shown = presence(track.times, track.status, track.shots)
+    return shown if config.range is None else shown * opacity(track.times, parse_ranges(config.range))
 
 
 def run(job: Job, plan: Plan, out: str) -> dict[str, Any]:
@@ -209,6 +226,8 @@ def frames_in_range(
         return replace(below, rgb=np.rint(mixed).astype(np.uint8))
 
     shown = opacity(faces[0].track.times, parse_ranges(config.range))
+    if faces[0].edits.shares is not None:
+        shown = np.where(shown > 0, 1.0, 0.0)
     return only_inside(frames, shown, config.batch, edited, plain, blend)
 
 
@@ -223,6 +242,8 @@ def compose_face(frames: Iterator[Frame], face: RenderedFace, G: Generator, conf
     """Each frame with the edited face in it, or what else the view shows; one batch in memory."""
     track = face.track
     opacity = presence(track.times, track.status, track.shots)
+    if face.edits.shares is not None:
+        opacity = np.where(opacity > 0, 1.0, 0.0)
     paster = paster_of(face.edits, config, G.img_resolution, face.inputs)
     blank = np.zeros((*paster.shape(G.img_resolution), 3), np.uint8)
     while batch := list(islice(frames, config.batch)):

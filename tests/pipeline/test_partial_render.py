@@ -17,6 +17,7 @@ from running import relocate
 
 from sg3cli import cli
 from sg3cli.pipeline.partial_render import FADE, only_inside, opacity, whole_batches, within_reach
+from sg3cli.smoothing import REACH
 from sg3cli.time_ranges import Ranges, parse_ranges
 from sg3cli.video import VideoReader
 
@@ -126,15 +127,16 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.rgb for frame in reader]
 
 
-def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(clip: Path) -> None:
+@pytest.mark.parametrize("transfer", ["paste", "draw"])
+def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(clip: Path, transfer: str) -> None:
     """Both ranges end or begin in the middle of a batch, and of a chunk when the video is kept in chunks."""
-    source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
+    source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv", "--transfer", transfer)
     with VideoReader("talk.mp4") as reader:
         times = reader.times
     text = "0-0.26,0.41-"
     shown = opacity(times, parse_ranges(text))
     assert [int(share) if share in (0, 1) else "fades" for share in shown] == [1, 1, *["fades"] * 5, *[0] * 4, "fades"]
-    part = rendered("part.mkv", "--range", text)
+    part = rendered("part.mkv", "--range", text, "--transfer", transfer)
     for before, after, all_edited, share in zip(source, part, whole, shown, strict=True):
         assert (before != all_edited).any()
         if share == 0:
@@ -143,8 +145,41 @@ def test_frames_outside_the_range_are_the_source_s_and_those_inside_are_edited(c
             assert (after == all_edited).all()
         else:
             assert (after != before).any() and (after != all_edited).any()
-    chunks = rendered("chunks.mkv", "--range", text, "--segment", "0.1")
+    chunks = rendered("chunks.mkv", "--range", text, "--segment", "0.1", "--transfer", transfer)
     assert all((a == b).all() for a, b in zip(part, chunks, strict=True))
+
+
+def test_what_is_steadied_over_time_is_as_in_the_whole_where_no_fade_is_near(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smoothing = 0.03  # seconds: the clip is short
+    monkeypatch.setattr("sg3cli.pipeline.transfer_maps.SMOOTHING", smoothing)
+    source, whole = frames_of(clip / "talk.mp4"), rendered("whole.mkv")
+    with VideoReader("talk.mp4") as reader:
+        times = reader.times
+    end = 0.42
+    part = rendered("part.mkv", "--range", f"0-{end}")
+    chunks = rendered("chunks.mkv", "--range", f"0-{end}", "--segment", "0.1")
+    assert all((a == b).all() for a, b in zip(part, chunks, strict=True))
+    far = times < end - FADE - REACH * smoothing
+    assert 2 <= far.sum() < len(times) - 2
+    for before, after, all_edited, time, apart in zip(source, part, whole, times, far, strict=True):
+        assert (after == all_edited).all() == apart
+        assert (after == before).all() == (time >= end)
+
+
+def test_an_edit_fades_by_its_strength_so_that_no_second_face_is_seen(clip: Path) -> None:
+    """Half of it is what half of its strength makes of the frame, not half of what all of it does."""
+    shown = opacity(np.arange(12) / 25, parse_ranges("0-0.24"))
+    part = rendered("part.mkv", "--range", "0-0.24", "--transfer", "paste")
+    whole = rendered("whole.mkv", "--transfer", "paste")
+    source, half = frames_of(clip / "talk.mp4"), int(np.argmin(np.abs(shown - 0.5)))
+    strength = f"{4 * shown[half]:.6g}"
+    assert cli.run(["edit", "talk.sg3", "--clear", "--direction", "age", "--strength", strength, "-q"]) == 0
+    less = rendered("less.mkv", "--transfer", "paste")[half].astype(int)
+    mixed = source[half] + shown[half] * (whole[half].astype(float) - source[half])
+    assert np.abs(part[half] - less).max() <= 1
+    assert np.abs(part[half] - mixed).max() > 2
 
 
 def test_a_range_of_everything_is_the_whole_edit_and_one_beyond_the_end_none(

@@ -149,15 +149,18 @@ def test_what_is_kept_has_the_source_s_bits(inverted, tiny_bundle, kind):
 
 
 def test_skin_changes_by_what_all_edits_say(inverted, tiny_bundle):
-    face, times = transfers(inverted, tiny_bundle).face, np.array([0.0, 0.5])
+    face = transfers(inverted, tiny_bundle).face
+    times = face.track.times
     older = replace(face.edits[0], skin=0.25)
     other = replace(parse_edit("smile=2"), skin=-0.1)
     strength = older.strength_at(times)
-    np.testing.assert_allclose(replace(face, edits=[older]).skin(times), 0.25 * strength)
-    np.testing.assert_allclose(replace(face, edits=[older, other]).skin(times), 0.25 * strength - 0.2, rtol=1e-6)
-    assert not replace(face, edits=[]).skin(times).any() and len(replace(face, edits=[]).skin(times)) == 2
+    np.testing.assert_allclose(replace(face, edits=[older]).skin(), 0.25 * strength)
+    np.testing.assert_allclose(replace(face, edits=[older, other]).skin(), 0.25 * strength - 0.2, rtol=1e-6)
+    assert not replace(face, edits=[]).skin().any() and len(replace(face, edits=[]).skin()) == len(times)
     waxen = replace(other, skin=-5.0)
-    assert replace(face, edits=[waxen]).skin(times)[1] == np.float32(-SMOOTHEST)  # some structure is left
+    assert replace(face, edits=[waxen]).skin()[1] == np.float32(-SMOOTHEST)  # some structure is left
+    shares = np.linspace(0, 1, len(times))
+    np.testing.assert_allclose(replace(face, edits=[older], shares=shares).skin(), shares * 0.25 * strength, rtol=1e-6)
 
 
 def test_a_render_brings_out_what_skin_has(inverted, tiny_bundle, tmp_path):
