@@ -305,8 +305,8 @@ class RenderConfig(StageSettings):
     hue: Annotated[
         Literal["auto", "keep", "free"],
         Option(
-            "The hue of skin: as the source has it (keep), as the edited face is drawn (free), or kept if every edit "
-            "has nothing to do with it (auto)."
+            "The hue of skin: as the source has it (keep), as the edited face is drawn (free), or kept from the edits "
+            "that have nothing to do with it (auto)."
         ),
     ] = "auto"
     # auto | limit | free: the depth of shadows
@@ -314,7 +314,7 @@ class RenderConfig(StageSettings):
         Literal["auto", "limit", "free"],
         Option(
             "How much darker or lighter an area of the face may become: within the face's own contrast (limit), as the "
-            "edited face is drawn (free), or limited if every edit is of that kind (auto)."
+            "edited face is drawn (free), or limited for edits of that kind (auto)."
         ),
     ] = "auto"
     # auto | none | eyes,nose,...: parts of the face that stay the source's
@@ -322,7 +322,7 @@ class RenderConfig(StageSettings):
         str,
         Option(
             "Parts of the face that stay as they are in the source: brows, eyes, nose, mouth, several with commas; "
-            "none; or those that no edit is about (auto).",
+            "none; or those that an edit is not about (auto).",
             parse=parse_parts,
         ),
     ] = "auto"

@@ -15,7 +15,7 @@ from sg3cli.compositing.registration import laid
 from sg3cli.compositing.smiling import Smiling, smiled
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.compositing.turning import turn_share
-from sg3cli.faces.drawn_mesh import DrawnMesh
+from sg3cli.faces.drawn_mesh import LIPS, DrawnMesh
 from sg3cli.geometry import warp_quad
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class MapMaker:
         plain, edited, points = laid(self.mesh, source, plain, edited, (height, width))
         maps = motion_maps(plain, edited, (height, width), points, source)
         if kept is not None and kept.older:
-            maps = replace(maps, motion=sagging(maps.motion))
+            lips = points[1][LIPS, :2] if mouth and points is not None else None
+            maps = replace(maps, motion=sagging(maps.motion, lips))
         edited = without_noise(source, plain, edited, maps)
         # It has learned from few heads that turn, and makes those no better; but an older face has its folds from it.
         adds = 1.0 if kept is not None else 1 - turn_share(points)

@@ -16,6 +16,7 @@ import numpy as np
 
 from sg3cli.compositing.face_mask import smoothstep
 from sg3cli.compositing.hue import REC601
+from sg3cli.compositing.mouth_motion import around_mouth
 from sg3cli.compositing.wide_blur import wide_blur
 
 DARK = 6.0  # levels added before a logarithm
@@ -42,9 +43,14 @@ class OwnLines(NamedTuple):
         return self.depth == LINE
 
 
-def sagging(motion: np.ndarray) -> np.ndarray:
-    """Motion `[h, w, 2]` without what is too small for skin that sags."""
+def sagging(motion: np.ndarray, lips: np.ndarray | None = None) -> np.ndarray:
+    """Motion `[h, w, 2]` without what is too small for skin that sags; `lips [n, 2]` (pixels) that another edit moves
+    do as they did."""
     result: np.ndarray = cv2.GaussianBlur(motion, (0, 0), SAGS)
+    if lips is None:
+        return result
+    moves = around_mouth(lips, (motion.shape[0], motion.shape[1])).astype(np.float32)
+    result += moves[..., None] * (motion - result)
     return result
 
 

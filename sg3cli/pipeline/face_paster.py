@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from sg3cli.compositing.face_mask import beyond_face, edge_mask, face_mask, landmarks_in_window, smoothstep
-from sg3cli.compositing.face_parts import part_mask
+from sg3cli.compositing.face_parts import on_face, part_mask
 from sg3cli.compositing.map_maker import Drawn, MapMaker
 from sg3cli.compositing.occlusion import GRID, visible
 from sg3cli.compositing.optical_flow import GRID as TRANSFER_GRID
@@ -39,7 +39,6 @@ MARGIN = 0.02  # of the crop: along hair nothing ages
 # Shares of the face's height beyond its outline:
 OUTLINE = 0.1  # within which motion passes from the face's own to that of its surroundings
 CLOSE = 0.4  # of the margins of skin, where it is the face's own lines that count: folds end beside the mouth
-OUTER = (-0.07, 0.01)  # within which light and shade of an edit that keeps to the face's own end
 FOLLOWS = (0.3, 0.8)  # as far as this everything follows; from here on nothing does
 
 
@@ -213,7 +212,8 @@ class FacePaster:
         that an outline that moves leaves no second one, and nothing at the window's edge. `presences`: without the
         parts that stay, and with them, for what follows an edit there as well."""
         shape = transfer.motion.shape[:2]
-        beyond = beyond_face(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape)
+        landmarks = landmarks_in_window(self.track.landmarks[index], self.window(index), shape)
+        beyond = beyond_face(landmarks, shape)
         face = smoothstep(1 - beyond / OUTLINE).astype(np.float32)
         near = smoothstep((FOLLOWS[1] - beyond) / (FOLLOWS[1] - FOLLOWS[0])).astype(np.float32)
         near = near * edge_mask(shape, self.config.feather)
@@ -222,7 +222,7 @@ class FacePaster:
             near = near * (1 - face * (1 - soft))
         share, following = (near * _resized(np.asarray(values, np.float32), shape) for values in presences)
         if self.shaded:
-            transfer = transfer.lit_on(smoothstep((OUTER[1] - beyond) / (OUTER[1] - OUTER[0])).astype(np.float32))
+            transfer = transfer.lit_on(on_face(landmarks, shape))
         return replace(transfer.within(face, share, following), skin=self.skin_map(index, shape, face * share))
 
     def skin_map(self, index: int, shape: tuple[int, int], share: np.ndarray) -> np.ndarray | None:

@@ -127,7 +127,7 @@ def computed_maps(frames: Iterator[Frame], face: FaceEdits, paster: FacePaster, 
     wanted = mapped_frames(paster.track, paster.config)
     while part := list(islice(frames, paster.config.batch)):
         shown = [frame for frame in part if wanted[frame.index]]
-        drawn = face.crops(shown, G, False, paster.sides)
+        drawn = face.crops(shown, G, (), paster.sides)
         plain = dict(zip([frame.index for frame in shown], drawn, strict=True))
         for frame in part:
             seen = np.ones(paster.shape(GRID), np.float32)

@@ -271,7 +271,7 @@ def drawings(
         return {frame.index: face.inputs.transfers.at(frame.index) for frame in shown}
     by = face.inputs.seam or G
     if not paster.wants_plain:
-        edited = face.edits.crops(shown, by, True, paster.sides)
+        edited = face.edits.crops(shown, by, face.edits.edits, paster.sides)
         return {frame.index: (None, crop, None) for frame, crop in zip(shown, edited, strict=True)}
     pairs = face.edits.pairs(shown, G, by, paster.config, paster.sides)
     maker, found = face.inputs.maker if paster.transfers else None, {}

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sg3cli.compositing.face_parts import PARTS, REACH, SOFT, beyond_part, part_mask
+from sg3cli.compositing.face_parts import OUTSIDE, PARTS, REACH, SOFT, beyond_part, part_mask, with_parts
 from sg3cli.settings import FACE_PARTS
 from tests.compositing.test_skin import landmarks
 
@@ -65,3 +65,29 @@ def test_distance_is_in_shares_of_the_face_s_height() -> None:
 
 def test_settings_and_masks_know_the_same_parts() -> None:
     assert set(PARTS) == set(FACE_PARTS)
+
+
+def drawing(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 60, (128, 128, 3)).astype(np.float32)
+    return (128 + 3 * cv2.GaussianBlur(noise, (0, 0), 2.0)).clip(0, 255).astype(np.uint8)
+
+
+def test_a_part_is_taken_from_the_drawing_that_changes_it_and_nothing_else_is() -> None:
+    edited, other = drawing(1), drawing(2)
+    result = with_parts(edited, other, other, landmarks(), ["mouth"])
+    x, y = (round(128 * at) for at in PLACES["mouth"])
+    np.testing.assert_array_equal(result[y - 2 : y + 3, x - 8 : x + 9], other[y - 2 : y + 3, x - 8 : x + 9])
+    np.testing.assert_array_equal(result[:70], edited[:70])
+    bare = with_parts(edited, other, other, landmarks(), [OUTSIDE])
+    np.testing.assert_array_equal(bare[:4], other[:4])
+    np.testing.assert_array_equal(bare[60:80, 50:78], edited[60:80, 50:78])
+    assert with_parts(edited, other, other, np.full((68, 2), np.nan), ["mouth"]) is edited
+
+
+def test_a_part_is_taken_from_where_it_lies_in_a_head_that_turned() -> None:
+    plain, edited = drawing(3), np.zeros((128, 128, 3), np.uint8)
+    turned = np.roll(plain, 5, axis=1)
+    at = np.nonzero(with_parts(edited, turned, plain, landmarks(), ["nose"]).any(axis=2))
+    still = np.nonzero(with_parts(edited, plain, plain, landmarks(), ["nose"]).any(axis=2))
+    assert np.mean(at[1]) - np.mean(still[1]) == pytest.approx(5, abs=0.7)
+    assert np.mean(at[0]) - np.mean(still[0]) == pytest.approx(0, abs=0.7)

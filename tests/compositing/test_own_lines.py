@@ -78,3 +78,11 @@ def test_skin_sags_as_a_whole() -> None:
     np.testing.assert_allclose(sagging(motion), motion, atol=1e-7)
     motion[31:33, :, 1] += 0.05  # a line that flow took for a thing that moved
     assert np.abs(sagging(motion)[..., 1] - 0.02).max() < 0.01
+
+
+def test_lips_that_smile_move_as_they_did_in_a_face_that_sags() -> None:
+    motion = np.random.default_rng(0).normal(0, 0.01, (SIZE, SIZE, 2)).astype(np.float32)
+    lips = np.array([[40, 60], [56, 60], [48, 56], [48, 64]], np.float32)
+    sags = sagging(motion, lips)
+    np.testing.assert_allclose(sags[57:63, 42:54], motion[57:63, 42:54], atol=1e-7)
+    np.testing.assert_array_equal(sags[:30], sagging(motion)[:30])

@@ -135,6 +135,35 @@ def test_parts_of_the_face_stay_the_source_s_where_no_edit_is_about_them(inverte
     assert parts(older, mask="m.png") == {"eyes", "nose"}
 
 
+def test_what_one_edit_keeps_is_as_the_others_leave_it(inverted, tiny_bundle):
+    """Somebody older who smiles: the mouth is that of the smile alone, the face that of both."""
+    steady = transfers(inverted, tiny_bundle)
+    smile = replace(steady.face.edits[0], keeps=frozenset({"nose"}))
+    less = tuple(replace(key, strength=-0.5 * key.strength) for key in smile.keyframes)
+    older = replace(smile, keyframes=less, keeps=frozenset({"mouth", "nose", "hue"}))
+    with VideoReader(inverted.source()) as reader:
+        frame = next(iter(reader))
+    config = steady.paster.config
+
+    def drawn(*edits: Edit) -> np.ndarray:
+        ((_, edited),) = replace(steady.face, edits=list(edits)).pairs([frame], steady.G, steady.G, config)
+        return edited.astype(np.float32)
+
+    free = replace(older, keeps=frozenset({"nose"}))
+    both, alone, unkept = drawn(smile, older), drawn(smile), drawn(smile, free)
+    face = replace(steady.face, edits=[smile, older])
+    assert (
+        face.taken(config) == {(0,): ["mouth"]} and face.parts(config) == {"nose"} and face.rest("hue", "auto") == (0,)
+    )
+    x, y = np.rint(face.landmarks(0, both, (0, 0, 0, 0))[48:60].mean(axis=0)).astype(int)
+    assert np.abs(alone - unkept)[y, x].max() > 3
+    assert np.abs(both - alone)[y, x].max() <= 2
+    ratio = [image.sum(axis=(0, 1)) / image.sum() for image in (both, alone, unkept)]
+    assert np.abs(ratio[0] - ratio[1]).max() < 0.5 * np.abs(ratio[2] - ratio[1]).max()  # its hue as well
+    swapped = drawn(older, smile)
+    np.testing.assert_allclose(swapped, both, atol=1.01)
+
+
 @pytest.mark.parametrize("kind", ["motion", "paste", "draw"])
 def test_what_is_kept_has_the_source_s_bits(inverted, tiny_bundle, kind):
     landmarks = inverted.track().landmarks
