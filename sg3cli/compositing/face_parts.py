@@ -75,7 +75,8 @@ def with_parts(
     grid = (max(1, round(GRID * shape[0] / min(shape))), max(1, round(GRID * shape[1] / min(shape))))
     scale = grid[0] / shape[0]
     there = lain(landmarks * scale, motion_between(plain, other, grid)) / scale
-    mask = part_mask(there, [part for part in parts if part != OUTSIDE], shape, {})
+    whole = [part for part in parts if part != OUTSIDE] + ["brows"] * ("eyes" in parts)  # or its edge runs through brows
+    mask = part_mask(there, whole, shape, {})
     if OUTSIDE in parts:
         mask = np.maximum(mask, 1 - on_face(there, shape))
     mixed = edited + mask[..., None] * (other.astype(np.float32) - edited)
