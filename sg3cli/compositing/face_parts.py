@@ -75,7 +75,9 @@ def with_parts(
     grid = (max(1, round(GRID * shape[0] / min(shape))), max(1, round(GRID * shape[1] / min(shape))))
     scale = grid[0] / shape[0]
     there = lain(landmarks * scale, motion_between(plain, other, grid)) / scale
-    whole = [part for part in parts if part != OUTSIDE] + ["brows"] * ("eyes" in parts)  # or its edge runs through brows
+    whole = {part for part in parts if part != OUTSIDE}
+    if "eyes" in whole:
+        whole.add("brows")  # or the mask's edge runs through them
     mask = part_mask(there, whole, shape, {})
     if OUTSIDE in parts:
         mask = np.maximum(mask, 1 - on_face(there, shape))
