@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sg3cli.compositing.drawing_noise import without_noise
 from sg3cli.compositing.learned_maps import on_source
 from sg3cli.compositing.motion_maps import motion_maps
 from sg3cli.compositing.optical_flow import GRID, at_grid
@@ -115,8 +116,9 @@ def on_face(
     of them; levels, float32."""
     whole, p, q = (np.rint(image).clip(0, 255).astype(np.uint8) for image in (source, plain, edited))
     p, q, points = laid(mesh, whole, p, q, (GRID, GRID))
-    base = on_source(whole, p, q, motion_maps(p, q, (GRID, GRID), points, whole))
-    return p.astype(np.float32), q.astype(np.float32), base.astype(np.float32)
+    maps = motion_maps(p, q, (GRID, GRID), points, whole)
+    q = without_noise(whole, p, q, maps)
+    return p.astype(np.float32), q, on_source(whole, p, q, maps).astype(np.float32)
 
 
 def drawings_of(
