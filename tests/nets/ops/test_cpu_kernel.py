@@ -88,7 +88,7 @@ def test_matches_torch(up, down, full, size, pad, clamp, flip, seed) -> None:
         assert relative(actual, expected) < TOLERANCE or kink_is_near(actual, expected)
     usual = max(
         usual_sum(torch_path[1]), 1e-20
-    )  # the bias's gradient is a sum, which one such sample changes as a whole
+    )  # the bias's gradient is a sum: one such sample changes it
     assert relative(kernel[2], kernel[1].double().sum((0, 2, 3)).float(), usual) < TOLERANCE
     if relative(kernel[1], torch_path[1]) < TOLERANCE:
         assert relative(kernel[2], torch_path[2], usual) < TOLERANCE
