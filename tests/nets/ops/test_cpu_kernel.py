@@ -86,9 +86,7 @@ def test_matches_torch(up, down, full, size, pad, clamp, flip, seed) -> None:
     for expected, actual in zip(torch_path[:2], kernel[:2], strict=True):
         # The two sum in another order: a sample within rounding of a kink may fall on the other side of it.
         assert relative(actual, expected) < TOLERANCE or kink_is_near(actual, expected)
-    usual = max(
-        usual_sum(torch_path[1]), 1e-20
-    )  # the bias's gradient is a sum: one such sample changes it
+    usual = max(usual_sum(torch_path[1]), 1e-20)  # the bias's gradient is a sum: one such sample changes it
     assert relative(kernel[2], kernel[1].double().sum((0, 2, 3)).float(), usual) < TOLERANCE
     if relative(kernel[1], torch_path[1]) < TOLERANCE:
         assert relative(kernel[2], torch_path[2], usual) < TOLERANCE
