@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import torch
 
-from sg3cli.compositing.channels import total
+from sg3cli.compositing.channels import scaled, total
 from sg3cli.compositing.forehead import on_forehead
 from sg3cli.compositing.hue import in_the_hue_of
 from sg3cli.compositing.optical_flow import at_grid
 from sg3cli.compositing.own_lines import OwnLines, beside_own_lines
 from sg3cli.compositing.paste import paste
-from sg3cli.compositing.transfer import Transfer
+from sg3cli.compositing.transfer import MAPS, Transfer
 from sg3cli.levels import HALF, to_signed
 from sg3cli.nets.transfer_net import TransferNet
 
@@ -45,7 +45,14 @@ def with_learned(
     levels = _levels(residual)
     added = on_forehead(with_grain(levels, base), base, None if kept is None else kept.person)
     if kept is not None:
-        added = beside_own_lines(in_hue(added, base, 2 * maps.side), source, kept)
+        added = in_hue(added, base, 2 * maps.side)
+        if kept.hue:
+            before = moved_alone(source, plain, edited, maps)
+            light = base.astype(np.float32) - before  # a drawing has hues of its own that are finer than an area
+            own = in_hue(light + added, before, 2 * maps.side) - light
+            skin = cv2.resize(kept.skin, source.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+            added = added + scaled(own - added, skin)
+        added = beside_own_lines(added, source, kept)
     return replace(maps, residual=added)
 
 
@@ -73,6 +80,12 @@ def on_source(source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: T
     height, width = source.shape[:2]
     window = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
     return paste(source, edited, window, np.ones(maps.motion.shape[:2], np.float32), plain=plain, transfer=maps)
+
+
+def moved_alone(source: np.ndarray, plain: np.ndarray, edited: np.ndarray, maps: Transfer) -> np.ndarray:
+    """What the motion of `maps` makes of `source [H, W, 3]` uint8, in its own light."""
+    still = {name: 0 * getattr(maps, name) for name in MAPS if name not in ("motion", "follows")}
+    return on_source(source, plain, edited, replace(maps, **still))
 
 
 def _levels(difference: torch.Tensor) -> np.ndarray:

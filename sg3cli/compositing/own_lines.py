@@ -31,11 +31,12 @@ SAGS = 4.5  # pixels of the maps: what moves in less is a fold, which flow takes
 
 class OwnLines(NamedTuple):
     """Where a face keeps its lines: `skin [h, w]` 0..1, and how deep one is that begins to be kept, and in full; and
-    whose it is, for new ones (`forehead.character`)."""
+    whose it is, for new ones (`forehead.character`); `hue`: whether skin keeps its own, down to a fold."""
 
     skin: np.ndarray
     depth: tuple[float, float] = LINE
     person: np.ndarray | None = None
+    hue: bool = False
 
     @property
     def older(self) -> bool:

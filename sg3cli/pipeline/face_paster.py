@@ -86,6 +86,7 @@ class FacePaster:
     skin: np.ndarray | None = None  # [T]: the share by which skin shows more of its own structure, by the edits
     person: np.ndarray | None = None  # whose face it is, for lines that are new (`compositing.forehead`)
     shaded: bool = False  # the edit's light and shade end with the face
+    hue: bool = False  # skin keeps its own, whatever is drawn
 
     @property
     def sides(self) -> Sides:
@@ -140,7 +141,7 @@ class FacePaster:
         if self.skin is None or self.skin[index] == 0:
             return None
         skin = skin_mask(landmarks_in_window(self.track.landmarks[index], self.window(index), shape), shape, CLOSE)
-        return OwnLines(skin, LINE if self.skin[index] > 0 else RIM, self.person)
+        return OwnLines(skin, LINE if self.skin[index] > 0 else RIM, self.person, self.hue)
 
     def visible(self, frame: Frame, plain: np.ndarray | None) -> np.ndarray | None:
         """What of the crop may change: from the maps that were made before, else from this frame alone."""
@@ -263,4 +264,5 @@ def paster_of(
         skin,
         face.character() if skin.any() else None,
         face.keeps("shade", config.shade) or face.keeps("outside", "auto"),
+        face.keeps("hue", config.hue),
     )

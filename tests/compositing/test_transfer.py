@@ -11,6 +11,7 @@ from sg3cli.compositing.learned_maps import in_hue, on_source, with_grain, with_
 from sg3cli.compositing.map_maker import MapMaker
 from sg3cli.compositing.motion_maps import lost_texture, motion_maps, unfolded
 from sg3cli.compositing.optical_flow import GRID, motion_between
+from sg3cli.compositing.own_lines import OwnLines
 from sg3cli.compositing.paste import paste
 from sg3cli.compositing.transfer import Transfer
 from sg3cli.nets.transfer_net import TransferConfig, TransferNet
@@ -369,3 +370,29 @@ def test_a_fold_that_is_added_has_the_hue_of_the_skin() -> None:
     share = kept[105, 128] / base[105, 128]
     assert np.ptp(share) < 0.03 and share.max() < -0.2
     np.testing.assert_array_equal(in_hue(np.zeros_like(orange), base, 2 * GRID), 0)
+
+
+def test_skin_that_keeps_its_hue_has_the_source_s_down_to_a_fold_that_a_drawing_paints():
+    """Half of the square is skin; with directions about colour, nothing is held."""
+    frame = levels(np.full((2 * GRID, 2 * GRID, 3), (200, 150, 120)) + cloth(2 * GRID) / 4 - 32)
+    plain = levels(np.full((GRID, GRID, 3), (200, 150, 120)))
+    edited = plain.copy()
+    edited[60:63, 20:108] = (150, 80, 20)  # orange, and finer than an area
+    skin = np.ones((GRID, GRID), np.float32)
+    skin[:, GRID // 2 :] = 0
+
+    def result(hue: bool) -> np.ndarray:
+        maker = MapMaker(untrained(3))
+        drawn = maker.make(frame, whole(2 * GRID), plain, edited, (GRID, GRID), OwnLines(skin, hue=hue))
+        return transferred(frame, plain, drawn.edited, drawn.transfer).astype(np.float32) + 4
+
+    def off(hue: bool, where: slice) -> float:
+        factor = (result(hue) / (frame + 4.0))[122:124, where].mean(axis=(0, 1))
+        return float(np.ptp(factor))
+
+    skinned, other = slice(60, 110), slice(146, 196)
+    assert off(False, skinned) > 0.2
+    assert off(True, skinned) < 0.3 * off(False, skinned)
+    assert off(True, other) == pytest.approx(off(False, other), abs=0.01)
+    light = [(result(hue) @ np.array([0.299, 0.587, 0.114]))[122:124, skinned].mean() for hue in (True, False)]
+    assert light[0] == pytest.approx(light[1], abs=3)
