@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from hypothesis import strategies as st
 from running import relocate
 
 from sg3cli import cli
+from sg3cli.faces.alignment import ABSENT
 from sg3cli.pipeline.partial_render import FADE, only_inside, opacity, whole_batches, within_reach
+from sg3cli.pipeline.render import fades_by_strength, shares_of
+from sg3cli.project import Project
+from sg3cli.settings import RenderConfig
 from sg3cli.smoothing import REACH
 from sg3cli.time_ranges import Ranges, parse_ranges
 from sg3cli.video import VideoReader
@@ -101,6 +106,37 @@ def test_the_edit_is_given_whole_batches_and_its_results_are_those_of_the_whole_
         assert share or frame.value == -1
     wanted = {k // batch for k in range(start, count) if shown[k] > 0}
     assert {index // batch for index in seen} == wanted  # the rest cost nothing
+
+
+# ---- what fades
+
+
+def test_an_edit_fades_towards_frames_without_the_face_and_at_the_ends_of_a_range(tuned: Path) -> None:
+    track = Project.open(tuned / "talk.sg3").track()
+    status = track.status.copy()
+    status[9:] = ABSENT
+    gone = replace(track, status=status)
+    alone, ranged = shares_of(gone, RenderConfig()), shares_of(gone, RenderConfig(range="0.08-"))
+    assert alone[0] == 1 and (np.diff(alone[4:10]) < 0).all() and not alone[9:].any()
+    np.testing.assert_allclose(ranged, alone * opacity(track.times, parse_ranges("0.08-")))
+    assert not ranged[:3].any() and ranged[5] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "by_strength"),
+    [
+        ({}, True),
+        ({"transfer": "paste"}, True),
+        ({"view": "compare"}, True),
+        ({"transfer": "draw"}, False),
+        ({"stitch": "tune"}, False),
+        ({"stitch": "none"}, False),
+        ({"detail": 0.5}, False),
+        ({"view": "face"}, False),
+    ],
+)
+def test_what_is_not_the_source_at_strength_0_fades_by_opacity(options: dict[str, Any], by_strength: bool) -> None:
+    assert fades_by_strength(replace(RenderConfig(), **options)) == by_strength
 
 
 # ---- the whole chain
